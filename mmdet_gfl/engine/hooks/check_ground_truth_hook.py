@@ -1,0 +1,30 @@
+"""Looking at the objects of a batch while they are still on the CPU."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmdet_gfl.models.task_modules import check_ground_truth
+from mmdet_gfl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckGroundTruthHook(Hook):
+    """Refuses a training batch with a non-finite box or a label that the model has not, and names the image.
+
+    The heads look themselves where the boxes are on the CPU; on a GPU they would have to wait for the answer at every
+    step, so this looks before the batch is copied there.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Checks one batch; see :func:`check_ground_truth` for what it raises."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        num_classes = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+        if data_batch is None or num_classes is None:
+            return
+        samples = data_batch['data_samples']
+        check_ground_truth(
+            [sample.gt_instances for sample in samples], [sample.metainfo for sample in samples], num_classes
+        )

@@ -1,0 +1,99 @@
+"""General distribution of a box side: n+1 logits whose integral is the distance (section 3.2 of GFL)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor, nn
+
+from mmdet_gfl.models.layers import Integral, distribution_std
+from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.registry import MODELS
+
+from .base import BoxRepresentation, SideStatistics
+
+if TYPE_CHECKING:
+    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+
+#: MMDetection keeps distance targets this far below n, so that a target has two neighbours.
+TARGET_MARGIN = 0.1
+
+
+@MODELS.register_module()
+class GeneralBox(BoxRepresentation):
+    """The distances l, t, r, b from the location to the sides, in strides, each a distribution over 0, Δ, …, nΔ.
+
+    The distance is the distribution's mean (eq. 5). It is trained by an IoU loss on the decoded box, and, with
+    ``loss_dfl``, by Distribution Focal Loss on the two values next to the target (eq. 6). The host's ``bbox_coder`` is
+    not used.
+
+    Args:
+        reg_max: n. Distances reach n · Δ strides; tools and logs say ``clipped_share`` where objects are larger.
+        delta: Δ, in strides.
+        loss_dfl: Config of DFL; None trains the distribution by its integral alone ("General" in table 2a).
+
+    Raises:
+        ValueError: ``reg_max`` is no integer ≥ 1, or ``delta`` is not positive.
+    """
+
+    statistics = ('stats', 'full')
+
+    def __init__(
+        self,
+        reg_max: int = 16,
+        delta: float = 1.0,
+        loss_dfl: dict[str, Any] | None = dict(type='mmdet_gfl.DistributionFocalLoss', loss_weight=0.25),  # noqa: B006
+    ) -> None:
+        Integral(reg_max, delta)  # refuses what cannot be
+        self.reg_max = reg_max
+        self.delta = delta
+        self.loss_dfl = loss_dfl
+
+    @property
+    def channels(self) -> int:
+        """n + 1 logits a side."""
+        return self.reg_max + 1
+
+    @property
+    def reach(self) -> float:
+        """The largest distance that can be predicted, n · Δ, in strides."""
+        return self.reg_max * self.delta
+
+    def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
+        """``integral``, ``loss_bbox`` (the head's if it is an IoU loss, else GIoU, weight 2) and ``loss_dfl``."""
+        if 'IoU' not in type(loss_bbox).__name__:
+            loss_bbox = MMDET_MODELS.build(dict(type='GIoULoss', loss_weight=2.0))
+        modules = dict(integral=Integral(self.reg_max, self.delta), loss_bbox=loss_bbox)
+        if self.loss_dfl is not None:
+            modules['loss_dfl'] = MMDET_MODELS.build(self.loss_dfl)
+        return modules
+
+    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels, whose sides are the integrals of the distributions (M, 4(n+1))."""
+        return at.boxes(head.integral(raw))
+
+    def losses(
+        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+    ) -> dict[str, Tensor]:
+        """``loss_bbox``, ``loss_dfl``, and ``clipped_share``: the share of the distance targets above n."""
+        bins = targets.at.distances(targets.gt) / self.delta  # (P, 4)
+        losses = dict(
+            loss_bbox=head.loss_bbox(boxes, targets.gt, weight=weights, avg_factor=norm),
+            clipped_share=(bins > self.reg_max).sum() / max(bins.numel(), 1),
+        )
+        if self.loss_dfl is not None:
+            losses['loss_dfl'] = head.loss_dfl(
+                raw.reshape(-1, self.channels),
+                bins.clamp(min=0, max=self.reg_max - TARGET_MARGIN).reshape(-1),
+                weight=weights[:, None].expand(-1, 4).reshape(-1),
+                avg_factor=4 * norm,
+            )
+        return losses
+
+    def side_statistics(self, raw: Tensor, head: DenseGFLMixin) -> SideStatistics:
+        """Mean, standard deviation and probabilities of each side, in strides, of logits (M, 4(n+1))."""
+        logits = raw.reshape(-1, 4, self.channels).float()
+        return SideStatistics(
+            head.integral(raw), distribution_std(logits, self.delta), logits.softmax(dim=-1), self.delta
+        )

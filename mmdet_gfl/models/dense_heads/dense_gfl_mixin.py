@@ -1,0 +1,321 @@
+"""The loss and predict steps of a dense detector, once for all hosts.
+
+The loss is always the same six steps: flatten the levels, pick the positives, decode their boxes, measure quality, box
+loss, class loss. What differs is asked of three parties: the :class:`~mmdet_gfl.models.quality.Quality`, the
+:class:`~mmdet_gfl.models.boxes.BoxRepresentation`, and the host head, which brings its towers and priors, ``targets``,
+``coding`` and ``normalizers``.
+
+Dimension letters: N images, L levels, A priors a cell, R = all priors of the batch, P positives, M survivors of the
+score threshold, C classes, k outputs a side.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Sequence
+
+import torch
+from mmdet.models.utils import filter_scores_and_topk
+from mmdet.utils import reduce_mean
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_gfl.models.boxes.base import BoxRepresentation, SideCoding
+from mmdet_gfl.models.quality.base import Quality
+from mmdet_gfl.models.task_modules import Locations, Positives, Targets, check_ground_truth
+from mmdet_gfl.utils import build_part
+
+from .clipping_monitor import ClippingMonitor
+
+#: What ``test_cfg.with_distribution`` accepts.
+WITH_DISTRIBUTION = (None, False, 'stats', 'full')
+
+
+class DenseGFLMixin:
+    """Turns a dense head of MMDetection into a GFL host; stands before it in the bases.
+
+    Args:
+        *args: The host head's.
+        quality: How localization quality is represented: a :class:`Quality` or its config.
+            Default: ``dict(type='mmdet_gfl.JointQuality')``.
+        box: How a box side is represented: a :class:`BoxRepresentation` or its config.
+            Default: ``dict(type='mmdet_gfl.GeneralBox')``, with DFL.
+        **kwargs: The host head's.
+
+    Raises:
+        ValueError: ``quality``, ``box`` or ``test_cfg.with_distribution`` is unknown, or they do not fit together.
+    """
+
+    #: Names of the host's output layers: class scores, box sides, quality branch.
+    cls_name: ClassVar[str]
+    reg_name: ClassVar[str]
+    quality_name: ClassVar[str]
+    #: Layers of the host that this head calls by another name, old name first.
+    renamed: ClassVar[dict[str, str]] = {}
+    #: What ``box_weight='auto'`` stands for on this host; None leaves it to the quality.
+    auto_box_weight: ClassVar[str | None] = None
+
+    #: The host's own coding of a side in one number.
+    coding: SideCoding
+
+    def __init__(self, *args: Any, quality: Any = None, box: Any = None, **kwargs: Any) -> None:
+        self.quality = build_part('quality', quality or dict(type='mmdet_gfl.JointQuality'), Quality)
+        self.box = build_part('box', box or dict(type='mmdet_gfl.GeneralBox'), BoxRepresentation)
+        loss_cls = self.quality.class_loss_cfg(kwargs.get('loss_cls'))
+        if loss_cls is not None:
+            kwargs['loss_cls'] = loss_cls
+        super().__init__(*args, **kwargs)
+        for name, module in self.box.modules(self.loss_bbox).items():
+            setattr(self, name, module)
+        self._clipping = ClippingMonitor()
+        if self.test_cfg:
+            self._check_with_distribution(self.test_cfg.get('with_distribution'))
+
+    # Layers ---------------------------------------------------------------------------------------------------------
+
+    def _init_layers(self) -> None:
+        """The host's layers, then the box outputs resized to the representation, and the branch added or dropped."""
+        super()._init_layers()
+        for old, new in self.renamed.items():
+            setattr(self, new, self._modules.pop(old))
+        conv = getattr(self, self.reg_name)
+        if self.box.channels != 1:
+            setattr(self, self.reg_name, _conv_like(conv, self.num_base_priors * 4 * self.box.channels))
+        if not self.quality.branch:
+            setattr(self, self.quality_name, nn.Identity())
+        elif not hasattr(self, self.quality_name):
+            setattr(self, self.quality_name, _conv_like(conv, self.num_base_priors))
+
+    # Loss -----------------------------------------------------------------------------------------------------------
+
+    def loss_by_feat(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *rest: Any, **named: Any
+    ) -> dict[str, Tensor]:
+        """Losses of a batch; the arguments are those of the MMDetection head at the same point of the plane.
+
+        Args:
+            cls_scores: A level's class logits, (N, A · C, H, W).
+            bbox_preds: A level's box outputs, (N, A · 4k, H, W).
+            *rest: ``centernesses`` (a level's branch logits, (N, A, H, W); only with a branch),
+                ``batch_gt_instances``, ``batch_img_metas``, ``batch_gt_instances_ignore=None``.
+            **named: The same by name.
+
+        Returns:
+            Losses by MMDetection's names, summed over the levels. Keys without ``loss`` are logged and not summed:
+            ``pos_iou``, mean IoU of the positives (0 without any), and what the box representation reports.
+
+        Raises:
+            ValueError: An object is not finite or its label is not the model's (looked at on the CPU only).
+        """
+        names = ('centernesses',) * self.quality.branch + (
+            'batch_gt_instances',
+            'batch_img_metas',
+            'batch_gt_instances_ignore',
+        )
+        args = {**dict.fromkeys(names), **dict(zip(names, rest)), **named}
+        with torch.autocast(cls_scores[0].device.type, enabled=False):
+            return self._losses(
+                cls_scores,
+                bbox_preds,
+                args.get('centernesses'),
+                args['batch_gt_instances'],
+                args['batch_img_metas'],
+                args['batch_gt_instances_ignore'],
+            )
+
+    def _losses(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        branches: list[Tensor] | None,
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict],
+        ignored: Sequence[InstanceData] | None,
+    ) -> dict[str, Tensor]:
+        check_ground_truth(gts, metas, self.num_classes)
+        targets = self.targets([tuple(level.shape[-2:]) for level in cls_scores], gts, metas, ignored)
+
+        logits = flatten_levels(cls_scores, self.cls_out_channels)  # (R, C)
+        raw = flatten_levels(bbox_preds, 4 * self.box.channels)[targets.pos]  # (P, 4k)
+        boxes = self.box.decode(raw, targets.at, self)  # (P, 4)
+        positives = Positives(logits[targets.pos], boxes, targets)
+        weights = self.quality.box_weights(positives, self.auto_box_weight)  # (P,)
+        cls_norm, box_norm = self.normalizers(targets, weights)
+
+        losses = dict(loss_cls=self.quality.class_loss(logits, targets, positives, cls_norm, self))
+        losses.update(self.box.losses(raw, boxes, targets, weights, box_norm, self))
+        if branches is not None:
+            quality = flatten_levels(branches, 1)[targets.pos, 0]  # (P,)
+            losses.update(self.quality.branch_losses(quality, positives, cls_norm, self))
+        return self._with_measures(losses, positives)
+
+    def _with_measures(self, losses: dict[str, Tensor], positives: Positives) -> dict[str, Tensor]:
+        num_positives = len(positives.gt)
+        losses['pos_iou'] = positives.iou.sum() / max(num_positives, 1)
+        if self.training and 'clipped_share' in losses:
+            self._clipping.update(losses['clipped_share'], num_positives, self.box.reach)
+        return losses
+
+    def targets(
+        self,
+        sizes: list[tuple[int, int]],
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict],
+        ignored: Sequence[InstanceData] | None,
+    ) -> Targets:
+        """The host's target assignment for feature maps of ``sizes`` (h, w)."""
+        raise NotImplementedError
+
+    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What the host divides by: the class and branch losses, and the box losses with ``weights`` (P,)."""
+        raise NotImplementedError
+
+    def one_hot_loss(self, logits: Tensor, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
+        """The host's class loss for one-hot labels: logits (R, C), weights (R,), divided by ``norm``."""
+        return self.loss_cls(logits, targets.labels, weights, avg_factor=norm)
+
+    # Predict --------------------------------------------------------------------------------------------------------
+
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> list[InstanceData]:
+        """Detections of a batch, as MMDetection's, computed in float32 whatever comes in.
+
+        With ``test_cfg.with_distribution='stats'`` a result also holds ``bbox_mean`` and ``bbox_std`` (N, 4): the
+        predicted distances l, t, r, b from the location to the sides and their standard deviations, in pixels of the
+        returned image, before clipping to it. ``'full'`` adds ``bbox_distribution`` (N, 4, n+1), the probabilities, and
+        ``bbox_step`` (N, 4), the pixels between neighbouring entries.
+        """
+        in_float = [[level.float() for level in levels] for levels in (cls_scores, bbox_preds)]
+        factors = None if score_factors is None else [level.float() for level in score_factors]
+        return super().predict_by_feat(*in_float, factors, *args, **kwargs)
+
+    def _predict_by_feat_single(
+        self,
+        cls_score_list: list[Tensor],
+        bbox_pred_list: list[Tensor],
+        score_factor_list: list[Tensor | None],
+        mlvl_priors: list[Tensor],
+        img_meta: dict,
+        cfg: ConfigDict | None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> InstanceData:
+        """Detections of one image: threshold and top k a level, decode the survivors, then MMDetection's NMS."""
+        cfg = self.test_cfg if cfg is None else cfg
+        what = self._check_with_distribution(cfg.get('with_distribution'))
+        levels = [
+            self._survivors(*level, cfg)
+            for level in zip(
+                cls_score_list, bbox_pred_list, score_factor_list, mlvl_priors, self.prior_generator.strides
+            )
+        ]
+        results = InstanceData(**{key: torch.cat([level[key] for level in levels]) for key in levels[0]})
+        at = Locations.of_priors(results.pop('priors'), results.pop('strides'))
+        raw = results.pop('raw')
+        results.bboxes = self.clip(self.box.decode(raw, at, self), img_meta['img_shape'])
+        if what:
+            results.raw, results.strides = raw, at.strides
+        results = self._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
+        return self._with_statistics(results, what, img_meta['scale_factor'] if rescale else (1, 1))
+
+    def _survivors(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        score_factor: Tensor | None,
+        priors: Tensor,
+        stride: tuple[int, int],
+        cfg: ConfigDict,
+    ) -> dict[str, Tensor]:
+        """What passes a level's score threshold and top k, (M, …) each."""
+        scores = self.class_scores(cls_score.permute(1, 2, 0).reshape(-1, self.cls_out_channels))
+        top_k = cfg.get('nms_pre', -1)
+        scores, labels, keep, _ = filter_scores_and_topk(
+            scores, cfg.get('score_thr', 0), top_k if top_k > 0 else scores.numel()
+        )
+        survivors = dict(
+            scores=scores,
+            labels=labels,
+            raw=bbox_pred.permute(1, 2, 0).reshape(-1, 4 * self.box.channels)[keep],
+            priors=priors[keep],
+            strides=priors.new_full(keep.shape, _square(stride)),
+        )
+        if score_factor is not None:
+            survivors['score_factors'] = score_factor.permute(1, 2, 0).reshape(-1)[keep].sigmoid()
+        return survivors
+
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """Scores (M, C) in [0, 1] of logits (M, C), or (M, C + 1) of a softmax whose last entry is the background."""
+        return logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(dim=-1)[:, :-1]
+
+    def clip(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
+        """Boxes (M, 4) clipped to an image of ``shape`` (h, w), unless the ``bbox_coder`` says ``clip_border=False``."""
+        if not getattr(self.bbox_coder, 'clip_border', True):
+            return boxes
+        corner = boxes.new_tensor([shape[1], shape[0], shape[1], shape[0]])
+        return boxes.clamp(min=torch.zeros_like(corner), max=corner)
+
+    def _check_with_distribution(self, what: Any) -> str | None:
+        if what not in WITH_DISTRIBUTION:
+            raise ValueError(
+                f"test_cfg.with_distribution={what!r}; accepted: 'stats' (mean and standard deviation of each side), "
+                f"'full' (the probabilities too), or None"
+            )
+        if what and what not in self.box.statistics:
+            can = ' or '.join(repr(name) for name in self.box.statistics) or 'none'
+            raise ValueError(
+                f'test_cfg.with_distribution={what!r}, but a {type(self.box).__name__} can give {can}; '
+                f"use box=dict(type='mmdet_gfl.GeneralBox')"
+            )
+        return what or None
+
+    def _with_statistics(
+        self, results: InstanceData, what: str | None, scale_factor: Sequence[float]
+    ) -> InstanceData:
+        """Replaces ``raw`` and ``strides`` of the kept boxes by what was asked for, in pixels of the returned image."""
+        if what is None:
+            return results
+        raw, strides = results.pop('raw'), results.pop('strides')
+        sides = self.box.side_statistics(raw, self)
+        pixels = strides[:, None] / strides.new_tensor([*scale_factor, *scale_factor])  # (M, 4) of l, t, r, b
+        results.bbox_mean = sides.mean * pixels
+        results.bbox_std = sides.std * pixels
+        if what == 'full':
+            results.bbox_distribution = sides.distribution
+            results.bbox_step = sides.step * pixels
+        return results
+
+
+def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
+    """All locations of a batch in one row each, float32: levels (N, A · width, H, W) to (R, width).
+
+    In the order of :class:`~mmdet_gfl.models.task_modules.Targets`.
+    """
+    return torch.cat([level.permute(0, 2, 3, 1).reshape(-1, width).float() for level in levels])
+
+
+def atss_normalizers(targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalisers of ATSS and GFL, means over ranks, in one reduction.
+
+    Classes: Σ over images of max(1, positives). Boxes: Σ of the weights, at least 1.
+    """
+    sums = reduce_mean(torch.stack([weights.new_tensor(targets.avg_factor), weights.sum()]))
+    return sums[0], sums[1].clamp(min=1)
+
+
+def _conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(conv.in_channels, out_channels, conv.kernel_size, stride=conv.stride, padding=conv.padding)
+
+
+def _square(stride: int | Sequence[int]) -> int:
+    """The one stride of a level; distances are in strides, so width and height must agree."""
+    pair = (stride, stride) if isinstance(stride, (int, float)) else tuple(stride)
+    if pair[0] != pair[1]:
+        raise ValueError(f'prior strides {pair} differ in width and height; distances in strides need square cells')
+    return pair[0]

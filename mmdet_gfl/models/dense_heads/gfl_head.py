@@ -1,0 +1,84 @@
+"""GFL's own head (arXiv:2006.04388): ATSS with joint quality and general boxes, with MMDetection's arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet_gfl.registry import MODELS
+
+from .atss_gfl_head import ATSSGFLHead
+
+
+@MODELS.register_module()
+class GFLHead(ATSSGFLHead):
+    """Takes exactly the arguments of MMDetection's ``GFLHead``, exchanges state dicts with it, and computes the same.
+
+    It is the joint + General-with-DFL point of the ATSS plane; for any other point use :class:`ATSSGFLHead`.
+
+    Args:
+        num_classes: C, without the background.
+        in_channels: Channels of the input feature maps.
+        stacked_convs: Convolutions of a tower.
+        conv_cfg: Convolution of the towers.
+        norm_cfg: Norm of the towers.
+        loss_dfl: Distribution Focal Loss, ours or MMDetection's.
+        bbox_coder: ``DistancePointBBoxCoder``; its ``clip_border`` says whether detections are clipped to the image.
+        reg_max: n; a side's distance reaches n strides.
+        init_cfg: Initialisation.
+        **kwargs: ``feat_channels``, ``anchor_generator``, ``loss_cls`` (Quality Focal Loss, ours or MMDetection's),
+            ``loss_bbox`` (an IoU loss), ``train_cfg``, ``test_cfg`` as in MMDetection.
+
+    Raises:
+        ValueError: ``quality`` or ``box`` is given, more than one anchor a location, another ``bbox_coder``, or a
+            ``loss_cls`` for one-hot labels.
+    """
+
+    cls_name = 'gfl_cls'
+    reg_name = 'gfl_reg'
+    quality_name = 'gfl_centerness'
+    renamed = {'atss_cls': 'gfl_cls', 'atss_reg': 'gfl_reg', 'atss_centerness': 'gfl_centerness'}
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        stacked_convs: int = 4,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict = dict(type='GN', num_groups=32, requires_grad=True),  # noqa: B006
+        loss_dfl: dict = dict(type='mmdet_gfl.DistributionFocalLoss', loss_weight=0.25),  # noqa: B006
+        bbox_coder: dict = dict(type='DistancePointBBoxCoder'),  # noqa: B006
+        reg_max: int = 16,
+        init_cfg: dict | list[dict] = dict(  # noqa: B006
+            type='Normal',
+            layer='Conv2d',
+            std=0.01,
+            override=dict(type='Normal', name='gfl_cls', std=0.01, bias_prob=0.01),
+        ),
+        **kwargs: Any,
+    ) -> None:
+        for key in ('quality', 'box'):
+            if key in kwargs:
+                raise ValueError(f'GFLHead has no {key}; use mmdet_gfl.ATSSGFLHead, whose {key} is free to choose')
+        if not str(bbox_coder['type']).endswith('DistancePointBBoxCoder'):
+            raise ValueError(
+                f"GFLHead's bbox_coder is dict(type='DistancePointBBoxCoder'), got type={bbox_coder['type']!r}; "
+                f'its boxes are distances from a point'
+            )
+        super().__init__(
+            num_classes,
+            in_channels,
+            stacked_convs=stacked_convs,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            bbox_coder=bbox_coder,
+            init_cfg=init_cfg,
+            quality=dict(type='mmdet_gfl.JointQuality', loss_cls=kwargs.pop('loss_cls', None)),
+            box=dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max, loss_dfl=loss_dfl),
+            **kwargs,
+        )
+        self.reg_max = reg_max
+        if self.num_base_priors != 1:
+            raise ValueError(
+                f'GFLHead predicts one box a location, but anchor_generator makes {self.num_base_priors} anchors; '
+                f'use one ratio and one scale, as ratios=[1.0], octave_base_scale=8, scales_per_octave=1'
+            )

@@ -1,0 +1,77 @@
+"""Joint representation: the class score itself learns the quality, with Quality Focal Loss (section 3.1 of GFL)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.registry import MODELS
+
+from .base import BoxWeight, Quality
+
+if TYPE_CHECKING:
+    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+
+
+def takes_quality_targets(loss: nn.Module) -> bool:
+    """Whether a class loss takes ``(labels, qualities)``, found out by one location and one call."""
+    target = (torch.zeros(1, dtype=torch.long), torch.full((1,), 0.5))
+    try:
+        loss(torch.zeros(1, 2), target, weight=torch.ones(1), avg_factor=1.0)
+    except Exception:  # whatever a loss made for other targets trips over
+        return False
+    return True
+
+
+@MODELS.register_module()
+class JointQuality(Quality):
+    """The class score of a positive learns the IoU of its decoded box and its object; all else learns 0.
+
+    Args:
+        loss_cls: The class loss; takes logits (R, C) and ``(labels, qualities)``. Default: the head's own ``loss_cls``
+            where it is such a loss, else Quality Focal Loss with β = 2 and weight 1. A head's ``loss_cls`` for one-hot
+            labels is superseded, and said so in one log line.
+        box_weight: See :class:`Quality`; ``'auto'`` is the class score.
+
+    Raises:
+        ValueError: ``loss_cls`` does not take ``(labels, qualities)``.
+    """
+
+    auto_box_weight = 'score'
+
+    def __init__(self, loss_cls: dict[str, Any] | None = None, box_weight: BoxWeight = 'auto') -> None:
+        super().__init__(box_weight)
+        if loss_cls is not None and not takes_quality_targets(MMDET_MODELS.build(loss_cls)):
+            raise ValueError(
+                f'loss_cls={loss_cls!r} does not take the (labels, qualities) of a joint representation; use '
+                f"dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)"
+            )
+        self.loss_cls = loss_cls
+
+    def class_loss_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any]:
+        """This quality's class loss, else the head's if it takes qualities, else Quality Focal Loss."""
+        default = dict(type='mmdet_gfl.QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0)
+        if head_loss_cls is None:
+            return self.loss_cls or default
+        if self.loss_cls is None and takes_quality_targets(MMDET_MODELS.build(head_loss_cls)):
+            return head_loss_cls
+        chosen = self.loss_cls or default
+        print_log(
+            f"bbox_head.loss_cls={head_loss_cls['type']} is superseded by {chosen['type']} of the joint quality; "
+            f'remove it from the config, or choose a quality with one-hot labels',
+            logger='current',
+        )
+        return chosen
+
+    def class_loss(
+        self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+    ) -> Tensor:
+        """QFL of all locations (eq. 2), divided by ``norm``."""
+        quality = logits.new_zeros(len(targets.labels))
+        quality[targets.pos] = self.target(positives).to(quality.dtype)
+        return head.loss_cls(logits, (targets.labels, quality), weight=targets.label_weights, avg_factor=norm)
