@@ -55,18 +55,18 @@ class JointQuality(Quality):
 
     def class_loss_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any]:
         """This quality's class loss, else the head's if it takes qualities, else Quality Focal Loss."""
-        default = dict(type='mmdet_gfl.QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0)
-        if head_loss_cls is None:
-            return self.loss_cls or default
-        if self.loss_cls is None and takes_quality_targets(MMDET_MODELS.build(head_loss_cls)):
-            return head_loss_cls
-        chosen = self.loss_cls or default
-        print_log(
-            f"bbox_head.loss_cls={head_loss_cls['type']} is superseded by {chosen['type']} of the joint quality; "
-            f'remove it from the config, or choose a quality with one-hot labels',
-            logger='current',
-        )
-        return chosen
+        chosen = self.loss_cls or dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)
+        if head_loss_cls is not None:
+            if self.loss_cls is None and takes_quality_targets(MMDET_MODELS.build(head_loss_cls)):
+                chosen = head_loss_cls
+            else:
+                print_log(
+                    f"bbox_head.loss_cls={head_loss_cls['type']} is superseded by {chosen['type']} of the joint "
+                    f'quality; remove it from the config, or choose a quality with one-hot labels',
+                    logger='current',
+                )
+        # MMDetection's heads add a background channel where the key is missing, whatever the loss's own default.
+        return dict(use_sigmoid=True) | dict(chosen)
 
     def class_loss(
         self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
