@@ -1,0 +1,109 @@
+"""The integral: from a box side's distribution to its distance.
+
+Generalized Focal Loss, NeurIPS 2020, https://arxiv.org/abs/2006.04388, eq. (3) to (5).
+Dimension letters: n + 1 bins, at 0, 1, ..., n (n is ``reg_max``); K box sides.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmdet_gfl.registry import MODELS
+
+
+def integral(logits: Tensor, delta: float = 1.0, project: Tensor | None = None) -> Tensor:
+    """Mean of each distribution, ``Δ Σ_i P_i i`` with ``P = softmax(logits)``, eq. (5).
+
+    Args:
+        logits: (..., n + 1).
+        delta: Step Δ between the bins, in strides.
+        project: The bins' numbers 0..n, (n + 1,); made here if not given.
+
+    Returns:
+        Distances (...), in strides, within [0, n Δ]; float32 for half precision, else the dtype of ``logits``.
+    """
+    probability = _probability(logits)
+    return delta * (probability * _bins(probability, project)).sum(dim=-1)
+
+
+def distribution_std(logits: Tensor, delta: float = 1.0, project: Tensor | None = None) -> Tensor:
+    """Standard deviation of each distribution: how unsure the distance is.
+
+    Computed from squared differences to the mean, which cannot become negative by rounding; the gradient is 0 where all
+    probability lies in one bin.
+
+    Args:
+        logits: (..., n + 1).
+        delta: Step Δ between the bins, in strides.
+        project: The bins' numbers 0..n, (n + 1,); made here if not given.
+
+    Returns:
+        (...), in strides, within [0, n Δ / 2]; float32 for half precision, else the dtype of ``logits``.
+    """
+    probability = _probability(logits)
+    bins = _bins(probability, project)
+    mean = (probability * bins).sum(dim=-1, keepdim=True)
+    variance = (probability * (bins - mean).square()).sum(dim=-1)
+    certain = variance == 0
+    return delta * variance.masked_fill(certain, 1).sqrt().masked_fill(certain, 0)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _bins(probability: Tensor, project: Tensor | None) -> Tensor:
+    if project is None:
+        return torch.arange(probability.size(-1), dtype=probability.dtype, device=probability.device)
+    return project.to(probability)
+
+
+@MODELS.register_module()
+class Integral(nn.Module):
+    """Distances of K box sides from their distributions, eq. (5), see :func:`integral`.
+
+    Its only state is the buffer ``project``, 0..n whatever Δ is, as in MMDetection: state dicts can be exchanged.
+
+    Args:
+        reg_max: n, the number of the last bin; a side has n + 1 logits.
+        delta: Step Δ between the bins, in strides; the largest distance is n Δ.
+
+    Raises:
+        ValueError: ``reg_max`` is no integer >= 1, or ``delta`` no finite number > 0.
+    """
+
+    project: Tensor
+
+    def __init__(self, reg_max: int = 16, delta: float = 1.0) -> None:
+        super().__init__()
+        if isinstance(reg_max, bool) or not isinstance(reg_max, int) or reg_max < 1:
+            raise ValueError(f'reg_max must be an integer >= 1, got {reg_max!r}')
+        if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 < delta < math.inf:
+            raise ValueError(f'delta must be a finite number > 0, got {delta!r}')
+        self.reg_max = reg_max
+        self.delta = delta
+        self.register_buffer('project', torch.arange(reg_max + 1, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Distances (..., K) in strides from logits (..., K (n + 1)), side by side.
+
+        Half precision is computed and returned in float32, since boxes are decoded from it. MMDetection's layer makes
+        one leading dimension of several; here they stay.
+
+        Raises:
+            ValueError: The last dimension is no multiple of n + 1.
+        """
+        bins = self.reg_max + 1
+        if x.dim() == 0 or x.size(-1) == 0 or x.size(-1) % bins:
+            raise ValueError(
+                f'Integral with reg_max={self.reg_max} needs (..., K * {bins}), {bins} logits for each of K box sides '
+                f'(a head gives 4 * {bins} = {4 * bins}), got a tensor of shape {tuple(x.shape)}'
+            )
+        return integral(x.unflatten(-1, (-1, bins)), self.delta, self.project)
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print(model)``."""
+        return f'reg_max={self.reg_max}, delta={self.delta}'
