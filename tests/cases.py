@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from mmdet.registry import MODELS
@@ -57,9 +57,7 @@ def build(cfg: ConfigDict) -> nn.Module:
 def features(sizes: tuple[int, int], images: int, requires_grad: bool = False) -> list[Tensor]:
     """Features of images of (height, width) pixels on all levels."""
     generator = torch.Generator().manual_seed(2)
-    levels = [
-        torch.randn(images, CHANNELS, -(-sizes[0] // s), -(-sizes[1] // s), generator=generator) for s in STRIDES
-    ]
+    levels = [torch.randn(images, CHANNELS, -(-sizes[0] // s), -(-sizes[1] // s), generator=generator) for s in STRIDES]
     return [level.requires_grad_(requires_grad) for level in levels]
 
 
@@ -90,9 +88,14 @@ def totals(losses: dict[str, Any]) -> dict[str, Tensor]:
 def loss_and_gradients(head: nn.Module, feats: list[Tensor], *targets: Any) -> tuple[dict[str, Tensor], dict]:
     """Sum of each loss, and the gradients of their sum to the parameters and the features by name."""
     losses = totals(head.loss_by_feat(*head(feats), *targets))
-    named = dict(head.named_parameters()) | {f'level {i}': level for i, level in enumerate(feats)}
-    grads = torch.autograd.grad(sum(losses.values()), list(named.values()), allow_unused=True)
-    return {k: v.detach() for k, v in losses.items()}, dict(zip(named, grads))
+    inputs = dict(head.named_parameters()) | {f'level {i}': level for i, level in enumerate(feats)}
+    grads = torch.autograd.grad(sum(losses.values()), list(inputs.values()), allow_unused=True)
+    return {k: v.detach() for k, v in losses.items()}, dict(zip(inputs, grads))
+
+
+def named(what: str) -> Callable[[str], str]:
+    """For ``assert_close``: its message behind the name of what is compared."""
+    return lambda message: f'{what}: {message}'
 
 
 def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor], *targets: Any) -> None:
@@ -101,13 +104,15 @@ def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor]
     their_losses, their_grads = loss_and_gradients(theirs, feats, *targets)
     assert our_losses.keys() == their_losses.keys()
     for key, value in their_losses.items():
-        torch.testing.assert_close(our_losses[key].sum(), value.sum(), rtol=1e-5, atol=1e-7, msg=lambda m: f'{key}: {m}')
+        torch.testing.assert_close(
+            our_losses[key].sum(), value.sum(), rtol=1e-5, atol=1e-7, msg=named(key)
+        )
     for name, grad in their_grads.items():
         if grad is None:  # theirs leaves a parameter out where nothing depends on it; ours gives it zeros
             assert our_grads[name] is None or our_grads[name].abs().max() == 0, name
             continue
         limit = 1e-4 * grad.abs().max().item()
-        torch.testing.assert_close(our_grads[name], grad, rtol=0, atol=max(limit, 1e-9), msg=lambda m: f'{name}: {m}')
+        torch.testing.assert_close(our_grads[name], grad, rtol=0, atol=max(limit, 1e-9), msg=named(name))
 
 
 def assert_same_detections(ours: list[InstanceData], theirs: list[InstanceData], least: int = 1) -> None:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-import mmdet_gfl  # noqa: F401
+import mmdet_gfl  # noqa: F401  # isort: skip  before mmdet
+
 import pytest
 import torch
 from mmdet.utils import register_all_modules

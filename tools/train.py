@@ -2,7 +2,9 @@
 
 import argparse
 
-import mmdet_gfl  # noqa: F401  before MMDetection: with mmcv-lite it puts the stand-in for the operators in place
+# Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
+import mmdet_gfl  # noqa: F401  # isort: skip
+
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
 from mmdet_gfl.engine import launch

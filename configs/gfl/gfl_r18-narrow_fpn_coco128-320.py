@@ -44,11 +44,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + '/' + ann_file)
 test_evaluator = val_evaluator
 
-max_epochs = 60
-train_cfg = dict(max_epochs=max_epochs, val_interval=20)
+max_epochs = 50
+train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[48, 56], gamma=0.1),
+    dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[40, 47], gamma=0.1),
 ]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.0001),

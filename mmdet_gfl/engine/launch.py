@@ -10,8 +10,9 @@ import argparse
 import difflib
 import os
 import urllib.error
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
@@ -72,7 +73,9 @@ def read_config(path: str) -> Config:
         folder = Path(path).parent
         names = [file.name for file in folder.glob('*.py')] if folder.is_dir() else []
         close = difflib.get_close_matches(Path(path).name, names, n=1)
-        hint = f'did you mean {folder / close[0]}?' if close else '`python -m mmdet_gfl configs` lists the shipped ones.'
+        hint = (
+            f'did you mean {folder / close[0]}?' if close else '`python -m mmdet_gfl configs` lists the shipped ones.'
+        )
         raise UserError(f'config {path} does not exist; {hint}')
     try:
         return Config.fromfile(path)
@@ -98,7 +101,7 @@ def check_types(cfg: Config) -> None:
             raise UserError(f'{key}type={name!r} is unknown; {hint}')
 
 
-def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict]]:
+def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """All dicts inside ``value``, each with the dotted key that leads to it."""
     if isinstance(value, dict):
         yield key, value
@@ -139,7 +142,7 @@ def check_data(cfg: Config, *splits: str) -> None:
                 _check_path(f'{key}ann_file', evaluator['ann_file'], f'--cfg-options {key}ann_file=/path/to/file.json')
 
 
-def _check_dataset(key: str, dataset: dict) -> None:
+def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
     root = dataset.get('data_root') or ''
     mend = f'--cfg-options {key}data_root=/path/to/data'
     if dataset['ann_file']:

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmdet_gfl.engine.hooks import CheckGroundTruthHook
 from mmengine.structures import InstanceData
+
+from mmdet_gfl.engine.hooks import CheckGroundTruthHook
 
 
 def batch(boxes, labels):

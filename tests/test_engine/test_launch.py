@@ -6,13 +6,19 @@ import os
 
 import pytest
 import torch
-from mmdet_gfl.engine import launch
 from mmengine.config import Config
+
+from mmdet_gfl.engine import launch
 
 
 def args(config, **changes):
     base = dict(
-        config=str(config), cfg_options=None, work_dir=None, launcher='none', local_rank=0, allow_unsafe_checkpoint=False
+        config=str(config),
+        cfg_options=None,
+        work_dir=None,
+        launcher='none',
+        local_rank=0,
+        allow_unsafe_checkpoint=False,
     )
     return argparse.Namespace(**{**base, **changes})
 
@@ -35,7 +41,9 @@ def test_a_config_that_is_no_python(tmp_path):
 
 
 def test_a_typo_in_a_type_is_named_with_its_key(shipped):
-    with pytest.raises(launch.UserError, match=r"model\.bbox_head\.type='mmdet_gfl\.GFLHaed' .*mean mmdet_gfl\.GFLHead"):
+    with pytest.raises(
+        launch.UserError, match=r"model\.bbox_head\.type='mmdet_gfl\.GFLHaed' .*mean mmdet_gfl\.GFLHead"
+    ):
         launch.load_config(args(shipped, cfg_options={'model.bbox_head.type': 'mmdet_gfl.GFLHaed'}))
 
 
@@ -70,7 +78,10 @@ def test_data_that_is_there_passes(shipped, data):
 @pytest.mark.parametrize(
     'gone, words',
     [
-        ('annotations/instances_train2017.json', r'train_dataloader\.dataset\.ann_file: .*train2017\.json does not exist'),
+        (
+            'annotations/instances_train2017.json',
+            r'train_dataloader\.dataset\.ann_file: .*train2017\.json does not exist',
+        ),
         ('val2017', r'val_dataloader\.dataset\.data_prefix\.img: .*val2017.*--cfg-options val_dataloader.*data_root='),
     ],
 )
@@ -102,7 +113,12 @@ def test_wrapped_data_sets_and_remote_files(shipped, data):
 
 @pytest.mark.parametrize(
     'batch, world, accumulate, enable, expected',
-    [(2, 8, 1, True, (16, 0.01)), (2, 1, 1, True, (2, 0.00125)), (4, 2, 4, True, (32, 0.005)), (2, 1, 1, False, (2, 0.01))],
+    [
+        (2, 8, 1, True, (16, 0.01)),
+        (2, 1, 1, True, (2, 0.00125)),
+        (4, 2, 4, True, (32, 0.005)),
+        (2, 1, 1, False, (2, 0.01)),
+    ],
 )
 def test_effective_batch_and_lr(shipped, monkeypatch, batch, world, accumulate, enable, expected):
     cfg = Config.fromfile(shipped)

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.task_modules import Locations, Targets
-from torch import nn
 
 
 def host(box: GeneralBox) -> SimpleNamespace:
@@ -65,7 +66,9 @@ def test_dfl_by_hand():
     torch.testing.assert_close(found['loss_dfl'], 0.25 * 0.5 / 2 * torch.log(torch.tensor(5.0)))
     # Probability on the two neighbours alone, with the weights of the target: the loss is their entropy.
     p = torch.tensor([[0, 0.75, 0.25, 0, 0], [0, 0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5, 0], [0, 0, 0, 1.0, 0]])
-    found = box.losses(p.clamp(min=1e-30).log().reshape(1, 20), aim.gt + 1, aim, torch.ones(1), torch.tensor(1.0), host(box))
+    found = box.losses(
+        p.clamp(min=1e-30).log().reshape(1, 20), aim.gt + 1, aim, torch.ones(1), torch.tensor(1.0), host(box)
+    )
     entropy = -(p[p > 0] * p[p > 0].log()).sum()
     torch.testing.assert_close(found['loss_dfl'], 0.25 * entropy / 4)
 

@@ -64,7 +64,9 @@ def test_the_quality_carries_no_gradient_into_the_boxes():
     head = build(gfl_config())
     scores, boxes = head(features(SIZE, 1))
     loss = head.loss_by_feat(scores, boxes, objects([4], SIZE), metas(SIZE, 1))
-    assert all(grad is None for grad in torch.autograd.grad(loss['loss_cls'], boxes, retain_graph=True, allow_unused=True))
+    assert all(
+        grad is None for grad in torch.autograd.grad(loss['loss_cls'], boxes, retain_graph=True, allow_unused=True)
+    )
     grads = torch.autograd.grad(loss['loss_bbox'] + loss['loss_dfl'], scores, allow_unused=True)
     assert all(grad is None or grad.abs().max() == 0 for grad in grads)
 

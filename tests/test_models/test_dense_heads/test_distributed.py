@@ -1,4 +1,4 @@
-"""Two gloo processes, one of them without an object: the same as MMDetection's head, nothing hangs, nothing left out."""
+"""Two gloo processes, one of them without an object: as MMDetection's head, no hang, no parameter left out."""
 
 import datetime
 
@@ -35,14 +35,13 @@ def step(rank, counts, name, ours):
 
 
 def worker(rank, counts, place):
-    import mmdet_gfl  # noqa: F401
     from mmdet.utils import register_all_modules
+
+    import mmdet_gfl  # noqa: F401
 
     register_all_modules()
     torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', f'file://{place}', rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
-    )
+    dist.init_process_group('gloo', f'file://{place}', rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
     our_losses, our_grads = step(rank, counts, 'mmdet_gfl.GFLHead', True)
     if max(counts):
         assert our_losses['loss_bbox'] > 0 or not counts[rank]
@@ -65,8 +64,9 @@ def test_two_processes(counts, tmp_path):
 
 
 def alone(rank, results, place):
-    import mmdet_gfl  # noqa: F401
     from mmdet.utils import register_all_modules
+
+    import mmdet_gfl  # noqa: F401
 
     register_all_modules()
     torch.set_num_threads(1)

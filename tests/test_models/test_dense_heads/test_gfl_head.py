@@ -84,9 +84,7 @@ def test_losses_by_name_of_the_arguments():
     feats, gts, images = features(size, 1), objects([3], size), metas(size, 1)
     scores, boxes = ours(feats)
     by_place = ours.loss_by_feat(scores, boxes, gts, images)
-    by_name = ours.loss_by_feat(
-        cls_scores=scores, bbox_preds=boxes, batch_gt_instances=gts, batch_img_metas=images
-    )
+    by_name = ours.loss_by_feat(cls_scores=scores, bbox_preds=boxes, batch_gt_instances=gts, batch_img_metas=images)
     assert by_place == by_name
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+
 from mmdet_gfl.models.quality.joint import JointQuality, takes_quality_targets
 
 

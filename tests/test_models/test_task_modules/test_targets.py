@@ -1,15 +1,14 @@
 """What is measured of the positives, by hand."""
 
 import torch
+
 from mmdet_gfl.models.task_modules import Locations, Positives, Targets
 
 
 def positives(centers, gt, boxes=None, logits=None) -> Positives:
     count = len(centers)
     at = Locations.of_priors(torch.tensor(centers), torch.full((count,), 8.0))
-    aim = Targets(
-        torch.arange(count), torch.ones(count), torch.arange(count), torch.tensor(gt), at, float(count), 1
-    )
+    aim = Targets(torch.arange(count), torch.ones(count), torch.arange(count), torch.tensor(gt), at, float(count), 1)
     return Positives(
         torch.zeros(count, 2) if logits is None else logits, torch.tensor(gt if boxes is None else boxes), aim
     )
@@ -41,7 +40,9 @@ def test_score_is_the_largest_of_the_location():
 def test_nothing_measured_carries_a_gradient():
     logits, boxes = torch.randn(1, 2, requires_grad=True), torch.rand(1, 4, requires_grad=True)
     aim = positives([[0.0, 0.0]], [[0.0, 0, 1, 1]])
-    found = Positives(logits, boxes, Targets(torch.zeros(1), torch.ones(1), torch.zeros(1).long(), aim.gt, aim.at, 1.0, 1))
+    found = Positives(
+        logits, boxes, Targets(torch.zeros(1), torch.ones(1), torch.zeros(1).long(), aim.gt, aim.at, 1.0, 1)
+    )
     assert not (found.iou.requires_grad or found.score.requires_grad or found.centerness.requires_grad)
 
 

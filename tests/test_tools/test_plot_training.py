@@ -1,0 +1,51 @@
+"""The curves of a training, of one that was resumed too."""
+
+import importlib.util
+import json
+
+import cv2
+import pytest
+
+
+@pytest.fixture(scope='module')
+def tool(root):
+    spec = importlib.util.spec_from_file_location('plot_training', root / 'tools/analysis_tools/plot_training.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(folder, lines):
+    (folder / 'vis_data').mkdir(parents=True)
+    (folder / 'vis_data' / 'scalars.json').write_text('\n'.join(json.dumps(line) for line in lines))
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    write(tmp_path / '20240101_000000', [dict(loss=3.0, loss_cls=1.0, step=1), dict(loss=2.0, loss_cls=0.5, step=2)])
+    write(tmp_path / '20240102_000000', [dict(loss=1.5, loss_cls=0.4, step=2), {'coco/bbox_mAP': 0.25, 'step': 1}])
+    return tmp_path
+
+
+def test_a_step_gone_over_again_counts_once(tool, resumed):
+    scalars = tool.read_scalars(resumed)
+    assert tool.curve(scalars, 'loss') == ([1, 2], [3.0, 1.5])
+    assert tool.curve(scalars, 'coco/bbox_mAP') == ([1], [0.25])
+    assert tool.curve(scalars, 'nothing') == ([], [])
+
+
+def test_the_picture_shows_curves(tool, resumed, tmp_path):
+    tool.draw(tool.read_scalars(resumed), tmp_path / 'curve.png')
+    tool.draw([], tmp_path / 'empty.png')
+    drawn, empty = (cv2.imread(str(tmp_path / name)) for name in ('curve.png', 'empty.png'))
+    assert drawn.shape == (400, 1000, 3)
+
+    def coloured(picture):
+        return (picture.max(axis=2).astype(int) - picture.min(axis=2) > 60).sum()
+
+    assert coloured(drawn) > coloured(empty) + 200
+
+
+def test_a_folder_without_a_training_is_named(tool, tmp_path):
+    with pytest.raises(SystemExit, match='scalars.json; name the --work-dir'):
+        tool.read_scalars(tmp_path)

@@ -1,0 +1,59 @@
+"""Draws the losses and the AP of a training from what MMEngine wrote into its work dir."""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+Scalars = list[dict[str, float]]
+
+
+def read_scalars(work_dir: Path) -> Scalars:
+    """All lines of ``*/vis_data/scalars.json`` in order of time, those of a training that was resumed included.
+
+    Raises:
+        SystemExit: There are none.
+    """
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    if not files:
+        raise SystemExit(f'{work_dir} has no */vis_data/scalars.json; name the --work-dir of a training')
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def curve(scalars: Scalars, key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one key; where a resumed training went over a step again, its value counts."""
+    last = {line['step']: line[key] for line in scalars if key in line and 'step' in line}
+    return sorted(last), [last[step] for step in sorted(last)]
+
+
+def draw(scalars: Scalars, out: Path) -> None:
+    """Losses on the left, AP on the right."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    losses = sorted({key for line in scalars for key in line if key.startswith('loss')})
+    for key in losses:
+        left.plot(*curve([line for line in scalars if 'loss' in line], key), label=key)
+    left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
+    left.legend()
+    for key in ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75'):
+        right.plot(*curve(scalars, key), marker='o', label=key.removeprefix('coco/bbox_'))
+    right.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
+    right.legend()
+    figure.savefig(out, dpi=100)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dir', type=Path, help='work dir of a training')
+    parser.add_argument('out', type=Path, help='picture to write, .png or .svg')
+    args = parser.parse_args()
+    draw(read_scalars(args.work_dir), args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()
