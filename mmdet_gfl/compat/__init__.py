@@ -1,0 +1,85 @@
+"""Lets MMDetection 3.x run on a stack of today: a stand-in for ``mmcv._ext``, and checkpoints on torch 2.6 or later.
+
+Importing this module imports neither torch nor mmcv.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import find_spec, spec_from_file_location
+from multiprocessing import current_process
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+__all__ = ['activate', 'mmcv_flavour']
+
+EXTENSION = 'mmcv._ext'
+
+_STAND_IN = Path(__file__).with_name('mmcv_ext.py')
+_RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+
+
+def activate() -> None:
+    """Put the stand-in for ``mmcv._ext`` where Python looks last, and make MMEngine's checkpoints load if it is there.
+
+    The compiled extension is found first wherever it is installed, so the stand-in steps aside by its place alone.
+    Calling this again changes nothing. ``mmdet_gfl.registry`` installs the support for checkpoints where MMEngine is
+    imported after this package.
+    """
+    if not any(isinstance(finder, _StandInFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_StandInFinder())
+    if 'mmengine.runner.checkpoint' in sys.modules:
+        from mmdet_gfl.compat.checkpoint import install_checkpoint_support
+
+        install_checkpoint_support()
+
+
+def mmcv_flavour() -> Literal['compiled', 'stand-in', 'missing']:
+    """Say where ``import mmcv._ext`` gets its operators from, without importing anything.
+
+    'missing' stands for no mmcv at all, and for ``mmcv-lite`` before :func:`activate`.
+    """
+    package = find_spec('mmcv')
+    if package is None:
+        return 'missing'
+    if PathFinder.find_spec(EXTENSION, package.submodule_search_locations) is not None:
+        return 'compiled'
+    active = any(isinstance(finder, _StandInFinder) for finder in sys.meta_path)
+    return 'stand-in' if active else 'missing'
+
+
+class _StandInFinder(MetaPathFinder):
+    """Answers for ``mmcv._ext`` and for nothing else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != EXTENSION:
+            return None
+        return spec_from_file_location(fullname, _STAND_IN, loader=_StandInLoader(fullname, str(_STAND_IN)))
+
+
+class _StandInLoader(SourceFileLoader):
+    """Runs ``mmcv_ext.py`` under the name ``mmcv._ext`` and says so."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        if _is_main_process():
+            logging.getLogger('mmdet_gfl').warning(
+                'mmcv has no compiled operators here: mmdet_gfl stands in for NMS, soft-NMS, sigmoid focal loss and '
+                'deformable convolution; any other operator of mmcv raises an error'
+            )
+
+
+def _is_main_process() -> bool:
+    """Whether this process may talk: no child of ``multiprocessing`` and, by the launcher's variables, rank 0.
+
+    ``torch.distributed`` cannot be asked, for mmcv is imported before the process group is made. A spawned child has
+    its name, but not yet its parent, while it imports the main module.
+    """
+    rank = next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), '0')
+    return rank == '0' and current_process().name == 'MainProcess'

@@ -1,0 +1,151 @@
+"""Deformable convolution by the calling conventions of ``mmcv._ext``, through torchvision.
+
+torchvision's operator stems from the same code: offsets are [y, x] per point of the kernel, (N, 2·G·kh·kw, H', W') for
+G deformable groups, masks (N, G·kh·kw, H', W'). It reads both numbers of groups from the shapes. Gradients come from
+running it once more under autograd; as mmcv's operators do, these *add* to what they are given (mmcv gives zeros).
+``columns`` and ``ones`` are scratch space of mmcv's operators and are not used.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmdet_gfl.compat.operators import missing_operator, torchvision_ops
+
+_Pair = tuple[int, int]
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    **geometry: int,
+) -> None:
+    """Write the convolution of ``input`` (N, C, H, W) into ``output`` (N, C', H', W')."""
+    output.copy_(_convolve('deform_conv_forward', input, offset, weight, _pairs(geometry)))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **geometry: int,
+) -> None:
+    """Add the gradients by the input and by the offsets."""
+    with torch.enable_grad():
+        image, shift = _leaves(input, offset)
+        output = _convolve('deform_conv_backward_input', image, shift, weight, _pairs(geometry))
+    _add_gradients(output, (image, shift), grad_output, (grad_input, grad_offset))
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float = 1.0,
+    **geometry: int,
+) -> None:
+    """Add ``scale`` times the gradient by the weight, (C', C / groups, kh, kw)."""
+    with torch.enable_grad():
+        (kernel,) = _leaves(torch.zeros_like(grad_weight))  # the output is linear in it: its value does not matter
+        output = _convolve('deform_conv_backward_parameters', input, offset, kernel, _pairs(geometry))
+    _add_gradients(output, (kernel,), grad_output * scale, (grad_weight,))
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **geometry: int,
+) -> None:
+    """Write the convolution of ``input`` (N, C, H, W), its samples weighted by ``mask``, into ``output``."""
+    result = _convolve('modulated_deform_conv_forward', input, offset, weight, _named_pairs(geometry), mask)
+    output.copy_(result + bias.view(1, -1, 1, 1) if with_bias else result)
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **geometry: int,
+) -> None:
+    """Add the gradients by the input, the weight, the bias if there is one, the offsets and the mask."""
+    with torch.enable_grad():
+        image, shift, kernel, share = _leaves(input, offset, weight, mask)
+        output = _convolve('modulated_deform_conv_backward', image, shift, kernel, _named_pairs(geometry), share)
+    leaves, totals = (image, shift, kernel, share), (grad_input, grad_offset, grad_weight, grad_mask)
+    _add_gradients(output, leaves, grad_output, totals)
+    if with_bias:
+        grad_bias.add_(grad_output.sum((0, 2, 3)))
+
+
+def _pairs(geometry: dict[str, int]) -> dict[str, _Pair]:
+    """Read the geometry by the names of the plain operators; numbers of groups and ``im2col_step`` are not needed."""
+    return {
+        'stride': (geometry['dH'], geometry['dW']),
+        'padding': (geometry['padH'], geometry['padW']),
+        'dilation': (geometry['dilationH'], geometry['dilationW']),
+    }
+
+
+def _named_pairs(geometry: dict[str, int]) -> dict[str, _Pair]:
+    """Read the geometry by the names of the modulated operators."""
+    return {
+        'stride': (geometry['stride_h'], geometry['stride_w']),
+        'padding': (geometry['pad_h'], geometry['pad_w']),
+        'dilation': (geometry['dilation_h'], geometry['dilation_w']),
+    }
+
+
+def _convolve(
+    name: str,
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    geometry: dict[str, _Pair],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Call torchvision, or raise the error of the operator ``name`` where it is not there."""
+    ops: Any = torchvision_ops()
+    if ops is None:
+        missing_operator(name, 'needs a torchvision that fits the installed torch, which is not there')()
+    result: Tensor = ops.deform_conv2d(input, offset, weight, mask=mask, **geometry)
+    return result
+
+
+def _leaves(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def _add_gradients(output: Tensor, leaves: Sequence[Tensor], grad_output: Tensor, totals: Sequence[Tensor]) -> None:
+    for total, gradient in zip(totals, torch.autograd.grad(output, leaves, grad_output), strict=True):
+        total.add_(gradient)
