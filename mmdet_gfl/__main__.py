@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet_gfl import __version__, doctor, shipped_configs
+from mmdet_gfl.compat import startup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,25 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument('name', nargs='?', metavar='NAME', help='a config of the list, with or without .py')
     configs.add_argument('-o', '--output', type=Path, metavar='FILE', help='write there instead; never overwrites')
     configs.set_defaults(run=_configs)
+
+    stand_in = commands.add_parser(
+        'stand-in',
+        help="put the stand-in for mmcv's operators in place whenever this Python starts, or no longer",
+        description="MMDetection's own tools/test.py imports MMDetection before it reads a config. With mmcv-lite that "
+        'only works if the stand-in is in place when Python starts: "install" writes a one-line .pth file beside the '
+        'installed packages, "remove" removes it. With compiled mmcv it does nothing.',
+    )
+    stand_in.add_argument('action', choices=['install', 'remove'])
+    stand_in.set_defaults(run=_stand_in)
     return parser
+
+
+def _stand_in(args: argparse.Namespace) -> int:
+    if args.action == 'install':
+        print(f'{startup.install()} puts the stand-in in place when {sys.executable} starts')
+    else:
+        print(f'{startup.remove()} is removed')
+    return 0
 
 
 def _configs(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from mmdet_gfl import __version__, compat
+from mmdet_gfl.compat.startup import installed as installed_at_start
 from mmdet_gfl.versions import REQUIREMENTS, find_problems, installed, mending_command, parse_release
 
 
@@ -136,7 +137,9 @@ def known_mend(error: str) -> str:
 
 def _note(part: str) -> str:
     if part == 'mmcv':
-        return _MMCV_NOTES[compat.mmcv_flavour()]
+        flavour = compat.mmcv_flavour()
+        early = flavour == 'stand-in' and installed_at_start()
+        return _MMCV_NOTES[flavour] + (', from the start of Python' if early else '')
     if part != 'torchvision':
         return ''
     if find_spec(part) is None:
