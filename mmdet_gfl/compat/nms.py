@@ -79,7 +79,7 @@ def _torchvision_nms(boxes: Tensor, threshold: float) -> Tensor | None:
 def _with_area(boxes: Tensor, offset: int) -> Tensor:
     """(N, 4) boxes to (5, N): x1, y1, x2, y2 and the area."""
     x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)])
+    return torch.stack([x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset)])
 
 
 def blockwise_nms(

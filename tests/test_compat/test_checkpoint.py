@@ -196,7 +196,7 @@ def foreign(name, path):
         'structured dtype': (np.dtype([('a', 'O')]), 'numpy.dtype'),
         'lying dtype': (Reduced(np.dtype, ('V8', False, True), lying_state), 'numpy.dtype'),
         'dtype class': (Reduced(np.dtypes.Float64DType, ()), 'numpy.dtypes.Float64DType'),
-        'memmap': (Reduced(np._core.multiarray._reconstruct, (np.memmap, (0,), b'b')), 'numpy.memmap'),
+        'memmap': (Reduced(np.zeros(0).__reduce__()[0], (np.memmap, (0,), b'b')), 'numpy.memmap'),
         'numpy load': (Reduced(np.load, ('x.npy', None, True)), 'numpy.load'),
     }[name]
 

@@ -306,6 +306,13 @@ def test_soft_nms_lowers_from_the_threshold_on():
     assert dets[1, 4].item() == pytest.approx(0.4)
 
 
+def test_soft_nms_orders_equals_as_mmcv_does():
+    """The last boxes take the places of the dropped ones, and the first of equals is the best."""
+    boxes = boxes_of(*[[0, 0, 10, 10]] * 3, *[[20 * i, 0, 20 * i + 10, 10] for i in (1, 2, 3, 4)])
+    scores = torch.tensor([0.9, 0.8, 0.8, 0.5, 0.5, 0.5, 0.5])
+    assert soft_nms(boxes, scores, 0.3, method='naive')[1].tolist() == [0, 6, 5, 3, 4]
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
 def test_soft_nms_in_other_precisions(dtype):
     boxes, scores = whole_boxes(40, seed=8)
