@@ -247,6 +247,7 @@ install python3.11-dev, or leave MMCV=full out"
   PATH=$VENV/bin:$PATH
   command -v ninja >/dev/null || pip install -c constraints.txt --ignore-installed ninja ||
     explain 'ninja could not be installed'
+  rm -rf "$1"/building.* # of a run that was killed; the lock says that nobody builds there now
   BUILDING=$(mktemp -d "$1/building.XXXXXX")
   trap 'rm -rf "$BUILDING"' EXIT
   say "building $pin with its operators, about ten minutes on 2 cores (progress: tail -f '$LOG')"

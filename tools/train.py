@@ -2,6 +2,8 @@
 
 import argparse
 
+import torch
+
 # Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
 import mmdet_gfl  # noqa: F401  # isort: skip
 
@@ -32,6 +34,8 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = launch.load_config(args)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise launch.UserError('--amp needs a GPU, and torch sees none; leave it out')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if args.auto_scale_lr:
@@ -48,7 +52,9 @@ def main() -> None:
     checkpoint = launch.start_of(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)
-    launch.announce(cfg, 'training')
+    else:
+        launch.check_pretrained(cfg)
+    launch.announce(cfg, 'training', checkpoint)
     launch.run(lambda: launch.build_runner(cfg).train())
 
 

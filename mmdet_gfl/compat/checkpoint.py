@@ -23,6 +23,8 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from mmdet_gfl.compat.torchvision_weights import install_torchvision_weights
+
 __all__ = [
     'CheckpointError',
     'DamagedCheckpointError',
@@ -69,6 +71,7 @@ def install_checkpoint_support() -> None:
     changes nothing.
     """
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    install_torchvision_weights()
     if _HAS_SAFE_MODE:
         torch.serialization.add_safe_globals(_safe_globals())
 

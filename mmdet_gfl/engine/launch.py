@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
 
+from mmdet_gfl import registry as registries
 from mmdet_gfl.compat import checkpoint as checkpoints
-from mmdet_gfl.registry import HOOKS, MODELS
 
+RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 CFG_OPTIONS_HELP = (
     'override settings of the config, as xxx=yyy; a list as key="[a,b]" or key=a,b, nested lists and tuples as '
     'key="[(a,b),(c,d)]" (the quotation marks are needed, and no white space)'
@@ -48,7 +49,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of a tool's arguments, checked: its options merged, its folder and launcher set.
 
     Raises:
-        UserError: The file is missing or no config, an option is no ``key=value``, or a ``mmdet_gfl.`` type in it is
+        UserError: The file is missing or no config, an option does not fit it, or a ``mmdet_gfl.`` type in it is
             unknown.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -57,7 +58,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -79,8 +80,36 @@ def read_config(path: str) -> Config:
         raise UserError(f'config {path} does not exist; {hint}')
     try:
         return Config.fromfile(path)
-    except (FileNotFoundError, SyntaxError, ImportError, KeyError, TypeError) as error:
+    except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Puts ``--cfg-options`` into the config; a key below a node that is not there yet is said, it may be a typo.
+
+    Raises:
+        UserError: An option leads through something that has no keys, or to an entry that a list has not.
+    """
+    for key, value in options.items():
+        _note_new_parent(cfg._cfg_dict, key)
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            raise UserError(f'--cfg-options {key}={value!r} does not fit the config: {error}') from error
+
+
+def _note_new_parent(node: Any, key: str) -> None:
+    """Says the first part of a dotted key, but for the last, that the config has not."""
+    known = ''
+    for name in key.split('.')[:-1]:
+        if not isinstance(node, dict):  # a list: merging knows its entries
+            return
+        if name not in node:
+            close = difflib.get_close_matches(name, [str(other) for other in node], n=1)
+            hint = f' (did you mean {known}{close[0]}?)' if close else ''
+            print(f'note: --cfg-options {key}: the config has no {known}{name} yet{hint}', flush=True)
+            return
+        node, known = node[name], f'{known}{name}.'
 
 
 def check_types(cfg: Config) -> None:
@@ -90,9 +119,10 @@ def check_types(cfg: Config) -> None:
         UserError: Names the key, the value and the nearest part.
     """
     known: dict[str, Any] = {}
-    for registry in (MODELS, HOOKS):
-        registry.import_from_location()
-        known.update(registry.module_dict)
+    for registry in vars(registries).values():
+        if isinstance(registry, Registry) and registry.scope == 'mmdet_gfl':
+            registry.import_from_location()
+            known.update(registry.module_dict)
     for key, node in _nodes(cfg._cfg_dict, ''):
         name = node.get('type')
         if isinstance(name, str) and name.startswith('mmdet_gfl.') and name.split('.', 1)[1] not in known:
@@ -145,7 +175,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
     root = dataset.get('data_root') or ''
     mend = f'--cfg-options {key}data_root=/path/to/data'
-    if dataset['ann_file']:
+    if isinstance(dataset['ann_file'], str) and dataset['ann_file']:
         _check_path(f'{key}ann_file', _join(root, dataset['ann_file']), mend)
     for name, folder in (dataset.get('data_prefix') or {}).items():
         if isinstance(folder, str):
@@ -178,46 +208,100 @@ def check_checkpoint(path: str) -> None:
         raise UserError(str(error)) from error
 
 
+def check_pretrained(cfg: Config) -> None:
+    """Refuses local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code.
+
+    Raises:
+        UserError: Names the key, the file and what to do.
+    """
+    for key, node in _nodes(cfg.get('model'), 'model.'):
+        path = node.get('checkpoint')
+        if node.get('type') == 'Pretrained' and isinstance(path, str):
+            try:
+                check_checkpoint(path)
+            except UserError as error:
+                raise UserError(f'{key}checkpoint: {error}') from error
+
+
 def start_of(cfg: Config) -> str | None:
-    """The checkpoint that a training starts from, or goes on from; None where it starts from scratch."""
-    if cfg.get('resume') and not cfg.get('load_from'):
-        pointer = Path(cfg.work_dir) / 'last_checkpoint'
-        return pointer.read_text().strip() if pointer.is_file() else None
-    return cfg.get('load_from')
+    """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
+
+    A work dir that was moved keeps its place in ``last_checkpoint``: then the file of that name in the work dir counts,
+    and the config is pointed to it.
+    """
+    if not cfg.get('resume') or cfg.get('load_from'):
+        return cfg.get('load_from')
+    pointer = Path(cfg.work_dir) / 'last_checkpoint'
+    path = pointer.read_text().strip() if pointer.is_file() else ''
+    if path and not Path(path).exists() and (Path(cfg.work_dir) / Path(path).name).is_file():
+        path = cfg.load_from = str(Path(cfg.work_dir) / Path(path).name)
+    if not path:
+        cfg.resume = False
+    return path or None
 
 
-def effective_batch(cfg: Config) -> tuple[int, float]:
-    """Images a step of the optimizer sees, and the learning rate after scaling, as the Runner will set it."""
-    world = world_size(cfg.launcher)
-    batch = cfg.train_dataloader.batch_size * world
-    lr = cfg.optim_wrapper.optimizer.lr
-    scale = cfg.get('auto_scale_lr') or {}
-    if scale.get('enable'):
-        lr *= batch / scale['base_batch_size']
-    return batch * cfg.optim_wrapper.get('accumulative_counts', 1), lr
+def images_a_step(cfg: Config) -> tuple[int, int]:
+    """Images that all processes read for a forward pass, and forward passes for a step of the optimizer.
+
+    Raises:
+        AttributeError: The config keeps its batch size elsewhere.
+    """
+    return cfg.train_dataloader.batch_size * world_size(cfg.launcher), cfg.optim_wrapper.get('accumulative_counts', 1)
+
+
+def scaled_lr(cfg: Config) -> tuple[float, str]:
+    """The learning rate as the Runner will set it, and how it comes about.
+
+    Raises:
+        AttributeError: The config keeps its learning rate elsewhere.
+    """
+    lr, scale = cfg.optim_wrapper.optimizer.lr, cfg.get('auto_scale_lr') or {}
+    if not scale.get('enable'):
+        return lr, 'not scaled'
+    batch, _ = images_a_step(cfg)
+    base = scale.get('base_batch_size')
+    if not base:
+        raise UserError('auto_scale_lr.enable is on without auto_scale_lr.base_batch_size, the batch the lr is for')
+    return lr * batch / base, f'{lr:g} for a batch of {base}, scaled to {batch}'
 
 
 def world_size(launcher: str) -> int:
     """Number of processes that the launcher starts."""
     name = {'none': None, 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}[launcher]
-    return int(os.environ.get(name, 1)) if name else 1
+    count = os.environ.get(name, '') if name else ''
+    return int(count) if count.isdigit() else 1
 
 
-def announce(cfg: Config, task: str) -> None:
+def is_first_rank() -> bool:
+    """Whether this process is the one that speaks for all."""
+    return all(os.environ.get(name, '0') == '0' for name in RANK_VARIABLES)
+
+
+def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:
     """Prints, once and on the first rank, what is about to happen and where its results go."""
     import torch
 
-    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
+    if not is_first_rank():
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-    lines = [f'{task} on {world_size(cfg.launcher)} x {device}; results go to {os.path.abspath(cfg.work_dir)}']
+    print(f'{task} on {world_size(cfg.launcher)} x {device}; results go to {os.path.abspath(cfg.work_dir)}')
     if task == 'training':
-        batch, lr = effective_batch(cfg)
-        scale = cfg.get('auto_scale_lr') or {}
-        base = cfg.optim_wrapper.optimizer.lr
-        how = f'{base:g} scaled for a batch of {scale["base_batch_size"]}' if scale.get('enable') else 'not scaled'
-        lines.append(f'effective batch size {batch}, lr {lr:g} ({how})')
-    print('\n'.join(lines), flush=True)
+        print(f'{_start(cfg, checkpoint)}; {_batch_and_lr(cfg)}', flush=True)
+
+
+def _start(cfg: Config, checkpoint: str | None) -> str:
+    if checkpoint is None:
+        return 'starting from the config alone'
+    return f'{"going on" if cfg.get("resume") else "starting"} from {checkpoint}'
+
+
+def _batch_and_lr(cfg: Config) -> str:
+    try:
+        (batch, steps), (lr, how) = images_a_step(cfg), scaled_lr(cfg)
+    except (AttributeError, KeyError, TypeError):  # a batch sampler of its own, several optimizers, ...
+        return 'effective batch size and lr as the config says'
+    accumulated = f' ({batch} images x {steps} accumulated)' if steps != 1 else ''
+    return f'effective batch size {batch * steps}{accumulated}, lr {lr:g} ({how})'
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -226,33 +310,39 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def run(action: Callable[[], Any]) -> None:
-    """Runs the training or the test; a pretrained weight that cannot be downloaded becomes one sentence.
+    """Runs the training or the test; weights that cannot be downloaded become one sentence.
 
     Raises:
-        UserError: Names the key that holds the address.
+        UserError: Names the keys that may hold the address.
     """
     try:
         action()
     except urllib.error.URLError as error:
         raise UserError(
-            f'pretrained weights cannot be downloaded ({error.reason}); give a local file '
-            f'(--cfg-options model.backbone.init_cfg.checkpoint=/path/to/weights.pth), or train from scratch '
-            f'(--cfg-options model.backbone.init_cfg=None)'
+            f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '
+            f'{error.reason}. Give a local file (--cfg-options model.backbone.init_cfg.checkpoint=/path/weights.pth) '
+            f'or train from scratch (--cfg-options model.backbone.init_cfg=None)'
         ) from error
 
 
 def use_tta(cfg: Config) -> None:
-    """Turns the test into one with test-time augmentation; a config without ``tta_model`` gets horizontal flips."""
+    """Turns the test into one with test-time augmentation; a config without ``tta_model`` gets horizontal flips.
+
+    Raises:
+        UserError: The test data set is made of several.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'pipeline' not in dataset:
+        raise UserError(f'--tta needs a test data set with a pipeline; test_dataloader has a {dataset.get("type")}')
     if 'tta_model' not in cfg:
         nms = dict(type='nms', iou_threshold=0.6)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
     if 'tta_pipeline' not in cfg:
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         augment = dict(type='TestTimeAug', transforms=[flips, [dict(type='PackDetInputs', meta_keys=keys)]])
-        cfg.tta_pipeline = [*dataset.pipeline[:-1], augment]
+        cfg.tta_pipeline = [*dataset['pipeline'][:-1], augment]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    dataset['pipeline'] = cfg.tta_pipeline

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import urllib.error
 
 import pytest
 import torch
@@ -112,22 +113,85 @@ def test_wrapped_data_sets_and_remote_files(shipped, data):
 
 
 @pytest.mark.parametrize(
-    'batch, world, accumulate, enable, expected',
+    'batch, world, accumulate, enable, said',
     [
-        (2, 8, 1, True, (16, 0.01)),
-        (2, 1, 1, True, (2, 0.00125)),
-        (4, 2, 4, True, (32, 0.005)),
-        (2, 1, 1, False, (2, 0.01)),
+        (2, 8, 1, True, 'effective batch size 16, lr 0.01 (0.01 for a batch of 16, scaled to 16)'),
+        (2, 1, 1, True, 'effective batch size 2, lr 0.00125 (0.01 for a batch of 16, scaled to 2)'),
+        (4, 2, 4, True, 'effective batch size 32 (8 images x 4 accumulated), lr 0.005 (0.01 for a batch of 16, scaled'),
+        (2, 1, 1, False, 'effective batch size 2, lr 0.01 (not scaled)'),
     ],
 )
-def test_effective_batch_and_lr(shipped, monkeypatch, batch, world, accumulate, enable, expected):
-    cfg = Config.fromfile(shipped)
-    cfg.launcher = 'pytorch'
+def test_effective_batch_and_lr(shipped, monkeypatch, capsys, batch, world, accumulate, enable, said):
+    cfg = launch.load_config(args(shipped, launcher='pytorch'))
     monkeypatch.setenv('WORLD_SIZE', str(world))
     cfg.train_dataloader.batch_size = batch
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.auto_scale_lr.enable = enable
-    assert launch.effective_batch(cfg) == pytest.approx(expected)
+    launch.announce(cfg, 'training')
+    out = capsys.readouterr().out
+    assert said in out and f'on {world} x' in out
+
+
+@pytest.mark.parametrize(
+    'odd',
+    [
+        dict(optim_wrapper=dict(_delete_=True, type='OptimWrapper', constructor='Mine', optimizer=dict(a=1))),
+        dict(optim_wrapper=dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='LBFGS'))),
+        dict(train_dataloader=dict(_delete_=True, batch_sampler=dict(batch_size=4))),
+    ],
+    ids=['constructor', 'no-lr', 'batch-sampler'],
+)
+def test_odd_configs_are_announced_too(shipped, capsys, odd):
+    cfg = launch.load_config(args(shipped))
+    cfg.merge_from_dict(odd)
+    launch.announce(cfg, 'training')
+    assert 'effective batch size and lr as the config says' in capsys.readouterr().out
+
+
+def test_scaling_without_a_base_is_named(shipped):
+    cfg = launch.load_config(args(shipped))
+    cfg.auto_scale_lr = dict(enable=True)
+    with pytest.raises(launch.UserError, match='base_batch_size'):
+        launch.announce(cfg, 'training')
+
+
+@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_one_rank_speaks(shipped, monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, '1')
+    launch.announce(launch.load_config(args(shipped)), 'training')
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        ({'train_pipeline.20.x': 1}, r'--cfg-options train_pipeline\.20\.x=1 does not fit'),
+        ({'log_level.x': 1}, r'--cfg-options log_level\.x=1 does not fit'),
+    ],
+)
+def test_options_that_do_not_fit_are_named(shipped, options, words):
+    with pytest.raises(launch.UserError, match=words):
+        launch.load_config(args(shipped, cfg_options=options))
+
+
+def test_a_mistyped_option_is_noted(shipped, capsys):
+    launch.load_config(args(shipped, cfg_options={'model.bbox_hed.num_classes': 3}))
+    assert 'the config has no model.bbox_hed yet (did you mean model.bbox_head?)' in capsys.readouterr().out
+    options = {
+        'model.bbox_head.num_classes': 3,
+        'train_pipeline.2.scale': (9, 9),
+        'model.test_cfg.with_distribution': 'stats',
+    }
+    cfg = launch.load_config(args(shipped, cfg_options=options))
+    assert 'note' not in capsys.readouterr().out
+    assert cfg.model.bbox_head.num_classes == 3 and cfg.train_pipeline[2].scale == (9, 9)
+
+
+@pytest.mark.parametrize('text', ['raise ValueError("no")', 'x = undefined', '_base_ = "nowhere.py"'])
+def test_a_config_that_fails_is_named(tmp_path, text):
+    (tmp_path / 'bad.py').write_text(text)
+    with pytest.raises(launch.UserError, match='bad.py cannot be read'):
+        launch.load_config(args(tmp_path / 'bad.py'))
 
 
 def test_slurm_world(monkeypatch):
@@ -139,7 +203,7 @@ def test_announced(shipped, capsys):
     cfg = launch.load_config(args(shipped))
     launch.announce(cfg, 'training')
     said = capsys.readouterr().out
-    assert 'effective batch size 2, lr 0.00125 (0.01 scaled for a batch of 16)' in said
+    assert 'starting from the config alone; effective batch size 2, lr 0.00125' in said
     assert os.path.join(os.getcwd(), 'work_dirs', 'gfl_r50_fpn_1x_coco') in said
 
 
@@ -148,16 +212,51 @@ def test_gloo_without_gpus(shipped):
     assert backend == ('nccl' if torch.cuda.is_available() else 'gloo')
 
 
-def test_where_a_training_starts(shipped, tmp_path):
+def test_where_a_training_starts(shipped, tmp_path, capsys):
     cfg = Config.fromfile(shipped)
-    cfg.work_dir = str(tmp_path)
+    cfg.work_dir, cfg.launcher = str(tmp_path), 'none'
     assert launch.start_of(cfg) is None
     cfg.resume = True
-    assert launch.start_of(cfg) is None
+    assert launch.start_of(cfg) is None and cfg.resume is False
+    cfg.resume = True
     (tmp_path / 'last_checkpoint').write_text('/a/epoch_3.pth\n')
     assert launch.start_of(cfg) == '/a/epoch_3.pth'
+    (tmp_path / 'epoch_3.pth').touch()  # the work dir was moved
+    assert launch.start_of(cfg) == cfg.load_from == str(tmp_path / 'epoch_3.pth')
+    launch.announce(cfg, 'training', cfg.load_from)
+    assert f'going on from {tmp_path}' in capsys.readouterr().out
     cfg.load_from = '/b.pth'
     assert launch.start_of(cfg) == '/b.pth'
+
+
+def test_local_pretrained_weights_are_looked_at(shipped, tmp_path):
+    cfg = Config.fromfile(shipped)
+    launch.check_pretrained(cfg)  # torchvision://resnet50 is an address
+    cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'r50.pth')
+    with pytest.raises(launch.UserError, match=r'model\.backbone\.init_cfg\.checkpoint: .*r50\.pth'):
+        launch.check_pretrained(cfg)
+    torch.save(dict(state_dict={}), tmp_path / 'r50.pth')
+    launch.check_pretrained(cfg)
+
+
+def test_weights_that_cannot_be_downloaded():
+    def offline():
+        raise urllib.error.URLError('no route to host')
+
+    with pytest.raises(launch.UserError, match=r'no route to host.*init_cfg=None'):
+        launch.run(offline)
+
+
+def test_tta_reaches_the_inner_data_set(shipped):
+    cfg = Config.fromfile(shipped)
+    inner = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=inner)
+    launch.use_tta(cfg)
+    assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'GFL'
+    assert cfg.test_dataloader.dataset.dataset.pipeline[-1].type == 'TestTimeAug'
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner])
+    with pytest.raises(launch.UserError, match='--tta.*ConcatDataset'):
+        launch.use_tta(cfg)
 
 
 def test_a_checkpoint_that_is_missing_damaged_or_unsafe(tmp_path):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import logging
 
 from mmengine.logging import print_log
 from torch import Tensor
 
 
 class ClippingMonitor:
-    """Adds up the share of distance targets above n · Δ and warns once when it is more than a thousandth.
+    """Adds up the distance targets above n · Δ and warns once when they are more than a thousandth of all.
 
-    A positive has four sides, and an object a dozen positives that are cut alike, so a share just above the limit
-    means nothing in the first batches: the warning waits until it is three standard errors above. On a GPU the count
-    is read every :attr:`interval` steps, so that the host does not wait at each.
+    On a GPU the count is read every :attr:`interval` steps, so that the host does not wait at each.
     """
 
     limit = 1e-3
@@ -37,19 +35,18 @@ class ClippingMonitor:
             return
         self.sides += 4 * num_positives
         self.clipped = self.clipped + share.detach() * (4 * num_positives)
-        if not share.is_cuda or self.steps % self.interval == 0:
+        if share.device.type == 'cpu' or self.steps % self.interval == 0:
             self._judge(float(self.clipped), reach)
         self.steps += 1
 
     def _judge(self, clipped: float, reach: float) -> None:
-        sides_at_once = 16  # sides that one object clips together, about
-        error = math.sqrt(self.limit * self.sides * sides_at_once)
-        if clipped > self.limit * self.sides + min(3 * error, 0.5 * self.sides):
+        if clipped > self.limit * self.sides:
             self.warned = True
             print_log(
-                f'{clipped / self.sides:.1%} of the {self.sides} distance targets so far lie beyond {reach:g} strides '
-                f'and were clipped (clipped_share in the log), so large objects cannot be fitted. Raise reg_max or '
-                f'delta of the box, or add a level with a larger stride to the neck and the anchors.',
+                f'{clipped / self.sides:.2%} of the {self.sides} distance targets so far lie beyond {reach:g} strides '
+                f'and were clipped, so large objects cannot be fitted; clipped_share in the log goes on counting. If '
+                f'it stays above {self.limit:.1%}, raise reg_max or delta of the box, or add a level with a larger '
+                f'stride to the neck and the anchors.',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )

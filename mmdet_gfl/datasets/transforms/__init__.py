@@ -1,0 +1,5 @@
+"""Steps of data pipelines."""
+
+from .loading import LoadImageFromFile
+
+__all__ = ['LoadImageFromFile']
