@@ -20,7 +20,7 @@ def _is_doctor() -> bool:
     While Python looks for the module of ``-m``, ``sys.argv`` is ``['-m', *arguments]``, so the module's name stands in
     ``sys.orig_argv`` that many places from the end; it may be joined to the option, as in ``-mmmdet_gfl``.
     """
-    if sys.argv[:1] != ['-m']:
+    if sys.argv[:1] != ['-m'] or len(sys.orig_argv) < len(sys.argv):
         return False
     module = sys.orig_argv[-len(sys.argv)]
     return module == __name__ or (module.startswith('-') and module.endswith(f'm{__name__}'))

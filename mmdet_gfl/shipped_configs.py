@@ -7,7 +7,9 @@ from these by name; it starts from a printed one instead.
 import ast
 import io
 import re
+import sys
 import tokenize
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -60,13 +62,16 @@ def listing() -> str:
 def flattened(name: str) -> str:
     """The text of a config with all that it inherits, which works on its own wherever it is saved.
 
+    Environment variables that it names, as in ``{{$DATA:data/}}``, stay to be filled in where it is used.
+
     Raises:
         ConfigNotFoundError: As :func:`find`.
     """
     path = find(name)
     from mmengine.config import Config
 
-    config = Config.fromfile(path, import_custom_modules=False)
+    with redirect_stdout(sys.stderr):  # MMEngine logs to standard output, which the text may be sent to
+        config = Config.fromfile(path, import_custom_modules=False, use_environment_variables=False)
     return f'# {path.relative_to(CONFIG_DIR)} of mmdet_gfl, with all that it inherits\n{config.pretty_text}'.rstrip()
 
 

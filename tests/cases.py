@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -104,9 +106,7 @@ def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor]
     their_losses, their_grads = loss_and_gradients(theirs, feats, *targets)
     assert our_losses.keys() == their_losses.keys()
     for key, value in their_losses.items():
-        torch.testing.assert_close(
-            our_losses[key].sum(), value.sum(), rtol=1e-5, atol=1e-7, msg=named(key)
-        )
+        torch.testing.assert_close(our_losses[key].sum(), value.sum(), rtol=1e-5, atol=1e-7, msg=named(key))
     for name, grad in their_grads.items():
         if grad is None:  # theirs leaves a parameter out where nothing depends on it; ours gives it zeros
             assert our_grads[name] is None or our_grads[name].abs().max() == 0, name
@@ -123,3 +123,192 @@ def assert_same_detections(ours: list[InstanceData], theirs: list[InstanceData],
         assert torch.equal(our.labels, their.labels)
         torch.testing.assert_close(our.scores, their.scores, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(our.bboxes, their.bboxes, rtol=1e-5, atol=1e-3)
+
+
+# Hosts --------------------------------------------------------------------------------------------------------------
+
+HOSTS = ('ATSS', 'FCOS', 'Retina', 'Fovea', 'SSD')
+QUALITIES = ('JointQuality', 'NoQuality', 'CenternessBranch', 'IoUBranch', 'CenternessGuided', 'IoUGuided')
+BOXES = {
+    'dirac': dict(type='mmdet_gfl.DiracBox'),
+    'gaussian': dict(type='mmdet_gfl.GaussianBox'),
+    'general': dict(type='mmdet_gfl.GeneralBox', loss_dfl=None),
+    'dfl': dict(type='mmdet_gfl.GeneralBox'),
+}
+#: The quality with which, and Dirac boxes, a host is MMDetection's head.
+BASELINES = dict(
+    ATSS='CenternessBranch', FCOS='CenternessBranch', Retina='NoQuality', Fovea='NoQuality', SSD='NoQuality'
+)
+SSD_STRIDES = [8, 16, 32, 64, 100, 300]
+FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
+
+
+def part(name: str, **args: Any) -> dict[str, Any]:
+    """Config of one of our qualities or box representations."""
+    return dict(type=f'mmdet_gfl.{name}', **args)
+
+
+def _max_iou(neg_iou_thr: float, **rest: Any) -> dict[str, Any]:
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=neg_iou_thr, min_pos_iou=0.0, ignore_iof_thr=-1)
+    return dict(assigner=assigner, sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, **rest)
+
+
+def _delta_coder(stds: list[float]) -> dict[str, Any]:
+    return dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=stds)
+
+
+_TOWERS = dict(
+    num_classes=5,
+    in_channels=CHANNELS,
+    feat_channels=CHANNELS,
+    stacked_convs=1,
+    norm_cfg=dict(type='GN', num_groups=4, requires_grad=True),
+    loss_cls=FOCAL,
+)
+_TEST = dict(nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=100)
+_HOST_CONFIGS: dict[str, dict[str, Any]] = dict(
+    ATSS=dict(
+        _TOWERS,
+        anchor_generator=dict(
+            type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=STRIDES
+        ),
+        bbox_coder=_delta_coder([0.1, 0.1, 0.2, 0.2]),
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1),
+    ),
+    FCOS=dict(
+        _TOWERS,
+        strides=STRIDES,
+        norm_on_bbox=True,
+        centerness_on_reg=True,
+        center_sampling=True,
+        conv_bias=True,
+        loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
+    ),
+    Retina=dict(
+        _TOWERS,
+        anchor_generator=dict(
+            type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0], strides=STRIDES
+        ),
+        bbox_coder=_delta_coder([1.0] * 4),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        train_cfg=_max_iou(0.4),
+    ),
+    Fovea=dict(
+        _TOWERS,
+        strides=STRIDES,
+        base_edge_list=[16, 32, 64, 128, 256],
+        scale_ranges=((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048)),
+        loss_cls=dict(FOCAL, gamma=1.5, alpha=0.4),
+        loss_bbox=dict(type='SmoothL1Loss', beta=0.11, loss_weight=1.0),
+    ),
+    SSD=dict(
+        num_classes=5,
+        in_channels=[CHANNELS] * len(SSD_STRIDES),
+        anchor_generator=dict(
+            type='SSDAnchorGenerator',
+            scale_major=False,
+            input_size=300,
+            basesize_ratio_range=(0.15, 0.9),
+            strides=SSD_STRIDES,
+            ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+        ),
+        bbox_coder=_delta_coder([0.1, 0.1, 0.2, 0.2]),
+        train_cfg=_max_iou(0.5, smoothl1_beta=1.0, neg_pos_ratio=3),
+    ),
+)
+
+
+def stock_config(host: str, **changes: Any) -> ConfigDict:
+    """A small head of MMDetection; ``changes`` replace arguments."""
+    return ConfigDict(copy.deepcopy(dict(dict(_HOST_CONFIGS[host], type=f'{host}Head', test_cfg=_TEST), **changes)))
+
+
+def host_config(host: str, quality: str | None = None, box: str | None = None, **changes: Any) -> ConfigDict:
+    """The same with our head: its default axes, or ``quality`` by name and ``box`` by its key in ``BOXES``."""
+    axes = dict(quality=part(quality)) if quality else {}
+    axes |= dict(box=BOXES[box]) if box else {}
+    return stock_config(host, **dict(dict(axes, type=f'mmdet_gfl.{host}GFLHead'), **changes))
+
+
+def pair(host: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
+    """Our head at its baseline and MMDetection's, with the same weights."""
+    theirs = build(stock_config(host, **changes))
+    ours = MODELS.build(host_config(host, BASELINES[host], 'dirac', **changes))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    if host == 'SSD':
+        theirs.loss_cls = ours.loss_cls  # MMDetection 3.3 asks for it when it predicts, and does not make it
+    return ours, theirs
+
+
+def host_features(host: str, size: tuple[int, int], images: int, requires_grad: bool = False) -> list[Tensor]:
+    """:func:`features`, for SSD on its own levels."""
+    if host != 'SSD':
+        return features(size, images, requires_grad)
+    generator = torch.Generator().manual_seed(2)
+    levels = [
+        torch.randn(images, CHANNELS, -(-size[0] // s), -(-size[1] // s), generator=generator) for s in SSD_STRIDES
+    ]
+    return [level.requires_grad_(requires_grad) for level in levels]
+
+
+def assert_state_dicts_fit(host: str, **changes: Any) -> None:
+    """Strictly both ways, with the same values."""
+    ours, theirs = pair(host, **changes)
+    fresh = MODELS.build(stock_config(host, **changes))
+    fresh.load_state_dict(ours.state_dict(), strict=True)
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[name]), name
+        assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def assert_host_trains_the_same(
+    host: str,
+    size: tuple[int, int],
+    counts: list[int],
+    ignored: list[InstanceData] | None = None,
+    **changes: Any,
+) -> None:
+    """Losses and gradients of our baseline are MMDetection's."""
+    ours, theirs = pair(host, **changes)
+    feats = host_features(host, size, len(counts), requires_grad=True)
+    gts = objects(counts, size, changes.get('num_classes', 5))
+    targets = (gts, metas(size, len(counts))) + ((ignored,) if ignored else ())
+    assert_same_training(ours, theirs, feats, *targets)
+
+
+def assert_host_detects_the_same(
+    host: str, size: tuple[int, int], rescale: bool = False, least: int = 50, **changes: Any
+) -> None:
+    """Detections of our baseline are MMDetection's, on the outputs of each."""
+    ours, theirs = (head.eval() for head in pair(host, **changes))
+    feats, images = host_features(host, size, 2), metas(size, 2, scale=(0.5, 0.8))
+    assert_same_detections(
+        ours.predict_by_feat(*ours(feats), batch_img_metas=images, rescale=rescale),
+        theirs.predict_by_feat(*theirs(feats), batch_img_metas=images, rescale=rescale),
+        least,
+    )
+
+
+def positives_of(
+    head: nn.Module, size: tuple[int, int], gts: list[InstanceData], feats: list[Tensor]
+) -> tuple[Any, list[Tensor]]:
+    """What the head's assignment gives for these features, and its outputs flattened to (R, width) each."""
+    outs = head(feats)
+    sizes = [tuple(level.shape[-2:]) for level in outs[0]]
+    widths = [head.cls_out_channels, 4 * head.box.channels, 1]
+    flat = [
+        torch.cat([level.permute(0, 2, 3, 1).reshape(-1, width) for level in levels])
+        for levels, width in zip(outs, widths)
+    ]
+    return head.targets(sizes, gts, metas(size, len(gts)), None), flat
+
+
+def shipped_head(path: str, our_type: str | None = None, **changes: Any) -> ConfigDict:
+    """The head of a config that MMDetection ships, small; ``our_type`` is the only other change."""
+    import mmdet
+    from mmengine.config import Config
+
+    model = Config.fromfile(Path(mmdet.__file__).parent / '.mim' / 'configs' / path).model
+    head = dict(model.bbox_head, train_cfg=model.get('train_cfg'), test_cfg=model.test_cfg, **changes)
+    return ConfigDict(head | (dict(type=our_type) if our_type else {}))

@@ -1,5 +1,6 @@
 """A wheel, built from the checkout or from its source distribution, holds the package with configs and tools."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def run(*args: object, cwd: Path, **env: str) -> str:
     command = [sys.executable, *map(str, args)]
-    result = subprocess.run(command, cwd=cwd, env=env or None, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

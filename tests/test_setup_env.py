@@ -13,11 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MADE_FROM = ('constraints.txt', 'setup.cfg', 'pyproject.toml', 'tools/setup_env.sh')
 # Stands for a Python that has nothing but torch and numpy, which are fakes: the real ones take seconds to import.
-# Its pip writes down its arguments, then does what `pip_does` holds.
+# Its pip writes down its arguments, then does what `pip_does` holds; that the stand-in is placed is written down too.
 STUB = """#!/usr/bin/env bash
 if [[ "$1 $2" == '-m pip' ]]; then
   echo "${{*:3}}" >>'{root}/pip_calls'
   source '{root}/pip_does'
+elif [[ "$*" == '-m mmdet_gfl stand-in install' ]]; then
+  echo 'stand-in' >>'{root}/pip_calls'
 elif [[ "$*" == *purelib* ]]; then
   echo '{root}/site'
 else
@@ -94,6 +96,7 @@ def test_installs_under_the_constraints_and_keeps_the_torch_that_is_there(checko
         'install -c constraints.txt setuptools wheel',
         'install -c constraints.txt mmcv-lite',
         'install -c constraints.txt --no-build-isolation -e .[tests] mmdet mmengine pycocotools',
+        'stand-in',
     ]
 
 
@@ -112,7 +115,7 @@ def test_a_change_of_what_it_is_made_from_sets_it_up_again(checkout: Checkout, n
     with (checkout.root / name).open('a') as file:
         file.write('# changed\n')
     checkout.set_up(MMCV='lite')
-    assert len(checkout.pip_calls()) == 3
+    assert len(checkout.pip_calls()) == 4
 
 
 def test_a_run_that_failed_is_not_taken_for_complete(checkout: Checkout) -> None:
@@ -124,7 +127,21 @@ def test_a_run_that_failed_is_not_taken_for_complete(checkout: Checkout) -> None
     checkout.pip_does('')
     checkout.pip_calls()
     assert checkout.set_up(MMCV='lite').returncode == 0
-    assert len(checkout.pip_calls()) == 3
+    assert len(checkout.pip_calls()) == 4
+
+
+def test_a_change_that_failed_is_not_taken_for_the_state_before(checkout: Checkout) -> None:
+    checkout.set_up(MMCV='lite')
+    constraints = checkout.root / 'constraints.txt'
+    before = constraints.read_text()
+    constraints.write_text(before + '# changed\n')
+    checkout.pip_does('exit 1')
+    assert checkout.set_up(MMCV='lite').returncode == 1
+    constraints.write_text(before)
+    checkout.pip_does('')
+    checkout.pip_calls()
+    checkout.set_up(MMCV='lite')
+    assert checkout.pip_calls() != []
 
 
 def test_packages_that_a_stopped_run_left_in_pieces_are_installed_again(checkout: Checkout) -> None:

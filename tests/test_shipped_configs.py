@@ -103,6 +103,15 @@ def test_a_printed_config_stands_alone(config_dir: Path, tmp_path: Path, capsys)
     }
 
 
+def test_environment_variables_are_left_to_the_reader(config_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    (config_dir / 'gfl/env.py').write_text("data_root = '{{$MY_DATA:data/}}'\nann_file = data_root + 'a.json'\n")
+    monkeypatch.setenv('MY_DATA', 'here/')
+    assert main(['configs', 'env']) == 0
+    (tmp_path / 'mine.py').write_text(capsys.readouterr().out)
+    monkeypatch.setenv('MY_DATA', 'there/')
+    assert Config.fromfile(tmp_path / 'mine.py').ann_file == 'there/a.json'
+
+
 def test_output_goes_to_a_file_and_never_over_one(config_dir: Path, tmp_path: Path, capsys) -> None:
     file = tmp_path / 'mine.py'
     assert main(['configs', 'fcos/same', '-o', str(file)]) == 0

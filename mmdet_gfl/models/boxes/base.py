@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,14 +12,26 @@ if TYPE_CHECKING:
     from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 
 
-class SideCoding(Protocol):
+class SideCoding:
     """How a host codes four sides in four numbers: a pair of inverse functions, and the frame of its box loss."""
 
     def decode(self, raw: Tensor, at: Locations) -> Tensor:
-        """Boxes (M, 4), xyxy in pixels, not clipped, from the four outputs (M, 4)."""
+        """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the four outputs (M, 4)."""
+        raise NotImplementedError
 
     def encode(self, boxes: Tensor, at: Locations) -> Tensor:
         """The four numbers (M, 4) that :meth:`decode` turns into ``boxes`` (M, 4), as far as they can be reached."""
+        raise NotImplementedError
+
+    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Prediction and target (P, 4) in the frame of the host's box loss; here boxes in pixels.
+
+        Args:
+            raw: Outputs of the positives, (P, 4).
+            boxes: What :meth:`decode` made of them, (P, 4), with its graph.
+            targets: The objects and the locations of the positives.
+        """
+        return boxes, targets.gt
 
 
 class SideStatistics(NamedTuple):
@@ -47,6 +59,8 @@ class BoxRepresentation:
 
     #: What ``test_cfg.with_distribution`` may ask of this representation.
     statistics: ClassVar[tuple[str, ...]] = ()
+    #: Whether the outputs are the host's own four numbers, see :class:`SideCoding`; else it knows nothing of them.
+    in_host_coding: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:
@@ -65,6 +79,14 @@ class BoxRepresentation:
             loss_bbox: The box loss of the head's config, or the host's default.
         """
         return dict(loss_bbox=loss_bbox)
+
+    def start(self, conv: nn.Conv2d, distances: Tensor) -> None:
+        """Sets where the outputs start, after the host has initialised them.
+
+        Args:
+            conv: The output layer, A · 4 · channels wide.
+            distances: What suits the host's priors: l, t, r, b of each of the A priors of a cell, (A, 4), in strides.
+        """
 
     def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the outputs (M, 4 · channels)."""

@@ -52,7 +52,7 @@ class GeneralBox(BoxRepresentation):
 
     @property
     def channels(self) -> int:
-        """n + 1 logits a side."""
+        """N + 1 logits a side."""
         return self.reg_max + 1
 
     @property

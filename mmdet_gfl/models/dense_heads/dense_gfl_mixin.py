@@ -11,11 +11,11 @@ score threshold, C classes, k outputs a side.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from mmdet.models.utils import filter_scores_and_topk
-from mmdet.utils import reduce_mean
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -27,11 +27,19 @@ from mmdet_gfl.utils import build_part
 
 from .clipping_monitor import ClippingMonitor
 
+if TYPE_CHECKING:
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead as HostHead
+else:
+    HostHead = object  # the class that follows in the bases
+
+#: What ATSS and FCOS train their branch with; the default on hosts that have none in MMDetection.
+BRANCH_LOSS: dict[str, Any] = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
+
 #: What ``test_cfg.with_distribution`` accepts.
 WITH_DISTRIBUTION = (None, False, 'stats', 'full')
 
 
-class DenseGFLMixin:
+class DenseGFLMixin(HostHead):
     """Turns a dense head of MMDetection into a GFL host; stands before it in the bases.
 
     Args:
@@ -52,11 +60,8 @@ class DenseGFLMixin:
     quality_name: ClassVar[str]
     #: Layers of the host that this head calls by another name, old name first.
     renamed: ClassVar[dict[str, str]] = {}
-    #: What ``box_weight='auto'`` stands for on this host; None leaves it to the quality.
-    auto_box_weight: ClassVar[str | None] = None
-
-    #: The host's own coding of a side in one number.
-    coding: SideCoding
+    #: Whether the host weights its own boxes by their quality; else Dirac boxes count 1 under ``box_weight='auto'``.
+    weights_own_boxes: ClassVar[bool] = True
 
     def __init__(self, *args: Any, quality: Any = None, box: Any = None, **kwargs: Any) -> None:
         self.quality = build_part('quality', quality or dict(type='mmdet_gfl.JointQuality'), Quality)
@@ -71,20 +76,71 @@ class DenseGFLMixin:
         if self.test_cfg:
             self._check_with_distribution(self.test_cfg.get('with_distribution'))
 
+    @property
+    def coding(self) -> SideCoding:
+        """The host's own coding of a box in four numbers."""
+        raise NotImplementedError
+
+    @property
+    def uniform_boxes(self) -> bool:
+        """Whether every positive weighs 1 in the box losses."""
+        return self.quality.box_weight_kind(self.auto_box_weight) == 'uniform'
+
+    @property
+    def auto_box_weight(self) -> str | None:
+        """What ``box_weight='auto'`` stands for here; None leaves it to the quality."""
+        return 'uniform' if self.box.in_host_coding and not self.weights_own_boxes else None
+
+    def check_axes(self) -> None:
+        """Refuses what has no meaning on this host; called before the layers are made.
+
+        Raises:
+            ValueError: Quality and box representation do not fit the host or its arguments.
+        """
+
     # Layers ---------------------------------------------------------------------------------------------------------
 
     def _init_layers(self) -> None:
         """The host's layers, then the box outputs resized to the representation, and the branch added or dropped."""
+        self.check_axes()
         super()._init_layers()
         for old, new in self.renamed.items():
             setattr(self, new, self._modules.pop(old))
+        self._fit_layers()
+        self._start_outputs()
+
+    def _fit_layers(self) -> None:
         conv = getattr(self, self.reg_name)
         if self.box.channels != 1:
-            setattr(self, self.reg_name, _conv_like(conv, self.num_base_priors * 4 * self.box.channels))
+            setattr(self, self.reg_name, conv_like(conv, self.num_base_priors * 4 * self.box.channels))
         if not self.quality.branch:
             setattr(self, self.quality_name, nn.Identity())
         elif not hasattr(self, self.quality_name):
-            setattr(self, self.quality_name, _conv_like(conv, self.num_base_priors))
+            setattr(self, self.quality_name, conv_like(conv, self.num_base_priors))
+
+    def init_weights(self) -> None:
+        """The host's ``init_cfg``, then where the box outputs start; a pretrained head is left alone."""
+        super().init_weights()
+        if not (isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained'):
+            self._start_outputs()
+
+    def _start_outputs(self) -> None:
+        self.box.start(getattr(self, self.reg_name), self.start_distances())
+
+    def start_distances(self) -> Tensor:
+        """Where a box may start: l, t, r, b of the priors of a cell, (A, 4), in strides."""
+        raise NotImplementedError
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+        """Class logits, box outputs, and with a branch its logits, of each level; see :meth:`loss_by_feat`."""
+        return super().forward(x)[: 2 + self.quality.branch]
+
+    def towers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features for the classes and for the boxes, of one level (N, channels, H, W)."""
+        cls_feat = reg_feat = x
+        for cls_conv, reg_conv in zip(self.cls_convs, self.reg_convs):
+            cls_feat, reg_feat = cls_conv(cls_feat), reg_conv(reg_feat)
+        return cls_feat, reg_feat
 
     # Loss -----------------------------------------------------------------------------------------------------------
 
@@ -129,16 +185,16 @@ class DenseGFLMixin:
         bbox_preds: list[Tensor],
         branches: list[Tensor] | None,
         gts: Sequence[InstanceData],
-        metas: Sequence[dict],
+        metas: Sequence[dict[str, Any]],
         ignored: Sequence[InstanceData] | None,
     ) -> dict[str, Tensor]:
         check_ground_truth(gts, metas, self.num_classes)
-        targets = self.targets([tuple(level.shape[-2:]) for level in cls_scores], gts, metas, ignored)
+        targets = self.targets([(level.size(-2), level.size(-1)) for level in cls_scores], gts, metas, ignored)
 
         logits = flatten_levels(cls_scores, self.cls_out_channels)  # (R, C)
         raw = flatten_levels(bbox_preds, 4 * self.box.channels)[targets.pos]  # (P, 4k)
         boxes = self.box.decode(raw, targets.at, self)  # (P, 4)
-        positives = Positives(logits[targets.pos], boxes, targets)
+        positives = Positives(logits[targets.pos], boxes, targets, self.class_scores)
         weights = self.quality.box_weights(positives, self.auto_box_weight)  # (P,)
         cls_norm, box_norm = self.normalizers(targets, weights)
 
@@ -160,7 +216,7 @@ class DenseGFLMixin:
         self,
         sizes: list[tuple[int, int]],
         gts: Sequence[InstanceData],
-        metas: Sequence[dict],
+        metas: Sequence[dict[str, Any]],
         ignored: Sequence[InstanceData] | None,
     ) -> Targets:
         """The host's target assignment for feature maps of ``sizes`` (h, w)."""
@@ -173,6 +229,11 @@ class DenseGFLMixin:
     def one_hot_loss(self, logits: Tensor, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
         """The host's class loss for one-hot labels: logits (R, C), weights (R,), divided by ``norm``."""
         return self.loss_cls(logits, targets.labels, weights, avg_factor=norm)
+
+    def one_hot_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The same location by location, before weights: logits (P, C), labels (P,) to losses (P,), summed over C."""
+        losses = self.loss_cls(logits, labels, reduction_override='none')
+        return losses if losses.dim() == 1 else losses.sum(dim=1)
 
     # Predict --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +262,7 @@ class DenseGFLMixin:
         bbox_pred_list: list[Tensor],
         score_factor_list: list[Tensor | None],
         mlvl_priors: list[Tensor],
-        img_meta: dict,
+        img_meta: dict[str, Any],
         cfg: ConfigDict | None,
         rescale: bool = False,
         with_nms: bool = True,
@@ -244,7 +305,7 @@ class DenseGFLMixin:
             labels=labels,
             raw=bbox_pred.permute(1, 2, 0).reshape(-1, 4 * self.box.channels)[keep],
             priors=priors[keep],
-            strides=priors.new_full(keep.shape, _square(stride)),
+            strides=priors.new_full(keep.shape, square(stride)),
         )
         if score_factor is not None:
             survivors['score_factors'] = score_factor.permute(1, 2, 0).reshape(-1)[keep].sigmoid()
@@ -255,7 +316,7 @@ class DenseGFLMixin:
         return logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(dim=-1)[:, :-1]
 
     def clip(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
-        """Boxes (M, 4) clipped to an image of ``shape`` (h, w), unless the ``bbox_coder`` says ``clip_border=False``."""
+        """Boxes (M, 4) clipped to an image of ``shape`` (h, w), unless ``bbox_coder.clip_border`` is False."""
         if not getattr(self.bbox_coder, 'clip_border', True):
             return boxes
         corner = boxes.new_tensor([shape[1], shape[0], shape[1], shape[0]])
@@ -275,9 +336,7 @@ class DenseGFLMixin:
             )
         return what or None
 
-    def _with_statistics(
-        self, results: InstanceData, what: str | None, scale_factor: Sequence[float]
-    ) -> InstanceData:
+    def _with_statistics(self, results: InstanceData, what: str | None, scale_factor: Sequence[float]) -> InstanceData:
         """Replaces ``raw`` and ``strides`` of the kept boxes by what was asked for, in pixels of the returned image."""
         if what is None:
             return results
@@ -300,22 +359,22 @@ def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
     return torch.cat([level.permute(0, 2, 3, 1).reshape(-1, width).float() for level in levels])
 
 
-def atss_normalizers(targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalisers of ATSS and GFL, means over ranks, in one reduction.
+def conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:
+    """A convolution of the same geometry with other outputs."""
+    geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding)
+    return nn.Conv2d(conv.in_channels, out_channels, **geometry)
 
-    Classes: Σ over images of max(1, positives). Boxes: Σ of the weights, at least 1.
+
+def square(stride: int | Sequence[int]) -> int:
+    """The one stride of a level; distances are in strides, so width and height must agree.
+
+    Raises:
+        ValueError: They do not.
     """
-    sums = reduce_mean(torch.stack([weights.new_tensor(targets.avg_factor), weights.sum()]))
-    return sums[0], sums[1].clamp(min=1)
-
-
-def _conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(conv.in_channels, out_channels, conv.kernel_size, stride=conv.stride, padding=conv.padding)
-
-
-def _square(stride: int | Sequence[int]) -> int:
-    """The one stride of a level; distances are in strides, so width and height must agree."""
-    pair = (stride, stride) if isinstance(stride, (int, float)) else tuple(stride)
-    if pair[0] != pair[1]:
-        raise ValueError(f'prior strides {pair} differ in width and height; distances in strides need square cells')
-    return pair[0]
+    if isinstance(stride, (int, float)):
+        return stride
+    if stride[0] != stride[1]:
+        raise ValueError(
+            f'prior strides {tuple(stride)} differ in width and height; distances in strides need square cells'
+        )
+    return stride[0]

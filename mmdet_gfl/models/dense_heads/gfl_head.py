@@ -43,12 +43,12 @@ class GFLHead(ATSSGFLHead):
         num_classes: int,
         in_channels: int,
         stacked_convs: int = 4,
-        conv_cfg: dict | None = None,
-        norm_cfg: dict = dict(type='GN', num_groups=32, requires_grad=True),  # noqa: B006
-        loss_dfl: dict = dict(type='mmdet_gfl.DistributionFocalLoss', loss_weight=0.25),  # noqa: B006
-        bbox_coder: dict = dict(type='DistancePointBBoxCoder'),  # noqa: B006
+        conv_cfg: dict[str, Any] | None = None,
+        norm_cfg: dict[str, Any] = dict(type='GN', num_groups=32, requires_grad=True),  # noqa: B006
+        loss_dfl: dict[str, Any] = dict(type='mmdet_gfl.DistributionFocalLoss', loss_weight=0.25),  # noqa: B006
+        bbox_coder: dict[str, Any] = dict(type='DistancePointBBoxCoder'),  # noqa: B006
         reg_max: int = 16,
-        init_cfg: dict | list[dict] = dict(  # noqa: B006
+        init_cfg: dict[str, Any] | list[dict[str, Any]] = dict(  # noqa: B006
             type='Normal',
             layer='Conv2d',
             std=0.01,

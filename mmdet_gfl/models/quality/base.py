@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor, nn
 
 from mmdet_gfl.models.task_modules import Positives, Targets
 
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 
 BoxWeight = Literal['auto', 'quality', 'score', 'uniform']
+
+
+def takes_quality_targets(loss: nn.Module) -> bool:
+    """Whether a class loss takes ``(labels, qualities)``, found out by one location and one call."""
+    target = (torch.zeros(1, dtype=torch.long), torch.full((1,), 0.5))
+    try:
+        loss(torch.zeros(1, 2), target, weight=torch.ones(1), avg_factor=1.0)
+    except Exception:  # whatever a loss made for other targets trips over
+        return False
+    return True
 
 
 class Quality:
@@ -47,7 +58,16 @@ class Quality:
 
         Args:
             head_loss_cls: ``loss_cls`` of the head's config; None where it has none, which means the host's default.
+
+        Raises:
+            ValueError: It is a loss for qualities, and this representation has one-hot labels.
         """
+        if head_loss_cls is not None and takes_quality_targets(MMDET_MODELS.build(head_loss_cls)):
+            raise ValueError(
+                f'bbox_head.loss_cls={head_loss_cls["type"]} learns the quality itself, but '
+                f'quality={type(self).__name__} has one-hot labels; use '
+                f"quality=dict(type='mmdet_gfl.JointQuality'), or a loss_cls such as FocalLoss"
+            )
         return head_loss_cls
 
     def target(self, positives: Positives) -> Tensor:
@@ -59,12 +79,20 @@ class Quality:
 
         Args:
             positives: The positives' measures.
-            auto: What the host wants ``'auto'`` to stand for; None leaves it to the quality.
+            auto: See :meth:`box_weight_kind`.
         """
-        kind = (auto or self.auto_box_weight) if self.box_weight == 'auto' else self.box_weight
+        kind = self.box_weight_kind(auto)
         if kind == 'quality':
             return self.target(positives)
         return positives.score if kind == 'score' else torch.ones_like(positives.iou)
+
+    def box_weight_kind(self, auto: str | None = None) -> str:
+        """``box_weight`` with ``'auto'`` resolved: ``'quality'``, ``'score'`` or ``'uniform'``.
+
+        Args:
+            auto: What the host wants ``'auto'`` to stand for; None leaves it to the quality.
+        """
+        return (auto or self.auto_box_weight) if self.box_weight == 'auto' else self.box_weight
 
     def class_loss(
         self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin

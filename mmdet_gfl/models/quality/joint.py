@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_gfl.models.task_modules import Positives, Targets
 from mmdet_gfl.registry import MODELS
 
-from .base import BoxWeight, Quality
+from .base import BoxWeight, Quality, takes_quality_targets
 
 if TYPE_CHECKING:
     from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
-
-
-def takes_quality_targets(loss: nn.Module) -> bool:
-    """Whether a class loss takes ``(labels, qualities)``, found out by one location and one call."""
-    target = (torch.zeros(1, dtype=torch.long), torch.full((1,), 0.5))
-    try:
-        loss(torch.zeros(1, 2), target, weight=torch.ones(1), avg_factor=1.0)
-    except Exception:  # whatever a loss made for other targets trips over
-        return False
-    return True
 
 
 @MODELS.register_module()
@@ -61,7 +50,7 @@ class JointQuality(Quality):
                 chosen = head_loss_cls
             else:
                 print_log(
-                    f"bbox_head.loss_cls={head_loss_cls['type']} is superseded by {chosen['type']} of the joint "
+                    f'bbox_head.loss_cls={head_loss_cls["type"]} is superseded by {chosen["type"]} of the joint '
                     f'quality; remove it from the config, or choose a quality with one-hot labels',
                     logger='current',
                 )

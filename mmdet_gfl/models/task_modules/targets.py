@@ -7,8 +7,9 @@ an image as the prediction's (H, W, priors) flattens. Boxes are (x1, y1, x2, y2)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
@@ -60,6 +61,7 @@ class Targets(NamedTuple):
         at: The positives' :class:`Locations`.
         avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks.
         num_images: Images of the batch.
+        images: (R,) int64, the image of each location; None on hosts whose losses do not ask for it.
     """
 
     labels: Tensor
@@ -69,6 +71,7 @@ class Targets(NamedTuple):
     at: Locations
     avg_factor: float
     num_images: int
+    images: Tensor | None = None
 
 
 class Positives:
@@ -80,14 +83,22 @@ class Positives:
         logits: Class logits (P, C).
         boxes: Decoded boxes (P, 4), xyxy in pixels, not clipped to the image.
         targets: Where the positives stand, and their objects.
+        to_scores: Turns logits (P, C) into scores in [0, 1], one a class.
     """
 
-    def __init__(self, logits: Tensor, boxes: Tensor, targets: Targets) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        targets: Targets,
+        to_scores: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> None:
         self.logits = logits.detach()
         self.boxes = boxes.detach()
         self.labels = targets.labels[targets.pos]
         self.gt = targets.gt
         self.at = targets.at
+        self.to_scores = to_scores
 
     @cached_property
     def iou(self) -> Tensor:
@@ -109,10 +120,10 @@ class Positives:
     @cached_property
     def score(self) -> Tensor:
         """Largest class score of the location, (P,)."""
-        return self.logits.amax(dim=1).sigmoid()
+        return self.to_scores(self.logits).amax(dim=1)
 
 
-def check_ground_truth(gts: Sequence[InstanceData], metas: Sequence[dict], num_classes: int) -> None:
+def check_ground_truth(gts: Sequence[InstanceData], metas: Sequence[dict[str, Any]], num_classes: int) -> None:
     """Refuses objects that no loss can use, before they become a NaN somewhere else.
 
     Looks only at tensors on the CPU: on a GPU the answer would make the host wait at every step. (The hook

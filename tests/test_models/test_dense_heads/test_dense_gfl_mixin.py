@@ -110,14 +110,24 @@ def test_what_fits_is_not_warned_about(log):
     assert warnings_of(log) == []
 
 
-@pytest.mark.parametrize('share, warns', [(0.0005, False), (0.002, True)])
-def test_the_limit_is_a_thousandth(log, share, warns):
+@pytest.mark.parametrize('clipped, warns', [(0, False), (4, False), (5, True)])
+def test_the_limit_is_a_thousandth(log, clipped, warns):
     from mmdet_gfl.models.dense_heads.clipping_monitor import ClippingMonitor
 
     monitor = ClippingMonitor()
-    for _ in range(200):
-        monitor.update(torch.tensor(share), 500, 16.0)
+    monitor.update(torch.tensor(clipped / 4000), 1000, 16.0)  # 1000 positives have 4000 sides
     assert bool(warnings_of(log)) == warns
+
+
+def test_the_share_is_that_of_all_steps_so_far(log):
+    from mmdet_gfl.models.dense_heads.clipping_monitor import ClippingMonitor
+
+    monitor = ClippingMonitor()
+    monitor.update(torch.tensor(0.0), 1000, 16.0)
+    monitor.update(torch.tensor(6 / 4000), 1000, 16.0)  # 6 of 8000
+    assert warnings_of(log) == []
+    monitor.update(torch.tensor(7 / 4000), 1000, 16.0)  # 13 of 12000
+    assert len(warnings_of(log)) == 1
 
 
 # Nothing to find, infinities ----------------------------------------------------------------------------------------

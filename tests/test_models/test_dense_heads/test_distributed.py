@@ -1,11 +1,12 @@
 """Two gloo processes, one of them without an object: as MMDetection's head, no hang, no parameter left out."""
 
 import datetime
+import math
 
 import pytest
 import torch
 import torch.distributed as dist
-from cases import build, features, gfl_config, metas, objects, totals
+from cases import BASELINES, HOSTS, build, features, gfl_config, host_config, host_features, metas, objects, totals
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -96,3 +97,59 @@ def test_normalizers_are_means_over_the_ranks(tmp_path):
     expected = one['loss_bbox'] * max(weights, 1) / max(weights / 2, 1)
     assert two[0]['loss_bbox'] == pytest.approx(expected, rel=1e-5)
     assert two[1]['loss_bbox'] == 0 and two[1]['loss_cls'] > 0
+
+
+# Every host ---------------------------------------------------------------------------------------------------------
+
+
+def host_step(rank, host, *axes):
+    """Two steps of a host; the losses of the second. The gradients must be the same on both ranks."""
+    model = DistributedDataParallel(Loss(build(host_config(host, *axes))))
+    gts = objects([4 * (1 - rank)], SIZE)
+    for _ in range(2):  # DDP says at the second step which parameters got no gradient at the first
+        model.zero_grad()
+        losses = model(host_features(host, SIZE, 1), gts, metas(SIZE, 1))
+        sum(losses.values()).sum().backward()
+    for key, parameter in model.module.head.named_parameters():
+        both = [torch.empty_like(parameter.grad) for _ in range(2)]
+        dist.all_gather(both, parameter.grad)
+        assert torch.equal(both[0], both[1]) and torch.isfinite(parameter.grad).all(), (host, axes, key)
+    return {key: value.item() for key, value in losses.items()}
+
+
+def hosts_worker(rank, results, place):
+    """Each host at its default and its baseline: rank 0 has four objects, rank 1 none."""
+    from mmdet.utils import register_all_modules
+
+    import mmdet_gfl  # noqa: F401
+
+    register_all_modules()
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', f'file://{place}', rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+    for host in HOSTS:
+        results[host, 'default', rank] = host_step(rank, host)
+        results[host, 'baseline', rank] = host_step(rank, host, BASELINES[host], 'dirac')
+    dist.destroy_process_group()
+
+
+def test_every_host_on_two_processes_of_which_one_is_empty(tmp_path):
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(hosts_worker, (results, tmp_path / 'store'), nprocs=2)
+        results = dict(results)
+    for host in HOSTS:
+        head = build(host_config(host, BASELINES[host], 'dirac'))
+        feats, gts = host_features(host, SIZE, 1), objects([4], SIZE)
+        alone = {k: v.item() for k, v in totals(head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))).items()}
+        aim = head.targets([tuple(level.shape[-2:]) for level in head(feats)[0]], gts, metas(SIZE, 1), None)
+        count = len(aim.pos)
+        # Alone / mean over the two ranks, the empty one of which counts an image, one positive, or nothing.
+        classes = dict(FCOS=2.0, Fovea=(count + 1) / ((count + 2) / 2)).get(host, count / ((count + 1) / 2))
+        assert results[host, 'baseline', 0]['loss_cls'] == pytest.approx(alone['loss_cls'] * classes, rel=1e-4)
+        boxes = dict(FCOS=2.0, Fovea=2.0).get(host, classes)
+        if host != 'ATSS':  # whose box normaliser has a lower bound, see above
+            assert results[host, 'baseline', 0]['loss_bbox'] == pytest.approx(alone['loss_bbox'] * boxes, rel=1e-4)
+        for name in ('default', 'baseline'):
+            empty = results[host, name, 1]
+            assert empty['loss_bbox'] == 0 and all(math.isfinite(value) for value in empty.values())
+            assert empty['loss_cls'] > 0 or (host, name) == ('SSD', 'baseline')  # which mines for its positives only

@@ -1,0 +1,75 @@
+"""Gaussian of a box side: mean and log-variance of its distance (Gaussian YOLOv3, the "Gaussian" of table 2a)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from torch import Tensor, nn
+
+from mmdet_gfl.models.losses import gaussian_std
+from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.registry import MODELS
+
+from .base import BoxRepresentation, SideStatistics
+
+if TYPE_CHECKING:
+    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+
+
+@MODELS.register_module()
+class GaussianBox(BoxRepresentation):
+    """The distances l, t, r, b from the location to the sides, in strides, each a Gaussian.
+
+    The negative log-likelihood of the distance stands in place of the host's IoU loss, with the same weights and the
+    same normaliser, summed over the four sides. The mean is what is decoded. It starts at the host's
+    ``start_distances``, about half an anchor, with σ = 1 stride. The host's ``bbox_coder`` and ``loss_bbox`` are not
+    used.
+
+    Args:
+        loss_bbox: Config of the likelihood; its ``log_var_range`` bounds the log-variance.
+    """
+
+    statistics = ('stats',)
+
+    def __init__(
+        self,
+        loss_bbox: dict[str, Any] = dict(type='mmdet_gfl.GaussianNLLLoss', loss_weight=1.0),  # noqa: B006
+    ) -> None:
+        self.loss_bbox = loss_bbox
+
+    @property
+    def channels(self) -> int:
+        """Mean and log-variance of a side."""
+        return 2
+
+    def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
+        """``loss_bbox``: the likelihood, in place of the host's."""
+        return dict(loss_bbox=MMDET_MODELS.build(self.loss_bbox))
+
+    def start(self, conv: nn.Conv2d, distances: Tensor) -> None:
+        """Means at ``distances`` (A, 4) in strides, log-variances at 0."""
+        if conv.bias is not None:
+            sides = distances.to(conv.bias)
+            conv.bias.data = torch.stack((sides, torch.zeros_like(sides)), dim=-1).flatten()
+
+    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels, from the means in (M, 4 · 2); a mean below 0 counts as 0."""
+        return at.boxes(_means(raw))
+
+    def losses(
+        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+    ) -> dict[str, Tensor]:
+        """``loss_bbox``; where the location lies outside its object, the distance to learn is 0."""
+        distances = targets.at.distances(targets.gt).clamp(min=0)  # (P, 4)
+        weight = weights[:, None].expand(-1, 4)
+        return dict(loss_bbox=head.loss_bbox(raw.reshape(-1, 4, 2), distances, weight=weight, avg_factor=norm))
+
+    def side_statistics(self, raw: Tensor, head: DenseGFLMixin) -> SideStatistics:
+        """Mean and standard deviation of each side, in strides, of outputs (M, 4 · 2)."""
+        return SideStatistics(_means(raw), gaussian_std(raw.reshape(-1, 4, 2), head.loss_bbox.log_var_range))
+
+
+def _means(raw: Tensor) -> Tensor:
+    return raw.reshape(-1, 4, 2)[..., 0].clamp(min=0)

@@ -1,0 +1,114 @@
+"""What hosts with anchors share: targets, coding, and where their boxes start.
+
+Dimension letters: N images, A anchors a cell, R anchors of the batch, P positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_gfl.models.boxes import SideCoding
+from mmdet_gfl.models.task_modules import Locations, Targets
+
+from .dense_gfl_mixin import DenseGFLMixin, square
+
+
+class AnchorCoding(SideCoding):
+    """Four numbers by MMDetection's ``bbox_coder``, relative to the anchor.
+
+    Args:
+        coder: The head's ``bbox_coder``.
+        decoded: Whether the box loss looks at boxes in pixels, as an IoU loss must; else at the four numbers.
+    """
+
+    def __init__(self, coder: BaseBBoxCoder, decoded: bool) -> None:
+        self.coder = coder
+        self.decoded = decoded
+
+    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels."""
+        return get_box_tensor(self.coder.decode(at.priors, raw))
+
+    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+        """The coder's four numbers (M, 4)."""
+        return self.coder.encode(at.priors, boxes)
+
+    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels if the loss looks at boxes, else the four numbers."""
+        return (boxes, targets.gt) if self.decoded else (raw, self.encode(targets.gt, targets.at))
+
+
+class AnchorGFLMixin(DenseGFLMixin):
+    """A :class:`DenseGFLMixin` for hosts with anchors and a ``bbox_coder``.
+
+    Args:
+        *args: :class:`DenseGFLMixin`'s.
+        **kwargs: Likewise. ``reg_decoded_bbox`` says where the loss of a Dirac box looks; targets are always boxes.
+    """
+
+    reg_decoded_bbox: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss_on_boxes = self.reg_decoded_bbox
+        self.reg_decoded_bbox = True  # `get_targets` then gives the objects, which the coding encodes where needed
+
+    @property
+    def coding(self) -> AnchorCoding:
+        """The ``bbox_coder``'s."""
+        return AnchorCoding(self.bbox_coder, self.loss_on_boxes)
+
+    def start_distances(self) -> Tensor:
+        """Half the anchors of a cell, (A, 4), in strides; those of the first level, since all share one layer."""
+        return half_anchors(self.prior_generator, 0)
+
+    def targets(
+        self,
+        sizes: list[tuple[int, int]],
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict[str, Any]],
+        ignored: Sequence[InstanceData] | None,
+    ) -> Targets:
+        """Assignment by MMDetection's ``get_targets``, flattened."""
+        anchors, flags = self.get_anchors(sizes, metas, device=gts[0].bboxes.device)
+        of_levels = [get_box_tensor(level) for level in anchors[0]]
+        # ATSSHead puts the anchors before what AnchorHead returns.
+        labels, label_weights, boxes, _, avg_factor = self.get_targets(
+            anchors, flags, gts, metas, batch_gt_instances_ignore=ignored
+        )[-5:]
+        strides = [
+            level.new_full((len(metas) * len(level),), square(stride))
+            for level, stride in zip(of_levels, self.prior_generator.strides)
+        ]
+        flat_labels = rows(labels)
+        pos = (flat_labels < self.num_classes).nonzero().squeeze(1)
+        priors = torch.cat([level.repeat(len(metas), 1) for level in of_levels])
+        return Targets(
+            labels=flat_labels,
+            label_weights=rows(label_weights),
+            pos=pos,
+            gt=rows(boxes, 4)[pos],
+            at=Locations.of_priors(priors[pos], torch.cat(strides)[pos]),
+            avg_factor=avg_factor,
+            num_images=len(metas),
+        )
+
+
+def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:
+    """Distances l, t, r, b from the centres of the anchors of a level to their sides, (A, 4), in strides."""
+    anchors = generator.base_anchors[level]
+    half = (anchors[:, 2:] - anchors[:, :2]) / 2 / square(generator.strides[level])
+    return torch.cat((half, half), dim=1)
+
+
+def rows(levels: Sequence[Tensor], *width: int) -> Tensor:
+    """Levels (N, priors, *width) to (R, *width)."""
+    return torch.cat([level.reshape(-1, *width) for level in levels])

@@ -1,0 +1,108 @@
+"""FCOS (arXiv:1904.01355) as a host of GFL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import FCOSHead
+from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
+from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_gfl.models.boxes import SideCoding
+from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.registry import MODELS
+
+from .dense_gfl_mixin import DenseGFLMixin
+from .normalizers import weight_normalizers
+from .points import point_targets
+
+
+class PointCoding(SideCoding):
+    """The distances l, t, r, b from the point, in pixels or in strides.
+
+    Args:
+        coder: The head's ``bbox_coder``.
+        in_strides: Whether the outputs are in strides.
+        loss_in_strides: Whether the host's loss gives its coder distances in strides, as FCOS does with
+            ``norm_on_bbox``.
+    """
+
+    def __init__(self, coder: BaseBBoxCoder, in_strides: bool, loss_in_strides: bool) -> None:
+        self.coder = coder
+        self.in_strides = in_strides
+        self.loss_in_strides = loss_in_strides
+
+    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels."""
+        return self.coder.decode(at.priors, raw * at.strides[:, None] if self.in_strides else raw)
+
+    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+        """Distances (M, 4)."""
+        distances = self.coder.encode(at.priors, boxes)
+        return distances / at.strides[:, None] if self.in_strides else distances
+
+    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Boxes around the point, in the unit of the loss: the IoU is the same in each, other losses differ."""
+        points, strides = targets.at.priors, targets.at.strides[:, None]
+        distances = self.coder.encode(points, targets.gt)
+        if self.loss_in_strides:
+            distances, raw = distances / strides, raw if self.in_strides else raw / strides
+        return self.coder.decode(points, raw), self.coder.decode(points, distances)
+
+
+@MODELS.register_module()
+class FCOSGFLHead(DenseGFLMixin, FCOSHead):
+    """MMDetection's ``FCOSHead`` with any quality and any box representation; by default full GFL.
+
+    ``CenternessBranch`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are in strides, with or
+    without ``norm_on_bbox``, and pass by FCOS's clamp or exponential. A branch stands where ``centerness_on_reg`` puts
+    it.
+
+    Args:
+        *args: ``FCOSHead``'s.
+        quality: See :class:`DenseGFLMixin`.
+        box: See :class:`DenseGFLMixin`.
+        **kwargs: ``FCOSHead``'s.
+    """
+
+    cls_name = 'conv_cls'
+    reg_name = 'conv_reg'
+    quality_name = 'conv_centerness'
+
+    #: Where a Gaussian box starts, in strides: half the anchor of ATSS, which covers the same objects.
+    half_anchor = 4.0
+
+    @property
+    def coding(self) -> PointCoding:
+        """Distances in pixels; with ``norm_on_bbox`` in strides while training, as MMDetection's ``forward`` has it."""
+        return PointCoding(self.bbox_coder, self.norm_on_bbox and self.training, self.norm_on_bbox)
+
+    def start_distances(self) -> Tensor:
+        """:attr:`half_anchor` strides on each side, (1, 4)."""
+        return torch.full((1, 4), self.half_anchor)
+
+    def forward_single(self, x: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One level (N, channels, H, W): class logits, box outputs, branch logits."""
+        if self.box.in_host_coding:
+            return super().forward_single(x, scale, stride)
+        cls_score, bbox_pred, cls_feat, reg_feat = AnchorFreeHead.forward_single(self, x)
+        branch = self.conv_centerness(reg_feat if self.centerness_on_reg else cls_feat)
+        return cls_score, scale(bbox_pred).float(), branch
+
+    def targets(
+        self,
+        sizes: list[tuple[int, int]],
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict[str, Any]],
+        ignored: Sequence[InstanceData] | None,
+    ) -> Targets:
+        """FCOS's assignment; ``ignored`` means nothing to it, as in MMDetection."""
+        return point_targets(self, sizes, gts, lambda points, objects: torch.cat(self.get_targets(points, objects)[0]))
+
+    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes: positives, at least 1. Boxes: Σ of the weights, at least 1e-6. Means over ranks."""
+        return weight_normalizers(targets.avg_factor, weights, (1.0, 1e-6))

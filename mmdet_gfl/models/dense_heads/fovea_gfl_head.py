@@ -1,0 +1,142 @@
+"""FoveaBox (arXiv:1904.03797) as a host of GFL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import FoveaHead
+from mmdet.models.utils import multi_apply
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_gfl.models.boxes import SideCoding
+from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.registry import MODELS
+
+from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin, square
+from .normalizers import count_normalizers
+from .points import point_targets
+
+
+class FoveaCoding(SideCoding):
+    """The logarithm of the distances l, t, r, b, in base edges of the level.
+
+    Args:
+        strides: Of the levels, ascending, in pixels.
+        base_edges: Of the levels, in pixels.
+    """
+
+    #: FoveaBox learns no distance beyond these, in base edges.
+    limits = (1 / 16, 16.0)
+
+    def __init__(self, strides: Sequence[int], base_edges: Sequence[int]) -> None:
+        self.strides = strides
+        self.base_edges = base_edges
+
+    def _unit(self, at: Locations) -> Tensor:
+        """Base edges in strides, (M, 1)."""
+        level = torch.searchsorted(at.strides.new_tensor(self.strides), at.strides)
+        return (at.strides.new_tensor(self.base_edges)[level] / at.strides)[:, None]
+
+    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels."""
+        return at.boxes(raw.exp() * self._unit(at))
+
+    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+        """Logarithms (M, 4) of the distances, clamped to :attr:`limits`."""
+        return (at.distances(boxes) / self._unit(at)).clamp(*self.limits).log()
+
+    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """FoveaBox's loss looks at the logarithms."""
+        return raw, self.encode(targets.gt, targets.at)
+
+
+@MODELS.register_module()
+class FoveaGFLHead(DenseGFLMixin, FoveaHead):
+    """MMDetection's ``FoveaHead`` with any quality and any box representation; by default full GFL.
+
+    ``NoQuality`` with ``DiracBox`` is MMDetection's head. A Gaussian box starts at the base edge on each side, where
+    the logarithm of a Dirac box starts: 2 strides with the usual levels. A branch stands on the box tower.
+
+    Args:
+        *args: ``FoveaHead``'s.
+        quality: See :class:`DenseGFLMixin`.
+        box: See :class:`DenseGFLMixin`.
+        loss_centerness: Loss of a branch, a BCE.
+        **kwargs: ``FoveaHead``'s.
+
+    Raises:
+        ValueError: ``with_deform`` with other than Dirac boxes, or strides that do not ascend.
+    """
+
+    cls_name = 'conv_cls'
+    reg_name = 'conv_reg'
+    quality_name = 'conv_centerness'
+    weights_own_boxes = False
+
+    def __init__(self, *args: Any, loss_centerness: dict[str, Any] = BRANCH_LOSS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss_centerness = MMDET_MODELS.build(loss_centerness)
+
+    def check_axes(self) -> None:
+        """Refuses what the deformable convolution cannot take, and levels that cannot be told apart."""
+        if self.with_deform and not self.box.in_host_coding:
+            raise ValueError(
+                f'bbox_head.with_deform=True needs the four numbers of a Dirac box as the offsets of its deformable '
+                f"convolution, got box={type(self.box).__name__}; use box=dict(type='mmdet_gfl.DiracBox'), or "
+                f'with_deform=False'
+            )
+        strides = self._strides()
+        if any(low >= high for low, high in zip(strides, strides[1:])):
+            raise ValueError(f'bbox_head.strides={strides} must ascend from level to level')
+
+    def _strides(self) -> list[int]:
+        return [square(stride) for stride in self.strides]
+
+    @property
+    def coding(self) -> FoveaCoding:
+        """The logarithm of the distances in base edges."""
+        return FoveaCoding(self._strides(), self.base_edge_list)
+
+    def start_distances(self) -> Tensor:
+        """The base edge in strides on each side, (1, 4), the mean over the levels."""
+        units = [edge / stride for edge, stride in zip(self.base_edge_list, self._strides())]
+        return torch.full((1, 4), sum(units) / len(units))
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+        """Class logits, box outputs, and with a branch its logits, of each level."""
+        return multi_apply(self.forward_single, x)[: 2 + self.quality.branch]
+
+    def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One level (N, channels, H, W): class logits, box outputs, branch logits."""
+        cls_feat = reg_feat = x
+        for conv in self.reg_convs:
+            reg_feat = conv(reg_feat)
+        bbox_pred = self.conv_reg(reg_feat)
+        if self.with_deform:
+            cls_feat = self.feature_adaption(cls_feat, bbox_pred.exp())
+        for conv in self.cls_convs:
+            cls_feat = conv(cls_feat)
+        return self.conv_cls(cls_feat), bbox_pred, self.conv_centerness(reg_feat)
+
+    def targets(
+        self,
+        sizes: list[tuple[int, int]],
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict[str, Any]],
+        ignored: Sequence[InstanceData] | None,
+    ) -> Targets:
+        """FoveaBox's assignment; ``ignored`` means nothing to it, as in MMDetection."""
+        return point_targets(self, sizes, gts, lambda points, objects: self.get_targets(objects, sizes, points)[0])
+
+    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes: positives + images. Boxes: positives, unless weighted; see :func:`count_normalizers`."""
+        positives = targets.avg_factor
+        return count_normalizers(positives + targets.num_images, positives, weights, self.uniform_boxes)
+
+    def clip(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
+        """Boxes (M, 4) clipped to the last pixel of an image of ``shape`` (h, w), as FoveaBox does."""
+        return super().clip(boxes, (shape[0] - 1, shape[1] - 1))

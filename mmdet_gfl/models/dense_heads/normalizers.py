@@ -1,0 +1,42 @@
+"""What the hosts divide their losses by; means over ranks, each in one reduction."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.utils import reduce_mean
+from torch import Tensor
+
+from mmdet_gfl.models.task_modules import Targets
+
+
+def weight_normalizers(count: float, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Normalisers of hosts that weight their boxes: the count of the classes, and the sum of the box weights.
+
+    Args:
+        count: What the host counts on this rank.
+        weights: Box weights of the positives, (P,).
+        least: Lower bounds of the two.
+    """
+    sums = reduce_mean(torch.stack([weights.new_tensor(count), weights.sum()]))
+    return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
+
+
+def atss_normalizers(targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalisers of ATSS and GFL. Classes: Σ over images of max(1, positives). Boxes: Σ of the weights, at least 1."""
+    return weight_normalizers(targets.avg_factor, weights, (0.0, 1.0))
+
+
+def count_normalizers(cls_count: float, box_count: float, weights: Tensor, uniform: bool) -> tuple[Tensor, Tensor]:
+    """Normalisers of hosts that count: RetinaNet, FoveaBox, SSD.
+
+    Where a quality weights their boxes all the same, the sum of the weights normalises the box losses, as on FCOS:
+    divided by a count, boxes weighted by a score of 0.01 would hardly be learned.
+
+    Args:
+        cls_count: What the host counts for its class loss.
+        box_count: What it counts for its box loss.
+        weights: Box weights of the positives, (P,).
+        uniform: All weights are 1.
+    """
+    sums = reduce_mean(torch.stack([weights.new_tensor(cls_count), weights.new_tensor(box_count), weights.sum()]))
+    return sums[0], sums[1 if uniform else 2].clamp(min=1e-6)

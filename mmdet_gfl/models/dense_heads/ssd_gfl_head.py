@@ -1,0 +1,140 @@
+"""SSD (arXiv:1512.02325) as a host of GFL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.dense_heads import SSDHead
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.model import bias_init_with_prob
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_gfl.models.quality.joint import JointQuality
+from mmdet_gfl.models.quality.none import NoQuality
+from mmdet_gfl.models.task_modules import Targets
+from mmdet_gfl.registry import MODELS
+
+from .anchor_gfl_mixin import AnchorGFLMixin, half_anchors
+from .dense_gfl_mixin import conv_like
+from .normalizers import count_normalizers
+
+
+class SSDWithLosses(SSDHead):
+    """``SSDHead`` that holds its losses as modules, like every other head, and can score classes by sigmoids.
+
+    Args:
+        *args: ``SSDHead``'s.
+        loss_cls: A loss with sigmoids, for C class channels; None: softmax over C + 1.
+        loss_bbox: The box loss; None: smooth L1 with ``train_cfg.smoothl1_beta``.
+        **kwargs: ``SSDHead``'s.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        loss_cls: dict[str, Any] | None = None,
+        loss_bbox: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.sigmoid_scores = loss_cls is not None
+        super().__init__(*args, **kwargs)
+        self.use_sigmoid_cls = self.sigmoid_scores
+        self.loss_cls = MMDET_MODELS.build(loss_cls or dict(type='CrossEntropyLoss', loss_weight=1.0))
+        beta = (self.train_cfg or {}).get('smoothl1_beta', 1.0)
+        self.loss_bbox = MMDET_MODELS.build(loss_bbox or dict(type='SmoothL1Loss', beta=beta, loss_weight=1.0))
+
+    def _init_layers(self) -> None:
+        self.cls_out_channels = self.num_classes + (not self.sigmoid_scores)
+        super()._init_layers()
+
+
+@MODELS.register_module()
+class SSDGFLHead(AnchorGFLMixin, SSDWithLosses):
+    """MMDetection's ``SSDHead`` with joint quality or none, and any box representation; by default full GFL.
+
+    ``NoQuality`` with ``DiracBox`` is MMDetection's head: softmax over C + 1 classes with hard-negative mining. Joint
+    quality has C sigmoids, which start at a score of 0.01: with SSD's bias of 0 the thousands of background anchors
+    would begin with a loss of some 17,000. A Gaussian box starts at half its anchor, level by level: 0.7 to 2.7 strides
+    on most levels of SSD300, 0.3 to 0.6 on the last.
+
+    Args:
+        *args: ``SSDHead``'s.
+        quality: ``JointQuality`` or ``NoQuality``.
+        box: See :class:`DenseGFLMixin`.
+        loss_bbox: Box loss of Dirac boxes; default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
+        **kwargs: ``SSDHead``'s.
+
+    Raises:
+        ValueError: Another quality, or ``loss_cls`` without joint quality.
+    """
+
+    weights_own_boxes = False
+    #: Class score at the start under joint quality.
+    prior_score = 0.01
+
+    def check_axes(self) -> None:
+        """Refuses what softmax over classes and background with hard-negative mining cannot do."""
+        if not isinstance(self.quality, (NoQuality, JointQuality)):
+            raise ValueError(
+                f'quality={type(self.quality).__name__} has no meaning on SSD, which mines its background by the '
+                f'softmax of its classes; accepted: mmdet_gfl.JointQuality, mmdet_gfl.NoQuality'
+            )
+        if self.sigmoid_scores and not isinstance(self.quality, JointQuality):
+            raise ValueError(
+                "bbox_head.loss_cls is not taken by SSD under quality=NoQuality, whose loss is MMDetection's softmax "
+                "with hard-negative mining; leave it out, or use quality=dict(type='mmdet_gfl.JointQuality')"
+            )
+
+    def _fit_layers(self) -> None:
+        """SSD has output layers of its own on each level, last of the level's convolutions."""
+        for convs, num_priors in zip(self.reg_convs, self.num_base_priors):
+            if self.box.channels != 1:
+                convs[-1] = conv_like(convs[-1], num_priors * 4 * self.box.channels)
+
+    def _start_outputs(self) -> None:
+        for level, convs in enumerate(self.reg_convs):
+            self.box.start(convs[-1], half_anchors(self.prior_generator, level))
+        if self.sigmoid_scores:
+            for convs in self.cls_convs:
+                nn.init.constant_(convs[-1].bias, bias_init_with_prob(self.prior_score))
+
+    def targets(
+        self,
+        sizes: list[tuple[int, int]],
+        gts: Sequence[InstanceData],
+        metas: Sequence[dict[str, Any]],
+        ignored: Sequence[InstanceData] | None,
+    ) -> Targets:
+        """Assignment by IoU with the anchors, flattened; with the image of each, for the mining."""
+        targets = super().targets(sizes, gts, metas, ignored)
+        index = torch.arange(len(metas), device=targets.labels.device)
+        images = [
+            index.repeat_interleave(high * wide * num_priors)
+            for (high, wide), num_priors in zip(sizes, self.num_base_priors)
+        ]
+        return targets._replace(images=torch.cat(images))
+
+    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
+        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.uniform_boxes)
+
+    def one_hot_loss(self, logits: Tensor, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
+        """Softmax: in each image the positives, and the ``neg_pos_ratio`` times as many hardest background anchors."""
+        losses = F.cross_entropy(logits, targets.labels, reduction='none') * weights  # (R,)
+        return sum(self._mined(losses[of], targets.labels[of]) for of in self._by_image(targets)) / norm
+
+    def _by_image(self, targets: Targets) -> list[Tensor]:
+        assert targets.images is not None
+        return [targets.images == image for image in range(targets.num_images)]
+
+    def _mined(self, losses: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the positives and the hardest background of one image: losses and labels of its anchors."""
+        negative = labels == self.num_classes
+        positives = losses[~negative]
+        negatives = losses[negative]
+        hardest = min(int(self.train_cfg['neg_pos_ratio'] * len(positives)), len(negatives))
+        return positives.sum() + negatives.topk(hardest).values.sum()

@@ -1,0 +1,26 @@
+"""No representation of localization quality: one-hot class labels and nothing else."""
+
+from __future__ import annotations
+
+from mmdet_gfl.registry import MODELS
+
+from .base import BoxWeight, Quality
+
+
+@MODELS.register_module()
+class NoQuality(Quality):
+    """The class score learns the one-hot label, and ranks the boxes alone.
+
+    Args:
+        box_weight: See :class:`Quality`; ``'auto'`` is 1.
+
+    Raises:
+        ValueError: ``box_weight='quality'``, which there is none of.
+    """
+
+    def __init__(self, box_weight: BoxWeight = 'auto') -> None:
+        super().__init__(box_weight)
+        if box_weight == 'quality':
+            raise ValueError(
+                "quality.box_weight='quality' needs a quality, and NoQuality has none; accepted: auto, score, uniform"
+            )

@@ -1,0 +1,110 @@
+"""ATSSGFLHead: with a centerness branch and Dirac boxes MMDetection's ATSSHead."""
+
+import pytest
+import torch
+from cases import (
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
+    build,
+    features,
+    host_config,
+    metas,
+    objects,
+    pair,
+    positives_of,
+)
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.models.task_modules import Locations
+
+SIZE = (160, 224)
+
+
+@pytest.mark.agreement
+def test_state_dicts_fit_both_ways():
+    assert_state_dicts_fit('ATSS')
+    assert 'atss_centerness.weight' in pair('ATSS')[0].state_dict()
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
+@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
+def test_losses_and_gradients(size, counts):
+    assert_host_trains_the_same('ATSS', size, counts)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(loss_bbox=dict(type='DIoULoss', loss_weight=1.5)),
+        dict(train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=4), allowed_border=0, pos_weight=2.0)),
+        dict(num_classes=1),
+        dict(pred_kernel_size=1),
+    ],
+    ids=['diou', 'allowed_border-and-pos_weight', 'one-class', 'pred_kernel_size'],
+)
+def test_losses_and_gradients_of_other_settings(changes):
+    assert_host_trains_the_same('ATSS', SIZE, [6, 2], **changes)
+
+
+@pytest.mark.agreement
+def test_losses_and_gradients_with_ignore_regions():
+    train_cfg = dict(assigner=dict(type='ATSSAssigner', topk=9, ignore_iof_thr=0.5), allowed_border=-1, pos_weight=-1)
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
+    assert_host_trains_the_same('ATSS', SIZE, [6, 3], ignored, train_cfg=train_cfg)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('size', [(128, 128), (200, 333)], ids=str)
+def test_detections(size, rescale):
+    assert_host_detects_the_same('ATSS', size, rescale)
+
+
+@pytest.mark.agreement
+def test_arguments_by_name_are_those_of_the_stock_head():
+    ours, _ = pair('ATSS')
+    gts, images = objects([3], SIZE), metas(SIZE, 1)
+    scores, boxes, centernesses = ours(features(SIZE, 1))
+    by_place = ours.loss_by_feat(scores, boxes, centernesses, gts, images)
+    by_name = ours.loss_by_feat(
+        cls_scores=scores,
+        bbox_preds=boxes,
+        centernesses=centernesses,
+        batch_gt_instances=gts,
+        batch_img_metas=images,
+    )
+    assert by_place == by_name and 'loss_centerness' in by_place
+
+
+def test_encode_and_decode_are_inverse():
+    head = MODELS.build(host_config('ATSS', 'NoQuality', 'dirac'))
+    corner = torch.rand(50, 2) * 300
+    anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
+    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    boxes = anchors + torch.randn(50, 4) * 3
+    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_normalizers_by_hand():
+    # No quality: the classes are divided by Σ max(1, positives), 1 more than the positives with one empty image;
+    # the boxes weigh 1 each and are divided by the positives.
+    head = build(host_config('ATSS', 'NoQuality', 'dirac'))
+    feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
+    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 1))
+    boxes = head.bbox_coder.decode(aim.at.priors, raw[aim.pos])
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+
+
+def test_a_gaussian_box_starts_at_half_the_anchor():
+    head = MODELS.build(host_config('ATSS', box='gaussian'))
+    for _ in range(2):
+        start = head.atss_reg.bias.detach().reshape(4, 2)
+        assert start[:, 0].tolist() == [4.0] * 4 and start[:, 1].tolist() == [0.0] * 4
+        head.init_weights()  # whose bias is 0

@@ -1,0 +1,167 @@
+"""FCOSGFLHead: with a centerness branch and Dirac boxes MMDetection's FCOSHead, in each of its variants."""
+
+import itertools
+
+import pytest
+import torch
+from cases import (
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
+    build,
+    features,
+    host_config,
+    metas,
+    objects,
+    pair,
+    positives_of,
+)
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.models.task_modules import Locations
+
+SIZE = (160, 224)
+SWITCHES = ('norm_on_bbox', 'centerness_on_reg', 'center_sampling')
+VARIANTS = [dict(zip(SWITCHES, values)) for values in itertools.product([False, True], repeat=3)]
+
+
+@pytest.mark.agreement
+def test_state_dicts_fit_both_ways():
+    assert_state_dicts_fit('FCOS')
+    assert 'conv_centerness.weight' in pair('FCOS')[0].state_dict()
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
+@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
+def test_losses_and_gradients(size, counts):
+    assert_host_trains_the_same('FCOS', size, counts)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('variant', VARIANTS, ids=lambda v: '-'.join(k for k in v if v[k]) or 'plain')
+def test_variants(variant):
+    assert_host_trains_the_same('FCOS', SIZE, [6, 2], **variant)
+    assert_host_detects_the_same('FCOS', SIZE, **variant)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(loss_bbox=dict(type='IoULoss', loss_weight=1.5)),
+        dict(loss_bbox=dict(type='DIoULoss'), norm_on_bbox=True),
+        dict(num_classes=1),
+        dict(regress_ranges=((-1, 16), (16, 32), (32, 64), (64, 128), (128, 1e8))),
+    ],
+    ids=['iou', 'diou-in-strides', 'one-class', 'ranges'],
+)
+def test_losses_and_gradients_of_other_settings(changes):
+    assert_host_trains_the_same('FCOS', SIZE, [6, 2], **changes)
+
+
+@pytest.mark.agreement
+def test_ignored_regions_mean_nothing_to_fcos():
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
+    assert_host_trains_the_same('FCOS', SIZE, [6, 3], ignored)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('rescale', [False, True])
+def test_detections(rescale):
+    assert_host_detects_the_same('FCOS', (200, 333), rescale)
+
+
+@pytest.mark.parametrize('variant', VARIANTS[::4], ids=['pixels', 'strides'])
+@pytest.mark.parametrize('training', [True, False])
+def test_encode_and_decode_are_inverse(variant, training):
+    head = MODELS.build(host_config('FCOS', 'NoQuality', 'dirac', **variant)).train(training)
+    points = torch.rand(50, 2) * 300
+    at = Locations.of_priors(points, torch.tensor([8.0, 16.0] * 25))
+    raw = torch.rand(50, 4) * 10
+    torch.testing.assert_close(head.coding.encode(head.coding.decode(raw, at), at), raw, rtol=1e-4, atol=1e-4)
+    unit = at.strides if variant['norm_on_bbox'] and training else torch.ones(50)
+    torch.testing.assert_close(head.coding.decode(raw, at)[:, 2] - points[:, 0], raw[:, 2] * unit, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('box', ['gaussian', 'dfl'])
+@pytest.mark.parametrize('norm_on_bbox', [False, True])
+def test_distributions_are_in_strides_whatever_norm_on_bbox_says(box, norm_on_bbox):
+    head = build(host_config('FCOS', box=box, norm_on_bbox=norm_on_bbox))
+    other = build(host_config('FCOS', box=box, norm_on_bbox=not norm_on_bbox))
+    feats, gts = features(SIZE, 1), objects([4], SIZE)
+    outs, in_eval = head(feats), head.eval()(feats)
+    assert min(level.min() for level in outs[1]) < 0  # neither clamped nor an exponential
+    for one, two in zip(outs[1], in_eval[1]):
+        assert torch.equal(one, two)
+    expected = other.loss_by_feat(*other(feats), gts, metas(SIZE, 1))
+    for key, value in head.loss_by_feat(*outs, gts, metas(SIZE, 1)).items():
+        assert value == expected[key], key
+
+
+@pytest.mark.parametrize('centerness_on_reg', [False, True])
+def test_a_branch_stands_where_centerness_on_reg_puts_it(centerness_on_reg):
+    # With Dirac boxes MMDetection's forward decides; the other boxes' branch gives the same from the same weights.
+    changes = dict(centerness_on_reg=centerness_on_reg)
+    dirac = build(host_config('FCOS', 'IoUBranch', 'dirac', **changes))
+    general = build(host_config('FCOS', 'IoUBranch', 'general', **changes))
+    state = {key: value for key, value in dirac.state_dict().items() if 'conv_reg' not in key}
+    assert set(general.load_state_dict(state, strict=False).missing_keys) <= {
+        'conv_reg.weight', 'conv_reg.bias', 'integral.project',
+    }  # fmt: skip
+    feats = features(SIZE, 1)
+    for one, two in zip(dirac(feats)[2], general(feats)[2], strict=True):
+        assert torch.equal(one, two)
+
+
+def test_iou_branch_keeps_a_box_gradient_at_initialisation():
+    # Most positives overlap nothing at the start; weighted by their IoU, the box loss would have nothing to learn.
+    head = MODELS.build(host_config('FCOS', 'IoUBranch', 'dirac'))
+    head.init_weights()
+    feats, gts = features(SIZE, 2), objects([4, 4], SIZE)
+    aim, (_, raw, _) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    assert losses['pos_iou'] < 0.01
+    boxes = head.coding.decode(raw[aim.pos], aim.at)
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+    (grad,) = torch.autograd.grad(losses['loss_bbox'], [head.conv_reg.weight])
+    assert losses['loss_bbox'] > 0.9 and grad.abs().max() > 1e-3
+
+
+def test_normalizers_by_hand():
+    # One empty image counts nothing here, and no quality weighs every positive 1.
+    head = build(host_config('FCOS', 'NoQuality', 'general'))
+    feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
+    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / len(aim.pos))
+    boxes = head.box.decode(raw[aim.pos], aim.at, head)
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+    nothing = head.loss_by_feat(*head(feats), objects([0, 0], SIZE), metas(SIZE, 2))
+    all_background = torch.full_like(aim.labels, 5)
+    expected = head.loss_cls(logits, all_background, reduction_override='sum')  # divided by 1
+    torch.testing.assert_close(nothing['loss_cls'], expected)
+
+
+@pytest.mark.parametrize('norm_on_bbox', [False, True])
+def test_the_frame_of_an_elementwise_box_loss(norm_on_bbox):
+    # MMDetection's FCOS cannot take one; the frame is that of its boxes: distances in strides with norm_on_bbox.
+    loss = dict(type='L1Loss', loss_weight=1.0)
+    head = build(host_config('FCOS', 'NoQuality', 'dirac', norm_on_bbox=norm_on_bbox, loss_bbox=loss))
+    feats, gts = features(SIZE, 1), objects([4], SIZE)
+    aim, (_, raw) = positives_of(head, SIZE, gts, feats)
+    centers = aim.at.centers
+    distances = torch.cat((centers - aim.gt[:, :2], aim.gt[:, 2:] - centers), dim=1)
+    unit = aim.at.strides[:, None] if norm_on_bbox else 1.0
+    found = head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))['loss_bbox']
+    torch.testing.assert_close(found, (raw[aim.pos] - distances / unit).abs().sum() / len(aim.pos), rtol=1e-4, atol=0)
+
+
+def test_a_gaussian_box_starts_at_four_strides():
+    head = MODELS.build(host_config('FCOS', box='gaussian'))
+    for _ in range(2):
+        start = head.conv_reg.bias.detach().reshape(4, 2)
+        assert start[:, 0].tolist() == [4.0] * 4 and start[:, 1].tolist() == [0.0] * 4
+        head.init_weights()  # whose bias is 0

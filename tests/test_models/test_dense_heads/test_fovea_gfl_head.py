@@ -1,0 +1,143 @@
+"""FoveaGFLHead: without a quality and with Dirac boxes MMDetection's FoveaHead."""
+
+import pytest
+import torch
+from cases import (
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
+    build,
+    features,
+    host_config,
+    metas,
+    objects,
+    positives_of,
+)
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmdet_gfl.models.task_modules import Locations
+
+SIZE = (160, 224)
+
+
+@pytest.mark.agreement
+def test_state_dicts_fit_both_ways():
+    assert_state_dicts_fit('Fovea')
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
+@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
+def test_losses_and_gradients(size, counts):
+    assert_host_trains_the_same('Fovea', size, counts)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(loss_bbox=dict(type='L1Loss', loss_weight=2.0)),
+        dict(base_edge_list=[12, 40, 64, 100, 300]),
+        dict(sigma=0.7),
+        dict(num_classes=1),
+    ],
+    ids=['l1', 'base-edges', 'sigma', 'one-class'],
+)
+def test_losses_and_gradients_of_other_settings(changes):
+    assert_host_trains_the_same('Fovea', SIZE, [6, 2], **changes)
+    assert_host_detects_the_same('Fovea', SIZE, **changes)
+
+
+@pytest.mark.agreement
+def test_ignored_regions_mean_nothing_to_foveabox():
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
+    assert_host_trains_the_same('Fovea', SIZE, [6, 3], ignored)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('size', [(128, 128), (200, 333)], ids=str)
+def test_detections(size, rescale):
+    assert_host_detects_the_same('Fovea', size, rescale)
+
+
+def test_encode_and_decode_are_inverse():
+    # Within 1/16 to 16 base edges; level by level, with base edges that are no fixed multiple of the stride.
+    head = MODELS.build(host_config('Fovea', 'NoQuality', 'dirac', base_edge_list=[12, 40, 64, 100, 300]))
+    strides = torch.tensor([8.0, 16, 32, 64, 128]).repeat(10)
+    at = Locations.of_priors(torch.rand(50, 2) * 300, strides)
+    raw = (torch.rand(50, 4) * 2 - 1) * 2.7
+    boxes = head.coding.decode(raw, at)
+    torch.testing.assert_close(head.coding.encode(boxes, at), raw, rtol=1e-3, atol=1e-3)
+    edges = torch.tensor([12.0, 40, 64, 100, 300]).repeat(10)
+    torch.testing.assert_close(boxes[:, 2] - at.centers[:, 0], raw[:, 2].exp() * edges, rtol=1e-4, atol=1e-3)
+
+
+def test_quality_is_measured_against_the_real_object():
+    # 300 px wide on a level whose base edge of 16 reaches 256 px to a side: the clamped target is not the object.
+    head = build(host_config('Fovea', 'JointQuality', 'dirac', scale_ranges=((1, 1e4),) * 5))
+    feats = features((64, 640), 1)
+    gts = [InstanceData(bboxes=torch.tensor([[10.0, 20, 630, 44]]), labels=torch.tensor([1]))]
+    aim, (_, raw) = positives_of(head, (64, 640), gts, feats)
+    first = aim.at.strides == 8
+    assert first.any() and (aim.gt == gts[0].bboxes).all()
+    reached = head.coding.decode(head.coding.encode(aim.gt, aim.at), aim.at)
+    assert (bbox_overlaps(reached, aim.gt, is_aligned=True)[first] < 0.99).all()
+    losses = head.loss_by_feat(*head(feats), gts, metas((64, 640), 1))
+    ious = bbox_overlaps(head.coding.decode(raw[aim.pos], aim.at), aim.gt, is_aligned=True)
+    torch.testing.assert_close(losses['pos_iou'], ious.mean())
+
+
+@pytest.mark.parametrize('box', ['general', 'dfl', 'gaussian'])
+def test_with_deform_needs_dirac_boxes(box):
+    with pytest.raises(ValueError, match=r'with_deform=True.*(General|Gaussian)Box.*DiracBox.*with_deform=False'):
+        MODELS.build(host_config('Fovea', box=box, with_deform=True))
+
+
+class OffsetConv(nn.Module):
+    """In place of the deformable convolution, which needs compiled operators: it too sees features and offsets."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, padding, deform_groups):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
+
+    def forward(self, x, offset):
+        return self.conv(x) + offset.mean(dim=1, keepdim=True).tanh()
+
+
+@pytest.mark.agreement
+def test_losses_and_gradients_with_deform(monkeypatch):
+    monkeypatch.setattr('mmdet.models.dense_heads.fovea_head.DeformConv2d', OffsetConv)
+    assert_state_dicts_fit('Fovea', with_deform=True)
+    assert_host_trains_the_same('Fovea', SIZE, [6, 2], with_deform=True)
+    assert_host_detects_the_same('Fovea', SIZE, with_deform=True)
+
+
+def test_strides_that_do_not_ascend_are_refused():
+    with pytest.raises(ValueError, match=r'strides=\[8, 16, 32, 64, 64\].*ascend'):
+        MODELS.build(host_config('Fovea', strides=[8, 16, 32, 64, 64]))
+
+
+@pytest.mark.parametrize('box', ['dirac', 'general'])
+def test_normalizers_by_hand(box):
+    # Positives and images for the classes, positives for boxes that weigh 1.
+    head = build(host_config('Fovea', 'NoQuality', box))
+    feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
+    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 2))
+    if box == 'general':
+        boxes = head.box.decode(raw[aim.pos], aim.at, head)
+        torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+
+
+def test_a_gaussian_box_starts_at_the_base_edge():
+    head = MODELS.build(host_config('Fovea', box='gaussian'))
+    for _ in range(2):
+        start = head.conv_reg.bias.detach().reshape(4, 2)
+        assert start[:, 0].tolist() == [2.0] * 4 and start[:, 1].tolist() == [0.0] * 4
+        head.init_weights()  # whose bias is 0

@@ -1,0 +1,379 @@
+"""What holds on every host: the plane of qualities and boxes, odd data, precision, size, MMDetection's own configs."""
+
+import copy
+
+import pytest
+import torch
+from cases import (
+    BASELINES,
+    BOXES,
+    HOSTS,
+    QUALITIES,
+    build,
+    host_config,
+    host_features,
+    metas,
+    objects,
+    pair,
+    part,
+    positives_of,
+    shipped_head,
+    stock_config,
+    totals,
+)
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import ConfigDict
+
+SIZE = (96, 160)
+SSD_QUALITIES = ('JointQuality', 'NoQuality')
+PLANE = [(host, q, box) for host in HOSTS for q in (SSD_QUALITIES if host == 'SSD' else QUALITIES) for box in BOXES]
+BRANCH_NAMES = dict(ATSS='atss_centerness', FCOS='conv_centerness', Retina='retina_centerness', Fovea='conv_centerness')
+
+
+def backward(head, feats, gts):
+    """Losses, with their gradients in the head's parameters."""
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, len(gts)))
+    sum(totals(losses).values()).sum().backward()
+    return losses
+
+
+# The plane ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host, quality, box', PLANE)
+def test_every_point_of_the_plane_trains_and_detects(host, quality, box):
+    head = MODELS.build(host_config(host, quality, box))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) * 0.03)
+    feats, gts = host_features(host, SIZE, 2), objects([3, 0], SIZE)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-2)
+    totals_of_steps = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        losses = backward(head, feats, gts)
+        for name, parameter in head.named_parameters():
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 10.0)
+        totals_of_steps.append(float(sum(totals(losses).values())))
+        optimizer.step()
+    assert totals_of_steps[-1] < totals_of_steps[0]
+
+    keys = {'loss_cls', 'loss_bbox', 'pos_iou'}
+    keys |= {'loss_dfl'} if box == 'dfl' else set()
+    keys |= {'clipped_share'} if box in ('general', 'dfl') else set()
+    keys |= {dict(CenternessBranch='loss_centerness', IoUBranch='loss_iou').get(quality, 'pos_iou')}
+    assert set(losses) == keys
+
+    head.test_cfg.score_thr = 0.0
+    with torch.no_grad():
+        found = head.eval().predict_by_feat(*head(feats), batch_img_metas=metas(SIZE, 2))
+    for result in found:
+        assert len(result) > 0 and torch.isfinite(result.bboxes).all()
+        assert (result.bboxes[:, 2:] >= result.bboxes[:, :2]).all() and result.bboxes.min() >= 0
+        assert result.bboxes[:, 0::2].max() <= SIZE[1] and result.bboxes[:, 1::2].max() <= SIZE[0]
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_the_default_is_full_gfl(host):
+    head = MODELS.build(host_config(host))
+    assert type(head.quality).__name__ == 'JointQuality' and type(head.loss_cls).__name__ == 'QualityFocalLoss'
+    assert type(head.box).__name__ == 'GeneralBox' and type(head.loss_dfl).__name__ == 'DistributionFocalLoss'
+    assert type(head.loss_bbox).__name__ == 'GIoULoss'
+    assert head.loss_cls.beta == 2.0 and head.loss_dfl.loss_weight == 0.25 and head.box.reg_max == 16
+
+
+def size_of(cfg):
+    return sum(parameter.numel() for parameter in MODELS.build(cfg).parameters())
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_joint_quality_adds_no_parameter(host):
+    none, joint = size_of(host_config(host, 'NoQuality', 'dirac')), size_of(host_config(host, 'JointQuality', 'dirac'))
+    if host == 'SSD':  # one class channel less on each anchor: the background's
+        anchors = sum(MODELS.build(stock_config('SSD')).num_base_priors)
+        assert none - joint == anchors * (16 * 9 + 1)
+    else:
+        assert none == joint
+
+
+@pytest.mark.parametrize('host', BRANCH_NAMES)
+@pytest.mark.parametrize('quality', ['CenternessBranch', 'IoUBranch'])
+def test_a_branch_adds_its_convolution(host, quality):
+    anchors = 9 if host == 'Retina' else 1
+    added = size_of(host_config(host, quality, 'dfl')) - size_of(host_config(host, 'NoQuality', 'dfl'))
+    assert added == anchors * (16 * 9 + 1)
+    branch = getattr(MODELS.build(host_config(host, quality)), BRANCH_NAMES[host])
+    assert branch.out_channels == anchors and branch.weight.numel() + branch.bias.numel() == added
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box, outputs', [('dirac', 1), ('gaussian', 2), ('dfl', 17)])
+def test_a_box_representation_adds_its_outputs(host, box, outputs):
+    anchors = dict(ATSS=1, FCOS=1, Retina=9, Fovea=1, SSD=4 + 6 + 6 + 6 + 4 + 4)[host]
+    added = size_of(host_config(host, 'JointQuality', box)) - size_of(host_config(host, 'JointQuality', 'dirac'))
+    assert added == anchors * 4 * (outputs - 1) * (16 * 9 + 1)
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box', ['general', 'dfl'])
+def test_qualities_and_boxes_hold_no_state(host, box):
+    head = MODELS.build(host_config(host, box=box))
+    for axis in (head.quality, head.box):
+        assert not any(isinstance(value, (torch.nn.Module, torch.Tensor)) for value in vars(axis).values())
+    assert torch.equal(head.state_dict()['integral.project'], torch.arange(17.0))
+
+
+# What the qualities learn -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box', BOXES)
+def test_class_target_is_the_iou_of_the_box_decoded_as_at_test_time(host, box, monkeypatch):
+    head = build(host_config(host, 'JointQuality', box)).eval()
+    head.bbox_coder.clip_border = False
+    seen = {}
+    loss = head.loss_cls.forward
+    monkeypatch.setattr(
+        head.loss_cls, 'forward', lambda pred, target, **kw: seen.update(target=target) or loss(pred, target, **kw)
+    )
+    feats, gts, images = host_features(host, SIZE, 1), objects([4], SIZE), metas(SIZE, 1)
+    outs = head(feats)
+    head.loss_by_feat(*outs, gts, images)
+    labels, quality = seen['target']
+    aim, (logits, _) = positives_of(head, SIZE, gts, feats)
+
+    # Every score of every location as a detection: nothing thresholded, nothing suppressed.
+    cfg = ConfigDict(dict(head.test_cfg, score_thr=-1.0, nms_pre=10**6, min_bbox_size=-1))
+    with torch.no_grad():
+        found = head.predict_by_feat(*outs, batch_img_metas=images, cfg=cfg, with_nms=False)[0]
+    assert len(aim.pos) > 5 and (quality[labels == 5] == 0).all()
+    scores = logits.sigmoid()
+    for index, box_of in zip(aim.pos.tolist()[::7], aim.gt[::7]):
+        label = labels[index]
+        at = (found.scores == scores[index, label]) & (found.labels == label)
+        ious = bbox_overlaps(found.bboxes[at], box_of[None])
+        assert torch.isclose(ious, quality[index], atol=1e-5).any()
+
+
+@pytest.mark.parametrize('host', BRANCH_NAMES)
+@pytest.mark.parametrize('quality', ['CenternessBranch', 'IoUBranch'])
+def test_what_a_branch_learns(host, quality):
+    # The BCE of the positives' branch outputs and their measure, divided as the classes are.
+    head = build(host_config(host, quality, 'general'))
+    feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
+    aim, (logits, raw, branch) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    if quality == 'IoUBranch':
+        boxes = head.box.decode(raw[aim.pos], aim.at, head)
+        target, key = bbox_overlaps(boxes, aim.gt, is_aligned=True).detach(), 'loss_iou'
+    else:
+        left, top, right, bottom = aim.at.distances(aim.gt).clamp(min=0).unbind(1)
+        target = torch.minimum(left, right) / torch.maximum(left, right)
+        target = (target * torch.minimum(top, bottom) / torch.maximum(top, bottom)).sqrt()
+        key = 'loss_centerness'
+    norm = head.normalizers(aim, target)[0]
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(branch[aim.pos, 0], target, reduction='sum')
+    torch.testing.assert_close(losses[key], bce / norm)
+    # The measure is no way for gradients: the branch's loss moves the branch's side, never the boxes.
+    (grad,) = torch.autograd.grad(losses[key], [getattr(head, head.reg_name).weight], allow_unused=True)
+    assert grad is None or grad.abs().max() == 0
+
+
+@pytest.mark.parametrize('host', BRANCH_NAMES)
+def test_the_branch_multiplies_the_score(host):
+    head = build(host_config(host, 'IoUBranch', 'dirac')).eval()
+    scores, boxes, branches = head(host_features(host, SIZE, 1))
+    cfg = ConfigDict(dict(head.test_cfg, score_thr=-1.0, nms_pre=10**6, min_bbox_size=-1))
+    images = metas(SIZE, 1)
+    found = head.predict_by_feat(scores, boxes, branches, batch_img_metas=images, cfg=cfg, with_nms=False)[0]
+    alone = head.predict_by_feat(scores, boxes, batch_img_metas=images, cfg=cfg, with_nms=False)[0]
+    assert torch.equal(found.bboxes, alone.bboxes)
+    factors = torch.cat([level.permute(0, 2, 3, 1).reshape(-1) for level in branches]).sigmoid()
+    ratio = found.scores / alone.scores
+    assert len(ratio) == 5 * len(factors)
+    torch.testing.assert_close(ratio.sort().values, factors.repeat_interleave(5).sort().values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('host', BRANCH_NAMES)
+@pytest.mark.parametrize('quality', ['CenternessGuided', 'IoUGuided'])
+def test_guided_weights_leave_the_total_positive_loss_unchanged(host, quality):
+    guided = build(host_config(host, quality, 'dirac'))
+    none = build(host_config(host, 'NoQuality', 'dirac'))
+    feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
+    aim, (logits, *_) = positives_of(guided, SIZE, gts, feats)
+    losses = [head.loss_by_feat(*head(feats), gts, metas(SIZE, 2)) for head in (guided, none)]
+    torch.testing.assert_close(losses[0]['loss_cls'], losses[1]['loss_cls'], rtol=1e-4, atol=1e-6)
+    grads = [
+        torch.autograd.grad(loss['loss_cls'], [getattr(head, head.cls_name).weight])[0]
+        for loss, head in zip(losses, (guided, none))
+    ]
+    assert (grads[0] - grads[1]).abs().max() > 1e-3 * grads[1].abs().max()  # yet who counts has changed
+
+
+# What weighs the boxes ----------------------------------------------------------------------------------------------
+
+AUTO = dict(
+    JointQuality='score',
+    NoQuality='uniform',
+    CenternessBranch='centerness',
+    IoUBranch='uniform',
+    CenternessGuided='centerness',
+    IoUGuided='uniform',
+)
+
+
+@pytest.mark.parametrize('host, quality, box', [point for point in PLANE if point[2] in ('dirac', 'general')])
+def test_auto_box_weights(host, quality, box, monkeypatch):
+    head = build(host_config(host, quality, box))
+    seen = {}
+    loss = head.loss_bbox.forward
+    monkeypatch.setattr(
+        head.loss_bbox, 'forward', lambda *args, **kw: seen.update(weight=kw['weight']) or loss(*args, **kw)
+    )
+    feats, gts = host_features(host, SIZE, 1), objects([4], SIZE)
+    aim, (logits, *_) = positives_of(head, SIZE, gts, feats)
+    head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))
+    left, top, right, bottom = aim.at.distances(aim.gt).clamp(min=0).unbind(1)
+    centerness = torch.minimum(left, right) * torch.minimum(top, bottom)
+    centerness = (centerness / torch.maximum(left, right) / torch.maximum(top, bottom)).sqrt()
+    expected = dict(score=logits[aim.pos].sigmoid().amax(1), uniform=torch.ones(len(aim.pos)), centerness=centerness)[
+        AUTO[quality] if host in ('ATSS', 'FCOS') or box != 'dirac' else 'uniform'
+    ]
+    weight = seen['weight'] if seen['weight'].dim() == 1 else seen['weight'][:, 0]
+    torch.testing.assert_close(weight, expected.detach())
+
+
+# Odd data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box', BOXES)
+def test_images_without_objects(host, box):
+    quality = 'NoQuality' if host == 'SSD' else 'CenternessBranch'
+    head = build(host_config(host, quality, box))
+    losses = backward(head, host_features(host, SIZE, 2), objects([0, 0], SIZE))
+    assert losses['loss_bbox'] == 0 and losses['pos_iou'] == 0
+    assert losses['loss_cls'] > 0 or host == 'SSD'  # SSD mines background for its positives only
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+# Precision ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('baseline', [False, True], ids=['default', 'baseline'])
+def test_losses_under_autocast(host, baseline, dtype):
+    head = build(host_config(host, BASELINES[host], 'dirac') if baseline else host_config(host))
+    for parameter in head.parameters():
+        parameter.data *= 0.3
+    feats, gts, images = host_features(host, SIZE, 2), objects([4, 0], SIZE), metas(SIZE, 2)
+    exact = totals(head.loss_by_feat(*head(feats), gts, images))
+    with torch.autocast('cpu', dtype=dtype):
+        outs = head(feats)
+        assert outs[0][0].dtype == dtype
+        losses = totals(head.loss_by_feat(*outs, gts, images))
+    sum(losses.values()).backward()
+    for key, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[key], rtol=0.1, atol=1e-3)
+    assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float32 for p in head.parameters())
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box', ['dirac', 'gaussian', 'dfl'])
+def test_half_inference(host, box):
+    head = build(host_config(host, BASELINES[host], box)).eval()
+    half = copy.deepcopy(head).half()
+    outs = half([level.half() for level in host_features(host, SIZE, 1)])
+    found = half.predict_by_feat(*outs, batch_img_metas=metas(SIZE, 1))[0]
+    in_float = [[level.float() for level in levels] for levels in outs]
+    same = head.predict_by_feat(*in_float, batch_img_metas=metas(SIZE, 1))[0]
+    assert len(found) > 5 and found.bboxes.dtype == found.scores.dtype == torch.float32
+    # Decoding is exact: nothing is lost but what the half outputs themselves have lost.
+    torch.testing.assert_close(found.bboxes, same.bboxes, rtol=1e-3, atol=0.05)
+    torch.testing.assert_close(found.scores, same.scores)
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('loss', ['mmdet_gfl.QualityFocalLoss', 'QualityFocalLoss'])
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_joint_loss_under_one_hot_labels_is_refused(host, loss):
+    with pytest.raises(ValueError, match=rf'loss_cls={loss}.*{BASELINES[host]}.*JointQuality'):
+        MODELS.build(host_config(host, BASELINES[host], loss_cls=dict(type=loss, use_sigmoid=True)))
+
+
+@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('box, what, can', [('dirac', 'stats', 'none'), ('gaussian', 'full', "'stats'")])
+def test_distributions_that_a_box_has_not(host, box, what, can):
+    test_cfg = dict(stock_config(host).test_cfg, with_distribution=what)
+    with pytest.raises(ValueError, match=rf"with_distribution='{what}'.*can give {can}.*GeneralBox"):
+        MODELS.build(host_config(host, 'NoQuality', box, test_cfg=test_cfg))
+
+
+@pytest.mark.parametrize('host', ['ATSS', 'FCOS'])
+def test_no_quality_cannot_weigh(host):
+    with pytest.raises(ValueError, match="box_weight='quality'.*NoQuality has none"):
+        MODELS.build(host_config(host, quality=None) | dict(quality=part('NoQuality', box_weight='quality')))
+
+
+# MMDetection's own configs ------------------------------------------------------------------------------------------
+
+NARROW = dict(in_channels=32, feat_channels=32, stacked_convs=1)
+SHIPPED = [
+    ('ATSS', 'atss/atss_r50_fpn_1x_coco.py', NARROW, SIZE),
+    ('FCOS', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', NARROW, SIZE),
+    ('FCOS', 'fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py', NARROW, SIZE),
+    ('Retina', 'retinanet/retinanet_r50_fpn_1x_coco.py', NARROW, SIZE),
+    ('Fovea', 'foveabox/fovea_r50_fpn_4xb4-1x_coco.py', NARROW, SIZE),
+    ('SSD', 'ssd/ssd300_coco.py', dict(in_channels=(8,) * 6), (300, 300)),
+    ('SSD', 'ssd/ssd512_coco.py', dict(in_channels=(8,) * 7), (512, 512)),
+]
+
+
+def shipped_features(cfg, size, head):
+    """Random features as the config's neck gives them."""
+    generator = torch.Generator().manual_seed(2)
+    strides = [stride[0] for stride in head.prior_generator.strides]
+    widths = cfg.in_channels if isinstance(cfg.in_channels, (list, tuple)) else [cfg.in_channels] * len(strides)
+    return [
+        torch.randn(2, width, -(-size[0] // stride), -(-size[1] // stride), generator=generator)
+        for width, stride in zip(widths, strides)
+    ]
+
+
+@pytest.mark.parametrize('host, path, narrow, size', SHIPPED, ids=[path for _, path, _, _ in SHIPPED])
+def test_a_stock_config_with_another_type_is_full_gfl(host, path, narrow, size):
+    cfg = shipped_head(path, f'mmdet_gfl.{host}GFLHead', **narrow)
+    assert shipped_head(path, **narrow).type == f'{host}Head' and cfg.num_classes == 80
+    head = MODELS.build(cfg)
+    head.init_weights()
+    assert type(head.loss_cls).__name__ == 'QualityFocalLoss' and head.box.channels == 17
+    feats = shipped_features(cfg, size, head)
+    losses = head.loss_by_feat(*head(feats), objects([4, 0], size, 80), metas(size, 2))
+    assert {'loss_cls', 'loss_bbox', 'loss_dfl'} <= set(losses)
+    # The first class scores are 0.01 and the first distributions flat: log 17, a quarter of it, the side's mean.
+    torch.testing.assert_close(head(feats)[0][0].sigmoid().mean(), torch.tensor(0.01), rtol=0.5, atol=0)
+    assert 0 < losses['loss_dfl'] < 0.25 * 3 and 0 < losses['loss_bbox'] < 2 * head.loss_bbox.loss_weight
+    head.eval()
+    head.test_cfg.score_thr = 0.0
+    with torch.no_grad():
+        found = head.predict_by_feat(*head(feats), batch_img_metas=metas(size, 2))
+    assert all(0 < len(result) <= head.test_cfg.max_per_img for result in found)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host', HOSTS)
+def test_stock_forward_is_the_same(host):
+    ours, theirs = pair(host)
+    for training in (True, False):
+        feats = host_features(host, SIZE, 1)
+        for our, their in zip(ours.train(training)(feats), theirs.train(training)(feats), strict=True):
+            assert all(torch.equal(one, two) for one, two in zip(our, their, strict=True))

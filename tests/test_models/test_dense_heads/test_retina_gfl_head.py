@@ -1,0 +1,148 @@
+"""RetinaGFLHead: without a quality and with Dirac boxes MMDetection's RetinaHead."""
+
+import pytest
+import torch
+from cases import (
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
+    build,
+    features,
+    host_config,
+    metas,
+    objects,
+    positives_of,
+)
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.models.task_modules import Locations, Positives
+
+SIZE = (160, 224)
+
+
+@pytest.mark.agreement
+def test_state_dicts_fit_both_ways():
+    assert_state_dicts_fit('Retina')
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
+@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
+def test_losses_and_gradients(size, counts):
+    assert_host_trains_the_same('Retina', size, counts)
+
+
+def max_iou(**changes):
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0, ignore_iof_thr=-1)
+    assigner.update(changes)
+    return dict(assigner=assigner, sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(loss_bbox=dict(type='SmoothL1Loss', beta=0.11, loss_weight=2.0)),
+        dict(loss_bbox=dict(type='GIoULoss', loss_weight=2.0), reg_decoded_bbox=True),
+        dict(loss_bbox=dict(type='L1Loss'), reg_decoded_bbox=True),
+        dict(train_cfg=dict(max_iou(), allowed_border=0, pos_weight=2.0)),
+        dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False)),
+        dict(num_classes=1),
+    ],
+    ids=['smooth-l1', 'giou', 'l1-decoded', 'allowed_border-and-pos_weight', 'softmax', 'one-class'],
+)
+def test_losses_and_gradients_of_other_settings(changes):
+    assert_host_trains_the_same('Retina', SIZE, [6, 2], **changes)
+    if 'loss_cls' in changes:
+        assert_host_detects_the_same('Retina', SIZE, **changes)
+
+
+@pytest.mark.agreement
+def test_losses_and_gradients_with_ignore_regions():
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
+    assert_host_trains_the_same('Retina', SIZE, [6, 3], ignored, train_cfg=max_iou(ignore_iof_thr=0.5))
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('size', [(128, 128), (200, 333)], ids=str)
+def test_detections(size, rescale):
+    assert_host_detects_the_same('Retina', size, rescale)
+
+
+def test_encode_and_decode_are_inverse():
+    head = MODELS.build(host_config('Retina', 'NoQuality', 'dirac'))
+    corner = torch.rand(50, 2) * 300
+    anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
+    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    boxes = anchors + torch.randn(50, 4) * 3
+    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+
+
+def outside():
+    """Two thin objects one pixel off the anchors' centres (4, 4) and (12, 12), and an ordinary one."""
+    boxes = torch.tensor([[40.0, 41, 120, 75], [80.0, 60, 180, 140], [10.0, 45, 62, 62]])
+    return [InstanceData(bboxes=boxes, labels=torch.tensor([0, 1, 2]))]
+
+
+@pytest.mark.parametrize('box', ['dirac', 'gaussian', 'dfl'])
+def test_positives_whose_centre_lies_outside_their_object(box):
+    train_cfg = max_iou(pos_iou_thr=0.3, neg_iou_thr=0.2)
+    head = build(host_config('Retina', 'CenternessBranch', box, train_cfg=train_cfg))
+    feats, gts = features(SIZE, 1), outside()
+    aim, (logits, raw, _) = positives_of(head, SIZE, gts, feats)
+    sides = aim.at.distances(aim.gt)
+    off = (sides < 0).any(dim=1)
+    assert 0 < off.sum() < len(off)
+    raw = raw[aim.pos]
+    boxes = head.box.decode(raw, aim.at, head)
+    found = Positives(logits[aim.pos], boxes, aim)
+    inside = (sides > 0).all(dim=1)
+    assert (found.centerness[off] == 0).all() and (found.centerness[inside] > 0).all()
+
+    # Kept in the box loss: each of them alone moves it. Gaussian and DFL learn distance 0 on that side.
+    weights, norm = off.float(), torch.tensor(1.0)
+    raw = raw.detach().requires_grad_()
+    losses = head.box.losses(raw, head.box.decode(raw, aim.at, head), aim, weights, norm, head)
+    (grad,) = torch.autograd.grad(sum(v for k, v in losses.items() if 'loss' in k), [raw])
+    assert (grad[off].abs().amax(dim=1) > 0).all() and (grad[~off] == 0).all()
+    clamped = aim._replace(gt=aim.at.boxes(sides.clamp(min=0)))
+    again = head.box.losses(raw, boxes, clamped, weights, norm, head)
+    key = dict(gaussian='loss_bbox', dfl='loss_dfl').get(box)
+    if key:
+        torch.testing.assert_close(losses[key], again[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'box, quality, weighted', [('dirac', 'CenternessBranch', False), ('general', 'JointQuality', True)]
+)
+def test_normalizers_by_hand(box, quality, weighted):
+    # Σ max(1, positives) over the images for the classes and for boxes that weigh 1; weighted boxes by their weights.
+    head = build(host_config('Retina', quality, box))
+    feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
+    aim, (logits, raw, *_) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    count = len(aim.pos) + 1
+    if not weighted:
+        summed = head.loss_cls(logits, aim.labels, aim.label_weights, reduction_override='sum')
+        torch.testing.assert_close(losses['loss_cls'], summed / count)
+        target = head.bbox_coder.encode(aim.at.priors, aim.gt)
+        torch.testing.assert_close(losses['loss_bbox'], (raw[aim.pos] - target).abs().sum() / count)
+    else:
+        weights = logits[aim.pos].sigmoid().amax(1)
+        boxes = head.box.decode(raw[aim.pos], aim.at, head)
+        each = head.loss_bbox(boxes, aim.gt, reduction_override='none')
+        assert weights.sum() > 1
+        torch.testing.assert_close(losses['loss_bbox'], (weights * each).sum() / weights.sum())
+
+
+def test_a_gaussian_box_starts_at_half_its_anchor():
+    # The first scale is 4 strides: a square anchor's half is 2; 1:2 has sides of 4 · sqrt(2) and 4 / sqrt(2).
+    head = MODELS.build(host_config('Retina', box='gaussian'))
+    for _ in range(2):
+        start = head.retina_reg.bias.detach().reshape(9, 4, 2)
+        assert (start[..., 1] == 0).all()
+        torch.testing.assert_close(start[3, :, 0], torch.full((4,), 2.0))  # ratio 1, first scale
+        torch.testing.assert_close(start[0, :, 0], torch.tensor([8**0.5, 2**0.5] * 2))  # ratio 0.5: twice as wide
+        head.init_weights()  # whose bias is 0

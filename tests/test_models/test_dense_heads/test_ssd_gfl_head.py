@@ -1,0 +1,157 @@
+"""SSDGFLHead: without a quality and with Dirac boxes MMDetection's SSDHead; joint quality with sigmoids."""
+
+import pytest
+import torch
+from cases import (
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
+    build,
+    host_config,
+    host_features,
+    metas,
+    objects,
+    pair,
+    positives_of,
+    stock_config,
+)
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.models.task_modules import Locations
+
+SIZE = (160, 224)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes', [{}, dict(stacked_convs=1, feat_channels=8, use_depthwise=True, norm_cfg=dict(type='BN'))], ids=str
+)
+def test_state_dicts_fit_both_ways(changes):
+    assert_state_dicts_fit('SSD', **changes)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
+@pytest.mark.parametrize('size', [(300, 300), (200, 333), (64, 32)], ids=str)
+def test_losses_and_gradients(size, counts):
+    assert_host_trains_the_same('SSD', size, counts)
+
+
+def train_cfg(ratio=3, beta=1.0, **changes):
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, ignore_iof_thr=-1)
+    assigner.update(changes)
+    return dict(assigner=assigner, allowed_border=-1, pos_weight=-1, smoothl1_beta=beta, neg_pos_ratio=ratio)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(train_cfg=train_cfg(ratio=1, beta=0.2)),
+        dict(train_cfg=train_cfg(ratio=1000)),
+        dict(train_cfg=train_cfg(gt_max_assign_all=False, pos_iou_thr=0.4, neg_iou_thr=0.3)),
+        dict(train_cfg=dict(train_cfg(), allowed_border=0, pos_weight=2.0)),
+        dict(reg_decoded_bbox=True),
+        dict(num_classes=1),
+    ],
+    ids=['ratio-and-beta', 'all-negatives', 'assigner', 'allowed_border-and-pos_weight', 'decoded', 'one-class'],
+)
+def test_losses_and_gradients_of_other_settings(changes):
+    assert_host_trains_the_same('SSD', SIZE, [6, 2], **changes)
+
+
+@pytest.mark.agreement
+def test_losses_and_gradients_with_ignore_regions():
+    ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
+    assert_host_trains_the_same('SSD', SIZE, [6, 3], ignored, train_cfg=train_cfg(ignore_iof_thr=0.5))
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('rescale', [False, True])
+def test_detections_of_a_stock_head_that_is_given_loss_cls(rescale):
+    assert_host_detects_the_same('SSD', (200, 333), rescale)
+
+
+def test_it_predicts_without_a_train_cfg():
+    head = build(host_config('SSD', 'NoQuality', 'dirac', train_cfg=None)).eval()
+    found = head.predict_by_feat(*head(host_features('SSD', SIZE, 1)), batch_img_metas=metas(SIZE, 1))[0]
+    assert len(found) > 10 and found.labels.max() < 5
+
+
+def test_encode_and_decode_are_inverse():
+    head = MODELS.build(host_config('SSD', 'NoQuality', 'dirac'))
+    corner = torch.rand(50, 2) * 300
+    anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
+    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    boxes = anchors + torch.randn(50, 4) * 3
+    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_mining_is_by_image():
+    # Hard background in the empty image is not mined for the positives of the other.
+    head = build(host_config('SSD', 'NoQuality', 'dirac'))
+    feats, gts = host_features('SSD', SIZE, 2), objects([3, 0], SIZE)
+    scores, boxes = head(feats)
+    harder = [level + torch.tensor([0.0, 50.0]).view(2, 1, 1, 1) * torch.randn(level.shape) for level in scores]
+    plain = head.loss_by_feat(scores, boxes, gts, metas(SIZE, 2))
+    assert head.loss_by_feat(harder, boxes, gts, metas(SIZE, 2))['loss_cls'] == plain['loss_cls']
+
+
+@pytest.mark.parametrize('box', ['dirac', 'dfl'])
+def test_joint_quality_has_c_sigmoids_that_start_at_a_hundredth(box):
+    head = MODELS.build(host_config('SSD', 'JointQuality', box))
+    assert head.cls_out_channels == 5 and head.use_sigmoid_cls
+    for _ in range(2):
+        for convs, anchors in zip(head.cls_convs, head.num_base_priors):
+            assert convs[-1].out_channels == 5 * anchors
+            torch.testing.assert_close(convs[-1].bias.sigmoid(), torch.full((5 * anchors,), 0.01))
+        head.init_weights()  # whose bias is 0
+    feats, gts = host_features('SSD', SIZE, 2), objects([4, 2], SIZE)
+    small = [level * 0.01 for level in feats]
+    assert head.loss_by_feat(*head(small), gts, metas(SIZE, 2))['loss_cls'] < 5
+
+
+def test_joint_quality_by_hand():
+    head = build(host_config('SSD', 'JointQuality', 'dirac'))
+    feats, gts = host_features('SSD', SIZE, 2), objects([4, 0], SIZE)
+    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+    target = head.bbox_coder.encode(aim.at.priors, aim.gt)
+    smooth = torch.nn.functional.smooth_l1_loss(raw[aim.pos], target, reduction='sum')
+    torch.testing.assert_close(losses['loss_bbox'], smooth / (len(aim.pos) + 1))
+    quality = torch.zeros(len(logits))
+    quality[aim.pos] = bbox_overlaps(head.bbox_coder.decode(aim.at.priors, raw[aim.pos]), aim.gt, is_aligned=True)
+    summed = head.loss_cls(logits, (aim.labels, quality), reduction_override='sum')  # no background is mined
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 1))
+
+
+@pytest.mark.parametrize('quality', ['CenternessBranch', 'IoUBranch', 'CenternessGuided', 'IoUGuided'])
+def test_other_qualities_are_refused(quality):
+    with pytest.raises(ValueError, match=rf'quality={quality}.*SSD.*JointQuality.*NoQuality'):
+        MODELS.build(host_config('SSD', quality, 'dirac'))
+
+
+def test_a_class_loss_without_joint_quality_is_refused():
+    with pytest.raises(ValueError, match=r'loss_cls.*SSD.*JointQuality'):
+        MODELS.build(host_config('SSD', 'NoQuality', 'dirac', loss_cls=dict(type='FocalLoss', use_sigmoid=True)))
+
+
+def test_a_gaussian_box_starts_at_half_its_anchor():
+    head = MODELS.build(host_config('SSD', box='gaussian'))
+    stock = MODELS.build(stock_config('SSD'))
+    for _ in range(2):
+        for level, convs in enumerate(head.reg_convs):
+            anchors = stock.prior_generator.base_anchors[level]
+            start = convs[-1].bias.detach().reshape(-1, 4, 2)
+            stride = stock.prior_generator.strides[level][0]
+            torch.testing.assert_close(start[:, 0, 0], (anchors[:, 2] - anchors[:, 0]) / 2 / stride)
+            torch.testing.assert_close(start[:, 3, 0], (anchors[:, 3] - anchors[:, 1]) / 2 / stride)
+            assert (start[..., 1] == 0).all()
+        head.init_weights()  # whose bias is 0
+
+
+def test_the_quality_leaves_the_boxes_alone():
+    one, _ = pair('SSD')
+    assert not hasattr(one, 'loss_centerness') and not any('centerness' in name for name in one.state_dict())
