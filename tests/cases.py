@@ -253,8 +253,9 @@ def host_features(host: str, size: tuple[int, int], images: int, requires_grad: 
 
 
 def assert_state_dicts_fit(host: str, **changes: Any) -> None:
-    """Strictly both ways, with the same values."""
+    """Strictly both ways, with the same values; and in the same order, by which optimizers number their states."""
     ours, theirs = pair(host, **changes)
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     fresh = MODELS.build(stock_config(host, **changes))
     fresh.load_state_dict(ours.state_dict(), strict=True)
     for name, value in theirs.state_dict().items():

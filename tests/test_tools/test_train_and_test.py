@@ -95,6 +95,7 @@ def test_tools_agree(trained, coco128, root, tmp_path):
         with open(out, 'rb') as file:
             found[name] = pickle.load(file)
     assert len(found['ours']) == 128
+    assert sum(len(image['pred_instances']['scores']) for image in found['ours']) > 500
     for ours, stock in zip(found['ours'], found['stock']):
         for key in ('bboxes', 'scores', 'labels'):
             assert torch.equal(ours['pred_instances'][key], stock['pred_instances'][key])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from mmdet.models.utils import filter_scores_and_topk
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -70,11 +71,34 @@ class DenseGFLMixin(HostHead):
         if loss_cls is not None:
             kwargs['loss_cls'] = loss_cls
         super().__init__(*args, **kwargs)
-        for name, module in self.box.modules(self.loss_bbox).items():
-            setattr(self, name, module)
+        self._register(self.box.modules(self.loss_bbox), kwargs.get('loss_bbox'))
         self._clipping = ClippingMonitor()
         if self.test_cfg:
             self._check_with_distribution(self.test_cfg.get('with_distribution'))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses an override that nothing would call.
+
+        Raises:
+            TypeError: The class, or a base of it that comes before this one, defines ``loss_by_feat_single``.
+        """
+        super().__init_subclass__(**kwargs)
+        if 'loss_by_feat_single' in vars(cls):
+            raise TypeError(
+                f'{cls.__name__}.loss_by_feat_single would never be called: DenseGFLMixin computes the losses of all '
+                f'levels at once. Override _losses, or write a Quality or a BoxRepresentation'
+            )
+
+    def _register(self, modules: dict[str, nn.Module], given: dict[str, Any] | None) -> None:
+        """Registers the layers and losses of the box; says so where a ``loss_bbox`` of the config is not used."""
+        if given is not None and modules['loss_bbox'] is not self.loss_bbox:
+            print_log(
+                f'bbox_head.loss_bbox={given["type"]} is superseded by {type(modules["loss_bbox"]).__name__} of '
+                f'{type(self.box).__name__}; remove it from the config',
+                logger='current',
+            )
+        for name, module in modules.items():
+            setattr(self, name, module)
 
     @property
     def coding(self) -> SideCoding:
@@ -104,8 +128,8 @@ class DenseGFLMixin(HostHead):
         """The host's layers, then the box outputs resized to the representation, and the branch added or dropped."""
         self.check_axes()
         super()._init_layers()
-        for old, new in self.renamed.items():
-            setattr(self, new, self._modules.pop(old))
+        # In place: the order of the parameters is MMDetection's, which is how optimizers number their states.
+        self._modules = {self.renamed.get(name, name): module for name, module in self._modules.items()}
         self._fit_layers()
         self._start_outputs()
 
@@ -163,21 +187,23 @@ class DenseGFLMixin(HostHead):
         Raises:
             ValueError: An object is not finite or its label is not the model's (looked at on the CPU only).
         """
-        names = ('centernesses',) * self.quality.branch + (
-            'batch_gt_instances',
-            'batch_img_metas',
-            'batch_gt_instances_ignore',
-        )
-        args = {**dict.fromkeys(names), **dict(zip(names, rest)), **named}
+        branches, gts, metas, ignored = self._loss_arguments(*rest, **named)
         with torch.autocast(cls_scores[0].device.type, enabled=False):
-            return self._losses(
-                cls_scores,
-                bbox_preds,
-                args.get('centernesses'),
-                args['batch_gt_instances'],
-                args['batch_img_metas'],
-                args['batch_gt_instances_ignore'],
-            )
+            return self._losses(cls_scores, bbox_preds, branches, gts, metas, ignored)
+
+    def _loss_arguments(self, *rest: Any, **named: Any) -> tuple[Any, Any, Any, Any]:
+        """Branch logits (None without a branch), objects, meta information and ignored regions.
+
+        Raises:
+            TypeError: Too few, too many, or of other names.
+        """
+
+        def with_branch(
+            centernesses: Any, batch_gt_instances: Any, batch_img_metas: Any, batch_gt_instances_ignore: Any = None
+        ) -> tuple[Any, Any, Any, Any]:
+            return centernesses, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
+
+        return with_branch(*rest, **named) if self.quality.branch else with_branch(None, *rest, **named)
 
     def _losses(
         self,
@@ -245,15 +271,15 @@ class DenseGFLMixin(HostHead):
         *args: Any,
         **kwargs: Any,
     ) -> list[InstanceData]:
-        """Detections of a batch, as MMDetection's, computed in float32 whatever comes in.
+        """Detections of a batch, as MMDetection's, computed in float32 (float64 stays) whatever comes in.
 
         With ``test_cfg.with_distribution='stats'`` a result also holds ``bbox_mean`` and ``bbox_std`` (N, 4): the
         predicted distances l, t, r, b from the location to the sides and their standard deviations, in pixels of the
         returned image, before clipping to it. ``'full'`` adds ``bbox_distribution`` (N, 4, n+1), the probabilities, and
         ``bbox_step`` (N, 4), the pixels between neighbouring entries.
         """
-        in_float = [[level.float() for level in levels] for levels in (cls_scores, bbox_preds)]
-        factors = None if score_factors is None else [level.float() for level in score_factors]
+        in_float = [[at_least_float(level) for level in levels] for levels in (cls_scores, bbox_preds)]
+        factors = None if score_factors is None else [at_least_float(level) for level in score_factors]
         return super().predict_by_feat(*in_float, factors, *args, **kwargs)
 
     def _predict_by_feat_single(
@@ -352,11 +378,16 @@ class DenseGFLMixin(HostHead):
 
 
 def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
-    """All locations of a batch in one row each, float32: levels (N, A · width, H, W) to (R, width).
+    """All locations of a batch in one row each, at least float32: levels (N, A · width, H, W) to (R, width).
 
     In the order of :class:`~mmdet_gfl.models.task_modules.Targets`.
     """
-    return torch.cat([level.permute(0, 2, 3, 1).reshape(-1, width).float() for level in levels])
+    return torch.cat([at_least_float(level.permute(0, 2, 3, 1).reshape(-1, width)) for level in levels])
+
+
+def at_least_float(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if it is narrower."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:

@@ -59,10 +59,11 @@ class GFLHead(ATSSGFLHead):
         for key in ('quality', 'box'):
             if key in kwargs:
                 raise ValueError(f'GFLHead has no {key}; use mmdet_gfl.ATSSGFLHead, whose {key} is free to choose')
-        if not str(bbox_coder['type']).endswith('DistancePointBBoxCoder'):
+        coder = (bbox_coder or {}).get('type')
+        if getattr(coder, '__name__', str(coder)).rpartition('.')[2] != 'DistancePointBBoxCoder':
             raise ValueError(
-                f"GFLHead's bbox_coder is dict(type='DistancePointBBoxCoder'), got type={bbox_coder['type']!r}; "
-                f'its boxes are distances from a point'
+                f"GFLHead's bbox_coder is dict(type='DistancePointBBoxCoder'), got {bbox_coder!r}; its boxes are "
+                f'distances from a point'
             )
         super().__init__(
             num_classes,

@@ -17,7 +17,7 @@ def weight_normalizers(count: float, weights: Tensor, least: tuple[float, float]
         weights: Box weights of the positives, (P,).
         least: Lower bounds of the two.
     """
-    sums = reduce_mean(torch.stack([weights.new_tensor(count), weights.sum()]))
+    sums = reduce_mean(torch.stack([weights.new_full((), count), weights.sum()]))
     return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
 
 
@@ -38,5 +38,5 @@ def count_normalizers(cls_count: float, box_count: float, weights: Tensor, unifo
         weights: Box weights of the positives, (P,).
         uniform: All weights are 1.
     """
-    sums = reduce_mean(torch.stack([weights.new_tensor(cls_count), weights.new_tensor(box_count), weights.sum()]))
+    sums = reduce_mean(torch.stack([weights.new_full((), cls_count), weights.new_full((), box_count), weights.sum()]))
     return sums[0], sums[1 if uniform else 2].clamp(min=1e-6)

@@ -16,6 +16,9 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+#: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
+FARTHEST = 1e8
+
 
 class Locations(NamedTuple):
     """Where boxes are decoded.
@@ -135,19 +138,20 @@ def check_ground_truth(gts: Sequence[InstanceData], metas: Sequence[dict[str, An
         num_classes: C.
 
     Raises:
-        ValueError: A box is not finite, or a label is outside [0, C).
+        ValueError: A box is not finite or beyond :data:`FARTHEST`, or a label is outside [0, C).
     """
     for index, (gt, meta) in enumerate(zip(gts, metas)):
         boxes = get_box_tensor(gt.bboxes)
-        if boxes.is_cuda or not len(boxes):
+        if boxes.device.type != 'cpu' or not len(boxes):
             continue
         image = meta.get('img_path') or f'number {index} of the batch'
-        broken = (~torch.isfinite(boxes)).any(dim=1)
+        broken = (~(boxes.abs() < FARTHEST)).any(dim=1)
         if broken.any():
             first = int(broken.nonzero()[0])
             raise ValueError(
-                f'image {image}: box {first} of {len(boxes)} is {boxes[first].tolist()}; finite x1, y1, x2, y2 in '
-                f'pixels are needed. Mend the annotation file, or the transform that made the box.'
+                f'image {image}: box {first} of {len(boxes)} is {boxes[first].tolist()}; x1, y1, x2, y2 in '
+                f'pixels are needed, finite and below {FARTHEST:g}. Mend the annotation file, or the transform that '
+                f'made the box.'
             )
         wrong = (gt.labels < 0) | (gt.labels >= num_classes)
         if wrong.any():

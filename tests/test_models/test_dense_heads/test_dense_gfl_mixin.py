@@ -83,10 +83,10 @@ def warnings_of(caplog):
 
 
 @pytest.fixture
-def log(caplog):
+def log(caplog, request):
     from mmengine.logging import MMLogger
 
-    logger = MMLogger.get_instance('clipping-test')
+    logger = MMLogger.get_instance(request.node.name)  # the latest one is what print_log finds
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
@@ -261,12 +261,12 @@ def test_statistics_of_no_detection():
 # Broken input -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -1e30])
 def test_a_broken_box_is_named_with_its_image(value):
     head = build(gfl_config())
     gts = objects([2, 3], SIZE)
     gts[1].bboxes[2, 0] = value
-    with pytest.raises(ValueError, match=r'image-1\.jpg: box 2 of 3 .*finite'):
+    with pytest.raises(ValueError, match=r'image-1\.jpg: box 2 of 3 .*finite and below'):
         head.loss_by_feat(*head(features(SIZE, 2)), gts, metas(SIZE, 2))
 
 
@@ -357,3 +357,43 @@ def test_general_box_without_dfl():
     head = build(atss_config(box=dict(type='mmdet_gfl.GeneralBox', loss_dfl=None)))
     losses = head.loss_by_feat(*head(features(SIZE, 1)), objects([4], SIZE), metas(SIZE, 1))
     assert 'loss_dfl' not in losses and losses['loss_bbox'] > 0 and not hasattr(head, 'loss_dfl')
+
+
+# What the head is called with, and what it replaces -----------------------------------------------------------------
+
+
+def test_arguments_of_the_loss_are_bound_strictly():
+    head = build(gfl_config())
+    outs, gts, images = head(features(SIZE, 1)), objects([2], SIZE), metas(SIZE, 1)
+    with pytest.raises(TypeError, match='bogus'):
+        head.loss_by_feat(*outs, gts, images, bogus=3)
+    with pytest.raises(TypeError, match='positional'):
+        head.loss_by_feat(*outs, gts, images, None, None)
+    with pytest.raises(TypeError, match='batch_img_metas'):
+        head.loss_by_feat(*outs, gts)
+
+
+def test_an_override_that_nothing_would_call_is_refused():
+    with pytest.raises(TypeError, match='Distilled.loss_by_feat_single would never be called'):
+
+        class Distilled(type(MODELS.build(gfl_config()))):
+            def loss_by_feat_single(self):
+                pass
+
+
+def test_a_box_loss_that_is_not_used_is_said(log):
+    MODELS.build(atss_config(loss_bbox=dict(type='SmoothL1Loss')))
+    said = [r.getMessage() for r in log.records if 'superseded' in r.getMessage() and 'loss_bbox' in r.getMessage()]
+    assert len(said) == 1 and 'SmoothL1Loss' in said[0] and 'GIoULoss' in said[0]
+    log.clear()
+    MODELS.build(atss_config(loss_bbox=dict(type='DIoULoss')))
+    assert not [r for r in log.records if 'loss_bbox' in r.getMessage()]
+
+
+def test_float64_stays():
+    head = build(gfl_config()).double()
+    feats = [level.double() for level in features(SIZE, 1)]
+    scores, boxes = head(feats)
+    boxes = [level.double() for level in boxes]  # the scale of MMDetection's heads makes them float32
+    losses = head.loss_by_feat(scores, boxes, objects([3], SIZE), metas(SIZE, 1))
+    assert losses['loss_cls'].dtype == torch.float64
