@@ -129,7 +129,9 @@ class DenseGFLMixin(HostHead):
         self.check_axes()
         super()._init_layers()
         # In place: the order of the parameters is MMDetection's, which is how optimizers number their states.
-        self._modules = {self.renamed.get(name, name): module for name, module in self._modules.items()}
+        modules = [(self.renamed.get(name, name), module) for name, module in self._modules.items()]
+        self._modules.clear()
+        self._modules.update(modules)
         self._fit_layers()
         self._start_outputs()
 
