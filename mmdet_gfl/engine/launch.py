@@ -226,18 +226,28 @@ def check_pretrained(cfg: Config) -> None:
 def start_of(cfg: Config) -> str | None:
     """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
 
-    A work dir that was moved keeps its place in ``last_checkpoint``: then the file of that name in the work dir counts,
-    and the config is pointed to it.
+    To resume without a name, ``last_checkpoint`` of the work dir names the file. Where it is cut short, or the work dir
+    was moved since, the work dir's newest whole checkpoint counts, and the config is pointed to it.
     """
     if not cfg.get('resume') or cfg.get('load_from'):
         return cfg.get('load_from')
-    pointer = Path(cfg.work_dir) / 'last_checkpoint'
+    folder = Path(cfg.work_dir)
+    pointer = folder / 'last_checkpoint'
     path = pointer.read_text().strip() if pointer.is_file() else ''
-    if path and not Path(path).exists() and (Path(cfg.work_dir) / Path(path).name).is_file():
-        path = cfg.load_from = str(Path(cfg.work_dir) / Path(path).name)
-    if not path:
-        cfg.resume = False
-    return path or None
+    if path and ('://' in path or Path(path).exists()):
+        return path
+    newest = sorted(folder.glob('*_[0-9]*.pth'), key=lambda file: file.stat().st_mtime, reverse=True)
+    cfg.load_from = next((str(file) for file in newest if _is_whole(str(file))), None)
+    cfg.resume = cfg.load_from is not None
+    return cfg.load_from
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        check_checkpoint(path)
+    except UserError:
+        return False
+    return True
 
 
 def images_a_step(cfg: Config) -> tuple[int, int]:

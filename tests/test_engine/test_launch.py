@@ -219,14 +219,25 @@ def test_where_a_training_starts(shipped, tmp_path, capsys):
     cfg.resume = True
     assert launch.start_of(cfg) is None and cfg.resume is False
     cfg.resume = True
-    (tmp_path / 'last_checkpoint').write_text('/a/epoch_3.pth\n')
-    assert launch.start_of(cfg) == '/a/epoch_3.pth'
-    (tmp_path / 'epoch_3.pth').touch()  # the work dir was moved
-    assert launch.start_of(cfg) == cfg.load_from == str(tmp_path / 'epoch_3.pth')
-    launch.announce(cfg, 'training', cfg.load_from)
+    torch.save({}, tmp_path / 'epoch_2.pth')
+    (tmp_path / 'last_checkpoint').write_text(f'{tmp_path}/epoch_2.pth\n')
+    assert launch.start_of(cfg) == str(tmp_path / 'epoch_2.pth') and cfg.load_from is None
+    launch.announce(cfg, 'training', launch.start_of(cfg))
     assert f'going on from {tmp_path}' in capsys.readouterr().out
     cfg.load_from = '/b.pth'
     assert launch.start_of(cfg) == '/b.pth'
+
+
+@pytest.mark.parametrize('pointer', ['/moved/epoch_3.pth', ''], ids=['moved', 'cut-short'])
+def test_the_newest_whole_checkpoint_counts_where_the_pointer_fails(shipped, tmp_path, pointer):
+    cfg = Config.fromfile(shipped)
+    cfg.work_dir, cfg.launcher, cfg.resume = str(tmp_path), 'none', True
+    (tmp_path / 'last_checkpoint').write_text(pointer)
+    for epoch in (2, 10):
+        torch.save({}, tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    (tmp_path / 'epoch_11.pth').write_bytes(b'PK cut short')
+    assert launch.start_of(cfg) == cfg.load_from == str(tmp_path / 'epoch_10.pth') and cfg.resume
 
 
 def test_local_pretrained_weights_are_looked_at(shipped, tmp_path):
