@@ -1,0 +1,395 @@
+"""Every block of docs/turn_your_config_into_gfl.md, applied to the config that MMDetection ships, and run."""
+
+import inspect
+import re
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from cases import (
+    assert_same_detections,
+    host_config,
+    host_features,
+    metas,
+    objects,
+    stock_config,
+    totals,
+)
+from mmdet.apis import DetInferencer
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.registry import HOOKS, MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.runner.checkpoint import load_state_dict
+from mmengine.structures import InstanceData
+from torch import nn
+
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
+PAGE = (Path(__file__).parents[2] / 'docs' / 'turn_your_config_into_gfl.md').read_text(encoding='utf-8')
+#: The comment of a block names the configs, on one or more lines, and what they become.
+BLOCK = re.compile(
+    r'^```python\n# (\S+\.py(?:,\s+(?:# )?\S+\.py)*): ([^\n]*)\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL
+)
+#: (stock config, what it becomes, its lines)
+BLOCKS = [(path, point, code) for paths, point, code in BLOCK.findall(PAGE) for path in re.findall(r'[^\s#,]+', paths)]
+CODE = {(path, point): code for path, point, code in BLOCKS}
+
+GFL, ATSS, RETINA = (
+    'gfl/gfl_r50_fpn_1x_coco.py',
+    'atss/atss_r50_fpn_1x_coco.py',
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
+)
+FCOS = 'fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py'
+PLAIN_FCOS = 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+FOVEA, SSD300, SSD512 = 'foveabox/fovea_r50_fpn_4xb4-1x_coco.py', 'ssd/ssd300_coco.py', 'ssd/ssd512_coco.py'
+
+#: Stock config to section of the page, type of the stock head, our head, and the quality of the baseline.
+HOSTS = {
+    GFL: ('GFL', 'GFLHead', 'GFLHead', None),
+    ATSS: ('ATSS', 'ATSSHead', 'ATSSGFLHead', 'CenternessBranch'),
+    FCOS: ('FCOS', 'FCOSHead', 'FCOSGFLHead', 'CenternessBranch'),
+    PLAIN_FCOS: ('FCOS', 'FCOSHead', 'FCOSGFLHead', 'CenternessBranch'),
+    RETINA: ('RetinaNet', 'RetinaHead', 'RetinaGFLHead', 'NoQuality'),
+    FOVEA: ('FoveaBox', 'FoveaHead', 'FoveaGFLHead', 'NoQuality'),
+    SSD300: ('SSD', 'SSDHead', 'SSDGFLHead', 'NoQuality'),
+    SSD512: ('SSD', 'SSDHead', 'SSDGFLHead', 'NoQuality'),
+}
+#: Which parts of the plane a block may ask for; None is the quality of the baseline.
+POINTS = {
+    'only QFL': ('JointQuality', 'DiracBox'),
+    'only DFL': (None, 'GeneralBox'),
+    "MMDetection's head": (None, 'DiracBox'),
+}
+FULL = ('JointQuality', 'GeneralBox')
+EVERYWHERE = [ATSS, FCOS, RETINA, FOVEA, SSD300]
+
+
+class TinyVGG(nn.Module):
+    """Two feature maps of the sizes of SSD's VGG-16: strides 8 and 16, rounded up."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 16, 16, 3, stride=2, padding=1) for i in range(4))
+
+    def forward(self, x):
+        maps = []
+        for conv in self.convs:
+            x = conv(x).relu()
+            maps.append(x)
+        return maps[2:]
+
+
+def shrunken(cfg):
+    """The same detector with few channels and untrained: nothing is downloaded, and a step takes a moment."""
+    model = cfg.model
+    if model.bbox_head.type.endswith(('SSDHead', 'SSDGFLHead')):
+        model.backbone = ConfigDict(type=TinyVGG)
+        widths = (16,) * len(model.neck.out_channels)
+        model.neck.update(in_channels=widths[:2], out_channels=widths)
+        model.bbox_head.in_channels = widths
+    else:
+        model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+        model.neck.update(in_channels=[8, 16, 32, 64], out_channels=32)
+        model.bbox_head.update(in_channels=32, feat_channels=32, stacked_convs=1)
+    model.test_cfg.update(score_thr=0.0, nms_pre=50)
+    return model
+
+
+@pytest.fixture
+def applied(tmp_path):
+    """Reads a stock config with lines of the page added, as a child config."""
+
+    def apply(path, code=''):
+        child = tmp_path / 'child.py'
+        child.write_text(f'_base_ = {str(STOCK / path)!r}\n{code}', encoding='utf-8')
+        return Config.fromfile(child)
+
+    return apply
+
+
+@pytest.fixture
+def said(caplog, request):
+    """What the package logs of superseded losses."""
+    logger = MMLogger.get_instance(request.node.name)
+    logger.addHandler(caplog.handler)
+    yield lambda: [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
+    logger.removeHandler(caplog.handler)
+
+
+def detector(cfg):
+    torch.manual_seed(0)
+    model = MODELS.build(shrunken(cfg))
+    model.init_weights()
+    return model
+
+
+def batch(path):
+    """Two images, one without objects: small ones, for SSD of its own size."""
+    side = {SSD300: 300, SSD512: 512}.get(path, 96)
+    samples = [DetDataSample(metainfo=meta | dict(ori_shape=(side, side))) for meta in metas((side, side), 2)]
+    for sample, objs in zip(samples, objects([4, 0], (side, side), num_classes=80)):
+        sample.gt_instances = objs
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(4)), samples
+
+
+def section(path):
+    return PAGE.split(f'\n## {HOSTS[path][0]}\n')[1].split('\n## ')[0]
+
+
+def announced(path):
+    """The log lines that the page promises for full GFL."""
+    blocks = re.findall(r'^```text\n(.*?)^```$', section(path), flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+# The blocks ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_host_has_its_blocks():
+    assert len(CODE) == len(BLOCKS)
+    assert {path for path, _ in CODE} == set(HOSTS)
+    assert all((path, 'full GFL') in CODE for path in HOSTS)
+    assert {(path, point) for path in EVERYWHERE for point in POINTS} <= set(CODE)
+    # What looks like code and is not one of these is the whole file.
+    assert PAGE.count('```python\n') == len(BLOCK.findall(PAGE)) + 1
+
+
+@pytest.mark.parametrize('path', HOSTS)
+def test_full_gfl_changes_the_type_only(path, applied):
+    lines = CODE[path, 'full GFL'].splitlines()
+    stock, ours = HOSTS[path][1:3]
+    assert lines == [f"model = dict(bbox_head=dict(type='mmdet_gfl.{ours}'))  # was type='{stock}'"]
+    cfg, before = applied(path, lines[0]), applied(path)
+    assert before.model.bbox_head.pop('type') == stock and cfg.model.bbox_head.pop('type') == f'mmdet_gfl.{ours}'
+    assert cfg.to_dict() == before.to_dict()
+    assert f'| `{stock}` | `mmdet_gfl.{ours}` |' in PAGE
+
+
+SAID_IN_FULL = 'losses of full GFL, said in full'
+
+
+@pytest.mark.parametrize('path, point, code', BLOCKS, ids=[f'{Path(path).stem}-{point}' for path, point, _ in BLOCKS])
+def test_a_block_trains_and_detects(path, point, code, applied, said):
+    title, _, head_type, baseline = HOSTS[path]
+    if point == SAID_IN_FULL:  # beside the line with the type
+        code = f"{code}model['bbox_head']['type'] = 'mmdet_gfl.{head_type}'\n"
+    model = detector(applied(path, code))
+    head = model.bbox_head
+    quality, box = POINTS.get(point, FULL)
+    assert type(head).__name__ == head_type and type(head).__module__.startswith('mmdet_gfl.')
+    assert type(head.quality).__name__ == (quality or baseline) and type(head.box).__name__ == box
+
+    promised = announced(path)
+    assert set(said()) <= set(promised)
+    if point == 'full GFL' or point.endswith(('box loss', 'the objects')):
+        assert said() == promised
+    if point in ("MMDetection's head", SAID_IN_FULL):
+        assert said() == []
+    if point.endswith("the paper's box loss") or point == SAID_IN_FULL:
+        assert type(head.loss_bbox).__name__ == 'GIoULoss' and head.loss_bbox.loss_weight == 2
+
+    inputs, samples = batch(path)
+    losses = model.loss(inputs, samples)
+    sum(totals(losses).values()).backward()
+    keys = {'loss_cls', 'loss_bbox'} | ({'loss_dfl'} if box == 'GeneralBox' else set())
+    keys |= {'loss_centerness'} if head.quality.branch else set()
+    assert set(totals(losses)) == keys and 'pos_iou' in losses and ('clipped_share' in losses) == (box == 'GeneralBox')
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    assert all(losses[key] > 0 for key in keys)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head.parameters())
+
+    with torch.no_grad():
+        results = model.eval().predict(inputs, samples)
+    for result in results:
+        found = result.pred_instances
+        assert 0 < len(found) <= head.test_cfg.max_per_img
+        assert torch.isfinite(found.bboxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('path', [GFL, *EVERYWHERE])
+def test_the_baseline_is_the_stock_detector(path, applied):
+    point = 'full GFL' if path == GFL else "MMDetection's head"
+    ours, stock = detector(applied(path, CODE[path, point])), detector(applied(path))
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    inputs, samples = batch(path)
+    our, their = (totals(model.loss(inputs, samples)) for model in (ours, stock))
+    assert our.keys() == their.keys()
+    for key, value in their.items():
+        torch.testing.assert_close(our[key].sum(), value.sum(), rtol=1e-5, atol=1e-7)
+    if path == SSD300:
+        with pytest.raises(AttributeError) as error:
+            stock.eval().predict(inputs, samples)
+        assert str(error.value) in PAGE
+        return
+    results = [
+        [result.pred_instances for result in model.eval().predict(inputs, [s.clone() for s in samples])]
+        for model in (ours, stock)
+    ]
+    assert_same_detections(*results)
+
+
+@pytest.mark.parametrize('path', EVERYWHERE)
+def test_what_a_stock_checkpoint_fills(path, applied, caplog, request):
+    ours, stock = detector(applied(path, CODE[path, 'full GFL'])), detector(applied(path))
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter.fill_(0.125)
+    logger = MMLogger.get_instance(request.node.name)
+    logger.addHandler(caplog.handler)
+    load_state_dict(ours, stock.state_dict(), strict=False, logger=logger)
+    logger.removeHandler(caplog.handler)
+    left = {name for name, value in ours.named_parameters() if (value != 0.125).any()}
+    layers = {name.rpartition('.')[0] for name in left}
+    assert left and all(f'size mismatch for {name}' in caplog.text for name in left)
+    expected = {ATSS: 'atss_reg', FCOS: 'conv_reg', RETINA: 'retina_reg', FOVEA: 'conv_reg'}
+    if path == SSD300:
+        assert len(layers) == 12 and all(re.match(r'bbox_head\.(reg|cls)_convs', name) for name in layers)
+    else:
+        assert layers == {f'bbox_head.{expected[path]}'}
+
+
+# What the page says beside ------------------------------------------------------------------------------------------
+
+
+def test_the_whole_file(tmp_path):
+    (code,) = re.findall(r'^```python\n# my_config.py\n(.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL)
+    path = tmp_path / 'my_config.py'
+    path.write_text(code.replace('/path/to/mmdetection/configs', str(STOCK)), encoding='utf-8')
+    cfg = Config.fromfile(path)
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16) and cfg.optim_wrapper.optimizer.lr == 0.01
+    assert cfg.optim_wrapper.clip_grad == Config.fromfile(STOCK / PLAIN_FCOS).optim_wrapper.clip_grad
+    assert cfg.model.bbox_head.type == 'mmdet_gfl.ATSSGFLHead'
+
+    (hook,) = (HOOKS.build(hook) for hook in cfg.custom_hooks)
+    runner = type('Runner', (), dict(model=detector(cfg)))
+    _, samples = batch(ATSS)
+    hook.before_train_iter(runner, 0, dict(data_samples=samples))
+    samples[0].gt_instances.bboxes[1, 2] = float('nan')
+    with pytest.raises(ValueError, match='image-0.jpg'):
+        hook.before_train_iter(runner, 0, dict(data_samples=samples))
+    samples[0].gt_instances.bboxes[1, 2] = 90.0
+    samples[0].gt_instances.labels[0] = 80
+    with pytest.raises(ValueError, match='image-0.jpg') as error:
+        hook.before_train_iter(runner, 0, dict(data_samples=samples))
+    assert 'is outside [0, num_classes)' in str(error.value)
+
+
+@pytest.mark.parametrize('path', HOSTS)
+def test_the_table_of_settings(path, applied):
+    cfg = applied(path)
+    test = cfg.model.test_cfg
+    row = f'| `{path}` | {cfg.optim_wrapper.optimizer.lr:g} | {cfg.auto_scale_lr.base_batch_size} | '
+    assert row + f'{test.score_thr:g}, {test.nms.iou_threshold:g}, {test.max_per_img} |' in PAGE
+    assert not cfg.auto_scale_lr.get('enable')
+    assert bool(cfg.optim_wrapper.get('clip_grad')) == (path == PLAIN_FCOS)
+
+
+@pytest.mark.parametrize('host', ['Fovea', 'FCOS'])
+def test_without_a_box_loss_the_host_brings_its_own(host):
+    cfg = host_config(host)
+    cfg.pop('loss_bbox')
+    head = MODELS.build(cfg)
+    assert type(head.loss_bbox).__name__ == 'IoULoss' and head.loss_bbox.loss_weight == 1
+
+
+@pytest.mark.parametrize('path', [SSD300, SSD512])
+def test_the_hooks_of_ssd_are_repeated(path, applied):
+    before, after = applied(path), applied(path, CODE[path, 'full GFL with the check of the objects'])
+    assert after.custom_hooks == [*before.custom_hooks, dict(type='mmdet_gfl.CheckGroundTruthHook')]
+
+
+def test_scores_of_other_programs():
+    assert inspect.signature(DetVisualizationHook).parameters['score_thr'].default == 0.3
+    assert inspect.signature(DetInferencer.__call__).parameters['pred_score_thr'].default == 0.3
+    assert '`score_thr=0.3`' in PAGE and '`pred_score_thr=0.3`' in PAGE
+
+
+def test_what_the_two_losses_teach():
+    # A box with IoU 0.7: QFL is smallest at a score of 0.7, focal loss at 1.
+    scores = torch.arange(1, 1000) / 1000
+    label = torch.zeros(len(scores), dtype=torch.long)
+    qfl = MODELS.build(dict(type='mmdet_gfl.QualityFocalLoss', reduction='none'))
+    focal = MODELS.build(dict(type='FocalLoss', use_sigmoid=True, reduction='none'))
+    taught = qfl(scores.logit()[:, None], (label, torch.full_like(scores, 0.7)))
+    assert abs(float(scores[taught.argmin()]) - 0.7) < 1e-3
+    assert focal(scores.logit()[:, None], label).flatten().argmin() == len(scores) - 1
+
+
+def test_ssd_has_a_channel_less_an_anchor(applied):
+    ours, stock = detector(applied(SSD300, CODE[SSD300, 'full GFL'])), detector(applied(SSD300))
+    for our, their, anchors in zip(
+        ours.bbox_head.cls_convs, stock.bbox_head.cls_convs, stock.bbox_head.num_base_priors
+    ):
+        assert their[-1].out_channels - our[-1].out_channels == anchors
+        torch.testing.assert_close(our[-1].bias.sigmoid(), torch.full((anchors * 80,), 0.01))
+
+
+# Errors -------------------------------------------------------------------------------------------------------------
+
+
+def qfl_in_a_stock_head(host, loss):
+    head = MODELS.build(stock_config(host, loss_cls=loss))
+    head.loss_by_feat(*head(host_features(host, (64, 64), 1)), objects([2], (64, 64)), metas((64, 64), 1))
+
+
+@pytest.mark.parametrize('use_sigmoid', [dict(use_sigmoid=True), {}], ids=['use_sigmoid', 'default'])
+@pytest.mark.parametrize('host', ['Retina', 'FCOS', 'ATSS', 'Fovea'])
+def test_a_qfl_in_a_stock_head_is_explained(host, use_sigmoid):
+    with pytest.raises(ValueError) as error:
+        qfl_in_a_stock_head(host, dict(type='mmdet_gfl.QualityFocalLoss', **use_sigmoid))
+    assert f'mmdet_gfl.{host}GFLHead' in str(error.value)
+    (lines,) = re.findall(r'^```text\n(QualityFocalLoss.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert len(lines.splitlines()) == 2 and all(line in str(error.value) for line in lines.splitlines())
+    with pytest.raises(AssertionError, match='^$'):
+        qfl_in_a_stock_head(host, dict(type='QualityFocalLoss', use_sigmoid=True))
+
+
+def test_the_stock_ssd_takes_no_class_loss():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'loss_cls'"):
+        qfl_in_a_stock_head('SSD', dict(type='mmdet_gfl.QualityFocalLoss'))
+
+
+MESSAGES = {
+    'learns the quality itself, but quality=CenternessBranch has one-hot labels': host_config(
+        'ATSS', 'CenternessBranch', loss_cls=dict(type='mmdet_gfl.QualityFocalLoss')
+    ),
+    'is unknown; did you mean mmdet_gfl.IoUBranch? accepted: ': host_config('ATSS', 'IouBranch'),
+    "unexpected keyword argument 'loss_dfl'": host_config('ATSS', loss_dfl=None),
+    "unexpected keyword argument 'quality'": stock_config('Retina', quality=dict(type='mmdet_gfl.NoQuality')),
+    'GFLHead has no quality; use mmdet_gfl.ATSSGFLHead': host_config(
+        'ATSS', 'NoQuality', type='mmdet_gfl.GFLHead', loss_cls=None
+    ),
+    'has no meaning on SSD': host_config('SSD', 'IoUBranch'),
+}
+
+
+def test_the_table_of_messages():
+    listed = re.findall(r'^\| `(.*?)` \|', PAGE.split('**Others**')[1], flags=re.MULTILINE)
+    assert set(listed) == {*MESSAGES, 'is outside [0, num_classes)'}  # the last: test_the_whole_file
+
+
+@pytest.mark.parametrize('message', MESSAGES)
+def test_a_message(message):
+    cfg = MESSAGES[message]
+    if cfg.type == 'mmdet_gfl.GFLHead':
+        cfg = ConfigDict({key: value for key, value in cfg.items() if key not in ('bbox_coder', 'loss_cls')})
+    with pytest.raises((ValueError, TypeError)) as error:
+        MODELS.build(cfg)
+    assert message in str(error.value)
+
+
+def test_foveabox_with_deformable_convolution_takes_dirac_boxes(applied):
+    cfg = shrunken(applied(FOVEA, CODE[FOVEA, 'full GFL']))
+    cfg.bbox_head.with_deform = True
+    with pytest.raises(ValueError, match=r"with_deform=True.*box=dict\(type='mmdet_gfl\.DiracBox'\)"):
+        MODELS.build(cfg)
+
+
+def test_reg_max_is_raised_as_the_page_says(applied):
+    (box,) = re.findall(r"`(box=dict\(type='mmdet_gfl\.GeneralBox',\s+reg_max=\d+\))`", PAGE)
+    head = detector(applied(ATSS, f"model = dict(bbox_head=dict(type='mmdet_gfl.ATSSGFLHead', {box}))")).bbox_head
+    assert head.box.reach == 24
