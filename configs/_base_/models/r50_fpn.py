@@ -1,4 +1,4 @@
-# Backbone and neck that ATSS and GFL share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels.
+# Backbone and neck that the hosts share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels.
 model = dict(
     data_preprocessor=dict(
         type='DetDataPreprocessor',

@@ -2,8 +2,8 @@
 
 from mmdet_gfl.utils import import_submodules
 
-from .base import BoxRepresentation, SideCoding
+from .base import BoxRepresentation, SideCoding, SideStatistics
 
 import_submodules(__name__)
 
-__all__ = ['BoxRepresentation', 'SideCoding']
+__all__ = ['BoxRepresentation', 'SideCoding', 'SideStatistics']

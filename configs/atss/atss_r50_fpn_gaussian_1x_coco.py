@@ -1,0 +1,4 @@
+# ATSS with Gaussian boxes, ResNet-50, 1x. Row of the paper: table 2a "ATSS, Gaussian".
+_base_ = './atss_r50_fpn_1x_coco.py'
+
+model = dict(bbox_head=dict(box=dict(type='mmdet_gfl.GaussianBox')))

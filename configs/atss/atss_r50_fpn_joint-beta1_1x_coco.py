@@ -1,0 +1,4 @@
+# ATSS with QFL, beta 1, ResNet-50, 1x. Row of the paper: table 1c "beta = 1".
+_base_ = './atss_r50_fpn_joint_1x_coco.py'
+
+model = dict(bbox_head=dict(quality=dict(loss_cls=dict(beta=1.0))))

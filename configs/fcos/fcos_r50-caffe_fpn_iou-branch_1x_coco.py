@@ -1,0 +1,4 @@
+# FCOS with an IoU branch, ResNet-50, 1x. Row of the paper: table 1a "FCOS, IoU-branch".
+_base_ = './fcos_r50-caffe_fpn_1x_coco.py'
+
+model = dict(bbox_head=dict(quality=dict(type='mmdet_gfl.IoUBranch')))

@@ -1,0 +1,4 @@
+# FCOS guided by the IoU, ResNet-50, 1x. Row of the paper: table 1a "FCOS, IoU-guided".
+_base_ = './fcos_r50-caffe_fpn_1x_coco.py'
+
+model = dict(bbox_head=dict(quality=dict(type='mmdet_gfl.IoUGuided')))

@@ -1,0 +1,186 @@
+"""The mini preset: any config of the project on a ResNet-18, with narrow heads, on the built-in shapes.
+
+The row stays what it is: host, quality, box representation, losses, assignment, test settings. What shrinks is what
+costs time: backbone, widths, images, schedule.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmdet_gfl.datasets.shapes.layout import Parameters
+from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+
+@dataclass(frozen=True)
+class Mini:
+    """The size of a mini run.
+
+    Attributes:
+        size: Side of the square images, px.
+        train: Training images.
+        val: Validation images.
+        epochs: Epochs; the lr falls to a tenth after three quarters of them.
+        batch_size: Images a step.
+        lr: Learning rate of AdamW; from scratch, SGD would need a schedule of days.
+        channels: Channels of the neck's outputs and of the heads.
+        stacked_convs: Convolutions of a head's tower.
+    """
+
+    size: int = 160
+    train: int = 800
+    val: int = 200
+    epochs: int = 10
+    batch_size: int = 16
+    lr: float = 1e-3
+    channels: int = 64
+    stacked_convs: int = 2
+
+    @property
+    def shapes(self) -> Parameters:
+        """The data set that a run needs."""
+        return Parameters(self.train, self.val, self.size, self.size)
+
+
+#: Output channels of the ResNet-18 of half width, strides 4 to 32.
+WIDTHS = (32, 64, 128, 256)
+#: SSD at 160 px: four levels, and the anchors' smaller side from a tenth to three quarters of the image.
+SSD_STRIDES = (8, 16, 32, 64)
+SSD_SIZES = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+def shrink(cfg: Config, data_root: str | Path, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: B008  frozen
+    """A config of the project as a mini run; the given one stays as it is.
+
+    Args:
+        cfg: Any config of ``configs/`` with a single-stage detector.
+        data_root: Folder of the shapes of ``mini.shapes``.
+        mini: The size.
+        seed: Of initialisation, order and augmentation.
+
+    Returns:
+        A config that stands alone.
+    """
+    small = copy.deepcopy(cfg)
+    is_ssd = small.model.bbox_head.type.endswith('SSDGFLHead')
+    _replace(small.model, _ssd_trunk(mini) if is_ssd else _fpn_trunk(small.model.neck, mini))
+    _replace(small.model.bbox_head, _ssd_head(mini) if is_ssd else _fpn_head(mini))
+    small.model.bbox_head.num_classes = 10
+    small.model.data_preprocessor = dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=1 if is_ssd else 32,
+    )
+    _replace(small, _data(Path(data_root), mini) | _schedule(mini))
+    small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
+    small.default_hooks.logger.interval = 10
+    small.randomness = dict(seed=seed)
+    small.load_from, small.resume = None, False
+    return Config(small._cfg_dict)
+
+
+def _replace(node: Config | ConfigDict, values: dict[str, Any]) -> None:
+    """Sets the entries as they are given; ``update`` would merge them into what is there."""
+    for key, value in values.items():
+        node[key] = value
+
+
+def _backbone(levels: tuple[int, ...]) -> dict[str, Any]:
+    return dict(
+        type='ResNet',
+        depth=18,
+        base_channels=32,
+        num_stages=4,
+        out_indices=levels,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        frozen_stages=-1,
+        style='pytorch',
+    )
+
+
+def _fpn_trunk(neck: ConfigDict, mini: Mini) -> dict[str, Any]:
+    """Backbone of half width and the row's own FPN: its levels and where the extra ones start."""
+    neck = copy.deepcopy(neck)
+    neck.update(in_channels=list(WIDTHS), out_channels=mini.channels)
+    return dict(backbone=_backbone((0, 1, 2, 3)), neck=neck)
+
+
+def _fpn_head(mini: Mini) -> dict[str, Any]:
+    return dict(in_channels=mini.channels, feat_channels=mini.channels, stacked_convs=mini.stacked_convs)
+
+
+def _ssd_trunk(mini: Mini) -> dict[str, Any]:
+    """Three levels of the ResNet and one more, instead of VGG-16."""
+    neck = dict(
+        type='SSDNeck',
+        in_channels=WIDTHS[1:],
+        out_channels=(*WIDTHS[1:], mini.channels),
+        level_strides=(2,),
+        level_paddings=(1,),
+        l2_norm_scale=None,
+    )
+    return dict(backbone=_backbone((1, 2, 3)), neck=neck)
+
+
+def _ssd_head(mini: Mini) -> dict[str, Any]:
+    sizes = [round(share * mini.size) for share in SSD_SIZES]
+    generator = dict(
+        type='SSDAnchorGenerator',
+        scale_major=False,
+        strides=list(SSD_STRIDES),
+        ratios=[[2], [2, 3], [2, 3], [2]],
+        min_sizes=sizes[:-1],
+        max_sizes=sizes[1:],
+    )
+    return dict(in_channels=(*WIDTHS[1:], mini.channels), anchor_generator=generator)
+
+
+def _data(root: Path, mini: Mini) -> dict[str, Any]:
+    """The loaders and the evaluator of the shapes, at the run's size."""
+    shapes = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / 'shapes_detection.py')
+    for loader in (shapes.train_dataloader, shapes.val_dataloader):
+        loader.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(root)
+        for step in loader.dataset.pipeline:
+            if step.type == 'Resize':
+                step.scale = (mini.size, mini.size)
+    shapes.val_evaluator.ann_file = str(root / 'annotations' / 'instances_val.json')
+    return dict(
+        train_dataloader=shapes.train_dataloader,
+        val_dataloader=shapes.val_dataloader,
+        test_dataloader=copy.deepcopy(shapes.val_dataloader),
+        val_evaluator=shapes.val_evaluator,
+        test_evaluator=copy.deepcopy(shapes.val_evaluator),
+    )
+
+
+def _schedule(mini: Mini) -> dict[str, Any]:
+    steps = -(-mini.train // mini.batch_size)
+    return dict(
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=mini.epochs, val_interval=mini.epochs),
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=mini.lr, weight_decay=1e-4),
+            clip_grad=dict(max_norm=10, norm_type=2),
+        ),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=min(steps, 50)),
+            dict(
+                type='MultiStepLR',
+                by_epoch=True,
+                begin=0,
+                end=mini.epochs,
+                milestones=[max(1, round(0.75 * mini.epochs))],
+                gamma=0.1,
+            ),
+        ],
+        auto_scale_lr=dict(enable=False, base_batch_size=mini.batch_size),
+    )

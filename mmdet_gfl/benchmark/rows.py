@@ -1,0 +1,104 @@
+"""The rows of the paper's tables, from ``configs/paper_tables.yml``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+
+class RowError(ValueError):
+    """A table, row or config that is asked for is not there."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its config relative to ``configs/``, the paper's label and its numbers by column, AP in percent."""
+
+    config: str
+    label: str
+    paper: dict[str, float]
+
+    @property
+    def host(self) -> str:
+        """The host detector; GFL is the ATSS host."""
+        folder = Path(self.config).parts[0]
+        return 'atss' if folder == 'gfl' else folder
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; the first row of a host is what its others are compared with."""
+
+    name: str
+    title: str
+    rows: list[Row] = field(default_factory=list)
+
+
+def read_tables(path: Path = CONFIG_DIR / 'paper_tables.yml') -> list[Table]:
+    """All tables, in the file's order."""
+    tables = yaml.safe_load(path.read_text())
+    return [
+        Table(name, entry['title'], [Row(row['config'], row['label'], row['paper']) for row in entry['rows']])
+        for name, entry in tables.items()
+    ]
+
+
+def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str] | None) -> list[Table]:
+    """The tables of these names, with the rows whose config matches one of the patterns.
+
+    Raises:
+        RowError: There is no such table, or no row matches.
+    """
+    known = [table.name for table in tables]
+    for name in names or ():
+        if name not in known:
+            raise RowError(f'--tables {name}: there is no such table; the paper has {", ".join(known)}')
+    chosen = [
+        Table(table.name, table.title, [row for row in table.rows if _matches(row, globs)])
+        for table in tables
+        if not names or table.name in names
+    ]
+    if not any(table.rows for table in chosen):
+        raise RowError(f'--rows {" ".join(globs or ())}: no config of these tables matches; see `reproduce.py list`')
+    return [table for table in chosen if table.rows]
+
+
+def _matches(row: Row, globs: Sequence[str] | None) -> bool:
+    return not globs or any(
+        fnmatch(row.config, pattern) or fnmatch(Path(row.config).stem, pattern) for pattern in globs
+    )
+
+
+def configs_of(tables: list[Table]) -> list[str]:
+    """The distinct configs of all rows, in order: a row is trained once, however many tables hold it."""
+    return list(dict.fromkeys(row.config for table in tables for row in table.rows))
+
+
+def check_config(name: str) -> str:
+    """A config relative to ``configs/``, with or without ``.py``.
+
+    Raises:
+        RowError: There is no such file.
+    """
+    name = name if name.endswith('.py') else f'{name}.py'
+    if not (CONFIG_DIR / name).is_file():
+        known = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.glob('[!_]*/*.py')]
+        close = get_close_matches(name, known, n=1)
+        raise RowError(f'--configs {name}: not in {CONFIG_DIR}' + (f'; did you mean {close[0]}?' if close else ''))
+    return name
+
+
+def listing(tables: list[Table]) -> str:
+    """Tables and rows as text."""
+    lines = []
+    for table in tables:
+        lines.append(f'Table {table.name}: {table.title}')
+        lines += [f'  {row.paper["AP"]:5.1f}  {row.label:32} {row.config}' for row in table.rows]
+    return '\n'.join(lines)

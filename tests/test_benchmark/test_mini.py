@@ -1,0 +1,81 @@
+"""A row shrunk stays the row it was."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+from mmdet_gfl.benchmark.mini import Mini, shrink
+from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+CONFIGS = sorted(str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.glob('[!_]*/*.py'))
+#: What a mini run may change of a head.
+FREE = {'num_classes', 'in_channels', 'feat_channels', 'stacked_convs'}
+
+
+def head_of(cfg):
+    return {key: value for key, value in cfg.model.bbox_head.to_dict().items() if key not in FREE}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_what_makes_the_row_is_kept(name):
+    row = Config.fromfile(CONFIG_DIR / name)
+    before = row.pretty_text
+    small = shrink(row, '/data', Mini(size=96, epochs=4, lr=2e-3), seed=7)
+    assert row.pretty_text == before
+    kept, own = head_of(small), head_of(row)
+    if name.startswith('ssd'):  # a small input has anchors of its own
+        assert kept.pop('anchor_generator')['min_sizes'] == [10, 24, 48, 72] and own.pop('anchor_generator')
+    assert kept == own
+    assert all(small.model.get(key) == row.model.get(key) for key in ('train_cfg', 'test_cfg', 'type'))
+    assert small.model.test_cfg.max_per_img in (100, 200)
+    assert small.train_dataloader.dataset.data_root == '/data' and small.val_evaluator.ann_file.startswith('/data/')
+    assert small.train_cfg.max_epochs == 4 and small.param_scheduler[1].milestones == [3]
+    assert small.optim_wrapper.optimizer.lr == 2e-3 and small.randomness.seed == 7
+    assert [s.scale for s in small.train_dataloader.dataset.pipeline if s.type == 'Resize'] == [(96, 96)]
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_it_trains_and_every_parameter_learns(name):
+    small = shrink(Config.fromfile(CONFIG_DIR / name), '/data', Mini(size=128, channels=32, stacked_convs=1))
+    model = MODELS.build(small.model)
+    model.init_weights()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    images, samples = batch(128)
+    losses, boxes = [], []
+    for _ in range(12):
+        loss, parts = model.parse_losses(model(images, samples, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        if not losses:
+            named = {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
+            assert [key for key, grad in named.items() if grad is None] == []
+        optimizer.step()
+        losses.append(loss.item())
+        boxes.append(parts['loss_bbox'].item())
+    assert boxes[-1] < 0.95 * boxes[0]
+    if type(model.bbox_head.quality).__name__ != 'JointQuality':
+        # The target of a joint score is the IoU: it rises while the boxes get better, and at first the loss with it.
+        assert losses[-1] < 0.9 * losses[0]
+    model.eval()
+    with torch.no_grad():
+        found = model(images, samples, mode='predict')
+    assert len(found) == 3 and all(len(sample.pred_instances) <= 200 for sample in found)
+
+
+def batch(size):
+    """Three images, the last without an object."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    samples = []
+    for count in (2, 1, 0):
+        sample = DetDataSample(
+            metainfo=dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), (size, size))
+        )
+        sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
+        boxes = torch.tensor([[10.0, 12, 60, 70], [40, 30, 120, 118]])[:count]
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([1, 4])[:count])
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        samples.append(sample)
+    return torch.randn(3, 3, size, size), samples
