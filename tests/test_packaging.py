@@ -88,3 +88,10 @@ def test_installed_package_prints_its_configs(wheel: Path, tmp_path: Path) -> No
 
 def test_citation_has_the_version() -> None:
     assert f'\nversion: {__version__}\n' in (ROOT / 'CITATION.cff').read_text()
+
+
+def test_the_model_index_names_every_metafile(root):
+    import yaml
+
+    named = yaml.safe_load((root / 'mmdet_gfl/.mim/model-index.yml').read_text())['Import']
+    assert named == sorted(str(file.relative_to(root)) for file in root.glob('configs/*/metafile.yml'))
