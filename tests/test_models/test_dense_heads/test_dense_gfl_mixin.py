@@ -189,6 +189,20 @@ def test_losses_under_autocast(dtype, counts):
     assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float32 for p in head.parameters())
 
 
+def test_no_step_of_the_loss_is_under_autocast(monkeypatch):
+    """A user's own loss may multiply matrices, which autocast would do in half precision."""
+    head = build(gfl_config())
+    seen = []
+    for loss in (head.loss_cls, head.loss_bbox, head.loss_dfl):
+        forward = loss.forward
+        monkeypatch.setattr(
+            loss, 'forward', lambda *a, f=forward, **k: seen.append(torch.is_autocast_enabled('cpu')) or f(*a, **k)
+        )
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        head.loss_by_feat(*head(features(SIZE, 1)), objects([3], SIZE), metas(SIZE, 1))
+    assert seen == [False, False, False]
+
+
 def test_the_loss_steps_are_float32_whatever_comes_in():
     head = build(gfl_config())
     gts, images = objects([4], SIZE), metas(SIZE, 1)

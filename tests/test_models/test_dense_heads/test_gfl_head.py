@@ -89,6 +89,18 @@ def test_losses_and_gradients_of_other_settings(changes):
     assert_same_training(ours, theirs, feats, gts, metas(size, 2))
 
 
+def test_the_sum_of_the_weights_counts_at_least_one():
+    """Early in a training the scores that weigh the boxes add up to less than 1; both heads divide by 1 then."""
+    ours, theirs = pair()
+    for head in (ours, theirs):
+        head.gfl_cls.weight.data.zero_()
+        head.gfl_cls.bias.data.fill_(-7.0)  # a score of 0.0009
+    size = (160, 224)
+    feats, gts, images = features(size, 2, requires_grad=True), objects([3, 2], size), metas(size, 2)
+    assert_same_training(ours, theirs, feats, gts, images)
+    assert totals(ours.loss_by_feat(*ours(feats), gts, images))['loss_bbox'] < 0.2
+
+
 def test_losses_and_gradients_with_ignore_regions():
     train_cfg = dict(assigner=dict(type='ATSSAssigner', topk=9, ignore_iof_thr=0.5), allowed_border=-1, pos_weight=-1)
     ours, theirs = pair(train_cfg=train_cfg)
