@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmdet_gfl.registry import MODELS
 
+from .fused_quality_focal_loss import FusedQualityFocalLoss
 from .utils import (
     HEADS,
     ElementwiseLoss,
@@ -72,12 +73,25 @@ def quality_focal_loss(
 
 
 def _labelled(pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dtype: torch.dtype | None) -> Tensor:
-    """Background everywhere, then each location's entry at its label replaced; no step waits for the device."""
+    """Background everywhere, then each location's entry at its label replaced; no step waits for the device.
+
+    Logits go through :class:`FusedQualityFocalLoss`, which computes what stands here and its gradient in one pass.
+    """
     label, score = _check_pair(pred, target)
-    index = label.long().clamp(0, pred.size(1) - 1)  # (N,)
-    quality = _quality(label, score, pred.size(1)).to(pred)
-    at_label = equation_2(pred.gather(1, index[:, None]), quality[:, None], beta, prob_dtype)  # (N, 1)
-    return equation_2_background(pred, beta, prob_dtype).scatter(1, index[:, None], at_label).sum(dim=1)
+    index = label.long().clamp(0, pred.size(1) - 1)[:, None]  # (N, 1)
+    quality = _quality(label, score, pred.size(1)).to(pred)[:, None]  # (N, 1)
+    if prob_dtype is None and not torch.compiler.is_compiling():
+        loss: Tensor = FusedQualityFocalLoss.apply(pred, index, quality, beta, equation_2)
+        return loss
+    return labelled_by_formula(pred, index, quality, beta, prob_dtype)
+
+
+def labelled_by_formula(
+    pred: Tensor, index: Tensor, quality: Tensor, beta: float, prob_dtype: torch.dtype | None = None
+) -> Tensor:
+    """QFL (N,) by the plain formulas: ``pred`` (N, C), of which the entries at ``index`` (N, 1) have ``quality``."""
+    at_label = equation_2(pred.gather(1, index), quality, beta, prob_dtype)  # (N, 1)
+    return equation_2_background(pred, beta, prob_dtype).scatter(1, index, at_label).sum(dim=1)
 
 
 def _dense(pred: Tensor, target: Tensor, beta: float, prob_dtype: torch.dtype | None) -> Tensor:
