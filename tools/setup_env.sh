@@ -85,7 +85,7 @@ name another folder: VENV=DIR"
   SITE=$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   [[ ! -f $LOG ]] || drop_fragments
   : >"$LOG"
-  exists "$SITE"/pip-*.dist-info/RECORD || "$PY" -m ensurepip --upgrade >>"$LOG" 2>&1 ||
+  exists "$SITE"/pip-*.dist-info/RECORD || "$PY" -m ensurepip --upgrade --default-pip >>"$LOG" 2>&1 ||
     explain 'pip could not be installed'
 }
 

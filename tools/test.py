@@ -34,6 +34,7 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = launch.load_config(args)
     launch.check_data(cfg, 'test')
+    launch.check_classes(cfg, 'test')
     launch.check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
@@ -43,6 +44,7 @@ def main() -> None:
 
     launch.announce(cfg, 'testing')
     runner = launch.build_runner(cfg)
+    launch.check_fit(runner.model.module if hasattr(runner.model, 'module') else runner.model, args.checkpoint)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     launch.run(runner.test)

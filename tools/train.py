@@ -49,6 +49,7 @@ def main() -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
     launch.check_data(cfg, 'train', 'val')
+    launch.check_classes(cfg, 'train')
     checkpoint = launch.start_of(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)

@@ -22,7 +22,7 @@ from mmdet_gfl.datasets.shapes.generator import make_shapes
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 from .mini import Mini, shrink
-from .rows import Table
+from .rows import Row, RowError, Table
 
 #: The paper's columns and MMEngine's names of them.
 COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APS='mAP_s', APM='mAP_m', APL='mAP_l')
@@ -47,6 +47,7 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], work_dir: Path, mini: 
         Exit status: 1 if a run failed, else 0.
     """
     work_dir = work_dir.absolute()
+    _check_same_settings(work_dir, mini)
     todo = [(c, s) for s in seeds for c in configs if not (place_of(c, s, work_dir) / 'result.json').is_file()]
     print(f'{len(configs) * len(seeds)} runs, {len(configs) * len(seeds) - len(todo)} of them done: {work_dir}')
     if dry:
@@ -64,6 +65,17 @@ def run_all(configs: Sequence[str], seeds: Sequence[int], work_dir: Path, mini: 
     if failed:
         print('\n'.join(['These runs failed; run again to go on with them:', *failed]))
     return int(bool(failed))
+
+
+def _check_same_settings(work_dir: Path, mini: Mini) -> None:
+    """Refuses a work dir with results of another size: they cannot stand in one table."""
+    for results in read_results(work_dir).values():
+        for result in results:
+            if result['mini'] != asdict(mini):
+                raise RowError(
+                    f'{work_dir} holds {result["config"]} with {result["mini"]}, and this run has {asdict(mini)}; name '
+                    f'another --work-dir, or give the same --train-images and --epochs'
+                )
 
 
 def run_one(config: str, seed: int, work_dir: Path, mini: Mini) -> str:
@@ -145,6 +157,8 @@ def read_results(work_dir: Path) -> dict[str, list[dict[str, Any]]]:
 
 def status(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> str:
     """A line a run: its AP, or that it has begun, or that it has not."""
+    if not work_dir.is_dir():
+        raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     lines = []
     for config in configs:
         for seed in seeds:
@@ -158,6 +172,8 @@ def status(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> str:
 
 def write_report(tables: list[Table], results: dict[str, list[dict[str, Any]]], work_dir: Path) -> str:
     """Writes ``report.md`` and ``report.json`` and returns the first."""
+    if not results:
+        raise RowError(f'--work-dir {work_dir} has no results; `reproduce.py run` makes them')
     text = report(tables, results)
     _write(work_dir / 'report.md', text + '\n')
     _write(work_dir / 'report.json', json.dumps(list(results.values()), indent=1))
@@ -167,10 +183,10 @@ def write_report(tables: list[Table], results: dict[str, list[dict[str, Any]]], 
 def report(tables: list[Table], results: dict[str, list[dict[str, Any]]]) -> str:
     """A table of Markdown for each table of the paper: the paper's AP, the measured one, and their effects.
 
-    An effect is the difference to the first row of the same host that was measured; effects, not absolute values, are
-    what a shrunk run can confirm. Configs of no table come last, and rows that were not run are listed in words.
+    An effect is the difference to the table's first row of the same host; effects, not absolute values, are what a
+    shrunk run can confirm. Configs of no table come last, and rows that were not run are listed in words.
     """
-    parts = [_table(table, results) for table in tables]
+    parts = [_settings(results), *(_table(table, results) for table in tables)]
     inside = {row.config for table in tables for row in table.rows}
     others = [config for config in results if config not in inside]
     if others:
@@ -179,21 +195,37 @@ def report(tables: list[Table], results: dict[str, list[dict[str, Any]]]) -> str
     return '\n\n'.join(parts)
 
 
+def _settings(results: dict[str, list[dict[str, Any]]]) -> str:
+    """What was measured, in a sentence."""
+    mini = next(iter(results.values()))[0]['mini']
+    return (
+        f'Mini preset, no reproduction of absolute values: ResNet-18 of half width, {mini["channels"]} channels in the '
+        f'heads, {mini["train"]} images of the built-in shapes of {mini["size"]} px, {mini["epochs"]} epochs, '
+        f'{mini["val"]} validation images. The paper has COCO and ResNet-50. An effect is the difference to the '
+        f"table's first row of the same host."
+    )
+
+
 def _table(table: Table, results: dict[str, list[dict[str, Any]]]) -> str:
     measured = [row for row in table.rows if row.config in results]
     lines = [f'### Table {table.name}: {table.title}', '']
     if measured:
         lines += _head('row', 'seeds', "paper's AP (effect)", 'measured effect')
         for row in measured:
-            base = next(other for other in measured if other.host == row.host)
-            effect = row.paper['AP'] - base.paper['AP']
-            seen = _mean(results[row.config], 'AP') - _mean(results[base.config], 'AP')
-            own = [row.label, str(len(results[row.config])), f'{row.paper["AP"]:.1f} ({effect:+.1f})', f'{seen:+.1f}']
+            base = next(other for other in table.rows if other.host == row.host)
+            paper = f'{row.paper["AP"]:.1f} ({row.paper["AP"] - base.paper["AP"]:+.1f})'
+            own = [row.label, str(len(results[row.config])), paper, _effect(row, base, results)]
             lines.append(f'| {" | ".join(own)} | {_cells(results[row.config])} |')
     missing = [row.label for row in table.rows if row.config not in results]
     if missing:
         lines += ['', f'Not run: {"; ".join(missing)}.']
     return '\n'.join(lines)
+
+
+def _effect(row: Row, base: Row, results: dict[str, list[dict[str, Any]]]) -> str:
+    if base.config not in results:
+        return 'first row not run'
+    return f'{_mean(results[row.config], "AP") - _mean(results[base.config], "AP"):+.1f}'
 
 
 def _head(*own: str) -> list[str]:

@@ -64,6 +64,7 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     check_types(cfg)
+    check_launcher(cfg)
     use_backend_of_device(cfg)
     return cfg
 
@@ -142,13 +143,36 @@ def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _nodes(child, f'{key}{index}.')
 
 
-def use_backend_of_device(cfg: Config) -> None:
-    """Lets processes on CPUs talk through gloo, since NCCL, the usual setting, needs GPUs."""
-    import torch
+def check_launcher(cfg: Config) -> None:
+    """Refuses several processes that do not know of each other, which would write into one work dir.
 
+    Raises:
+        UserError: torchrun has started this, and ``--launcher`` does not say so.
+    """
+    count = os.environ.get('WORLD_SIZE', '1')
+    if cfg.launcher == 'none' and count.isdigit() and int(count) > 1:
+        raise UserError(f'torchrun has started {count} processes (WORLD_SIZE={count}): add --launcher pytorch')
+
+
+def use_backend_of_device(cfg: Config) -> None:
+    """Lets processes on CPUs talk through gloo, since NCCL, the usual setting, needs GPUs.
+
+    MMEngine selects a GPU before it connects the processes of torchrun, and gives one to the wrapper of the model; so
+    without GPUs they are connected here, and the wrapper gets none.
+    """
+    import torch
+    from torch import distributed
+
+    if torch.cuda.is_available():
+        return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg')
-    if dist_cfg is not None and dist_cfg.get('backend') == 'nccl' and not torch.cuda.is_available():
+    if dist_cfg is not None and dist_cfg.get('backend') == 'nccl':
         dist_cfg.backend = 'gloo'
+    if cfg.launcher == 'pytorch' and 'RANK' in os.environ:
+        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
+        cfg.model_wrapper_cfg.setdefault('device_ids', None)
+        if not distributed.is_initialized():
+            distributed.init_process_group('gloo')
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -170,6 +194,51 @@ def check_data(cfg: Config, *splits: str) -> None:
         for key, evaluator in _nodes(evaluators if loader else None, f'{split}_evaluator.'):
             if evaluator.get('ann_file'):
                 _check_path(f'{key}ann_file', evaluator['ann_file'], f'--cfg-options {key}ann_file=/path/to/file.json')
+
+
+def check_classes(cfg: Config, split: str) -> None:
+    """Refuses a head whose ``num_classes`` is not the number of the data set's classes, as far as a config tells both.
+
+    Raises:
+        UserError: Names both numbers and the keys.
+    """
+    from mmdet.registry import DATASETS
+
+    wanted = (cfg.get('model') or {}).get('bbox_head', {}).get('num_classes')
+    for key, dataset in _nodes((cfg.get(f'{split}_dataloader') or {}).get('dataset'), f'{split}_dataloader.dataset.'):
+        if wanted is None or 'ann_file' not in dataset:
+            continue
+        kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+        classes = (dataset.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get('classes')
+        if isinstance(classes, (list, tuple)) and len(classes) != wanted:
+            raise UserError(
+                f'model.bbox_head.num_classes={wanted}, but the data set of {key}type has {len(classes)} classes; set '
+                f'num_classes={len(classes)}, or {key}metainfo.classes'
+            )
+
+
+def check_fit(model: Any, path: str) -> None:
+    """Refuses a checkpoint of another model; MMEngine would test with random weights where it does not fit.
+
+    Args:
+        model: What the config makes.
+        path: The checkpoint.
+
+    Raises:
+        UserError: Names the first layer that is missing or has another shape.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = {key.removeprefix('module.'): value for key, value in loaded.get('state_dict', loaded).items()}
+    for key, parameter in model.named_parameters():
+        found = tuple(state[key].shape) if key in state else None
+        if found != tuple(parameter.shape):
+            has = 'lacks it' if found is None else f'has {found}'
+            raise UserError(
+                f'checkpoint {path} does not fit the config: {key} has the shape {tuple(parameter.shape)} in the '
+                f'model, and the file {has}. Test it with the config it was trained with'
+            )
 
 
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:

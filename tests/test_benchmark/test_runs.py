@@ -1,6 +1,7 @@
 """Rows are trained once, kept, resumed; the report is what the results say."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -25,7 +26,8 @@ TABLES = [
 
 def result(config, *aps):
     scores = [dict.fromkeys(runs.COLUMNS, 0.0) | dict(AP=ap) for ap in aps]
-    return [dict(config=config, seed=seed, scores=score) for seed, score in enumerate(scores)]
+    mini = asdict(Mini(epochs=3))
+    return [dict(config=config, seed=seed, scores=score, mini=mini) for seed, score in enumerate(scores)]
 
 
 def test_report_by_hand():
@@ -42,6 +44,21 @@ def test_report_by_hand():
     assert '| FCOS, none | 1 | 37.8 (+0.0) | +0.0 | 20.0 |' in text
     assert 'Not run: ATSS, branch.' in text and 'Not run: baseline; GFL.' in text
     assert '| ssd/x.py | 1 | 5.0 |' in text
+    assert 'ResNet-18' in text and '3 epochs' in text
+    del results['atss/b.py']
+    assert '| ATSS, joint | 1 | 39.9 (+1.9) | first row not run | 33.5 |' in runs.report(TABLES, results)
+
+
+def test_work_dirs_that_do_not_fit_are_named(tmp_path):
+    with pytest.raises(RowError, match='does not exist'):
+        runs.status(['atss/b.py'], [0], tmp_path / 'none')
+    with pytest.raises(RowError, match='no results'):
+        runs.write_report(TABLES, {}, tmp_path)
+    place = runs.place_of('atss/b.py', 0, tmp_path)
+    place.mkdir(parents=True)
+    (place / 'result.json').write_text(json.dumps(result('atss/b.py', 1.0)[0]))
+    with pytest.raises(RowError, match='atss/b.py.*another --work-dir'):
+        runs.run_all(['atss/c.py'], [0], tmp_path, Mini(epochs=4))
 
 
 def test_rows_are_trained_once():

@@ -284,3 +284,34 @@ def test_a_checkpoint_that_is_missing_damaged_or_unsafe(tmp_path):
 class Wants:
     def __reduce__(self):
         return os.system, ('true',)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_classes_and_num_classes_agree(shipped, split):
+    cfg = Config.fromfile(shipped)
+    launch.check_classes(cfg, split)  # CocoDataset has 80
+    cfg.model.bbox_head.num_classes = 10
+    with pytest.raises(launch.UserError, match=r'num_classes=10, .*80 classes; set num_classes=80'):
+        launch.check_classes(cfg, split)
+    cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=tuple('abcdefghij'))
+    launch.check_classes(cfg, split)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    model = torch.nn.ModuleDict(dict(neck=torch.nn.Linear(2, 3), head=torch.nn.Linear(3, 4)))
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(state_dict={f'module.{key}': value for key, value in model.state_dict().items()}), path)
+    launch.check_fit(model, path)
+    model['head'] = torch.nn.Linear(3, 5)
+    with pytest.raises(launch.UserError, match=r'head\.weight has the shape \(5, 3\) .* has \(4, 3\)'):
+        launch.check_fit(model, path)
+    model['other'] = model['head']
+    del model['head']
+    with pytest.raises(launch.UserError, match=r'other\.weight .*lacks it'):
+        launch.check_fit(model, path)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(shipped, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(launch.UserError, match='2 processes.*--launcher pytorch'):
+        launch.load_config(args(shipped))

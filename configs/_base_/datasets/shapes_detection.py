@@ -1,6 +1,7 @@
 # The built-in shapes (docs/shapes.md): `python tools/dataset_converters/make_shapes.py` writes them to data/shapes/.
+# SHAPES_ROOT in the environment names another folder.
 dataset_type = 'CocoDataset'
-data_root = 'data/shapes/'
+data_root = '{{$SHAPES_ROOT:data/shapes/}}'
 backend_args = None
 image_size = (320, 320)
 metainfo = dict(
@@ -59,7 +60,7 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val.json',
+    ann_file=data_root + '/annotations/instances_val.json',
     metric='bbox',
     format_only=False,
     backend_args=backend_args,

@@ -79,7 +79,7 @@ def report(outcome: Outcome, parameters: Parameters, seconds: float) -> str:
         f'{outcome.root}: {parameters.train} + {parameters.val} images of {parameters.width} x {parameters.height} px, '
         f'{len(CLASSES)} classes; {made}',
         f'next: inherit configs/_base_/datasets/shapes_detection.py, set num_classes={len(CLASSES)} and, if it is not '
-        f'data/shapes/, data_root={str(outcome.root) + os.sep!r}',
+        f'data/shapes/, set SHAPES_ROOT={outcome.root} in the environment',
     ]
     return '\n'.join(lines)
 
