@@ -44,7 +44,7 @@ def main() -> None:
 
     launch.announce(cfg, 'testing')
     runner = launch.build_runner(cfg)
-    launch.check_fit(runner.model.module if hasattr(runner.model, 'module') else runner.model, args.checkpoint)
+    launch.check_fit(runner.model, args.checkpoint)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     launch.run(runner.test)

@@ -197,14 +197,17 @@ def check_data(cfg: Config, *splits: str) -> None:
 
 
 def check_classes(cfg: Config, split: str) -> None:
-    """Refuses a head whose ``num_classes`` is not the number of the data set's classes, as far as a config tells both.
+    """Refuses a head of ours whose ``num_classes`` is not the number of the data set's classes, as far as a config tells both.
 
     Raises:
         UserError: Names both numbers and the keys.
     """
     from mmdet.registry import DATASETS
 
-    wanted = (cfg.get('model') or {}).get('bbox_head', {}).get('num_classes')
+    head = (cfg.get('model') or {}).get('bbox_head')
+    if not isinstance(head, dict) or not str(head.get('type')).startswith('mmdet_gfl.'):
+        return  # of other heads this is not known: some have more outputs than classes
+    wanted = head.get('num_classes')
     for key, dataset in _nodes((cfg.get(f'{split}_dataloader') or {}).get('dataset'), f'{split}_dataloader.dataset.'):
         if wanted is None or 'ann_file' not in dataset:
             continue
@@ -229,6 +232,8 @@ def check_fit(model: Any, path: str) -> None:
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    while hasattr(model, 'module'):  # wrapped for several processes, for test-time augmentation, or both
+        model = model.module
     loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     state = {key.removeprefix('module.'): value for key, value in loaded.get('state_dict', loaded).items()}
     for key, parameter in model.named_parameters():

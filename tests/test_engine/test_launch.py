@@ -295,6 +295,10 @@ def test_classes_and_num_classes_agree(shipped, split):
         launch.check_classes(cfg, split)
     cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=tuple('abcdefghij'))
     launch.check_classes(cfg, split)
+    cfg.model.bbox_head.update(type='GroundingDINOHead', num_classes=256)
+    launch.check_classes(cfg, split)
+    cfg.model.bbox_head = None
+    launch.check_classes(cfg, split)
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
@@ -302,6 +306,10 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(dict(state_dict={f'module.{key}': value for key, value in model.state_dict().items()}), path)
     launch.check_fit(model, path)
+    wrapped = torch.nn.Module()
+    wrapped.module = torch.nn.Module()  # test-time augmentation in several processes
+    wrapped.module.module = model
+    launch.check_fit(wrapped, path)
     model['head'] = torch.nn.Linear(3, 5)
     with pytest.raises(launch.UserError, match=r'head\.weight has the shape \(5, 3\) .* has \(4, 3\)'):
         launch.check_fit(model, path)
