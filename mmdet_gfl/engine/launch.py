@@ -197,7 +197,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 
 
 def check_classes(cfg: Config, split: str) -> None:
-    """Refuses a head of ours whose ``num_classes`` is not the number of the data set's classes, as far as a config tells both.
+    """Refuses a head of ours whose ``num_classes`` is not that of the data set, as far as the config tells both.
 
     Raises:
         UserError: Names both numbers and the keys.
