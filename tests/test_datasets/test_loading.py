@@ -29,3 +29,19 @@ def test_a_missing_image_is_named(tmp_path):
 def test_ignored_where_asked_for(tmp_path):
     (tmp_path / 'd.jpg').write_bytes(b'')
     assert LoadImageFromFile(ignore_empty=True)(dict(img_path=str(tmp_path / 'd.jpg'))) is None
+
+
+def test_with_a_cache_the_file_is_read_once_and_nobody_writes_into_what_is_kept(tmp_path):
+    path, picture = tmp_path / 'e.png', np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    cv2.imwrite(str(path), picture)
+    load = LoadImageFromFile(cache=True, to_float32=True)
+    first = load(dict(img_path=str(path)))
+    first['img'][:] = 0
+    path.unlink()
+    for _ in range(2):
+        again = load(dict(img_path=str(path)))
+        assert (again['img'] == picture).all() and again['img'].dtype == np.float32
+        assert again['img_shape'] == again['ori_shape'] == (4, 5)
+        again['img'][:] = 0
+    with pytest.raises(FileNotFoundError):
+        LoadImageFromFile(to_float32=True)(dict(img_path=str(path)))

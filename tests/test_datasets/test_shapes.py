@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +241,39 @@ def test_a_picture_does_not_depend_on_how_many_there_are():
 # --- the set ------------------------------------------------------------------------------------------------------
 
 
+def test_only_the_classes_asked_for_are_drawn():
+    parameters = Parameters(width=160, height=160, classes=('star', 'ring'))
+    drawn = [fields for index in range(12) for fields in generator.draw('train', index, parameters)[1]]
+    assert {CLASSES[fields['category_id'] - 1] for fields in drawn} == {'star', 'ring'}
+
+
+def test_without_clutter_the_ground_is_calm_and_sides_are_as_ambiguous_as_ever():
+    """The empty picture shows the ground alone: what changes from pixel to pixel there is texture, lines and blobs."""
+
+    def roughness(clutter: float) -> float:
+        picture = random_scene((160, 160), EMPTY_EVERY - 1, np.random.default_rng(3), clutter)[0].astype(float)
+        blocks = picture.reshape(20, 8, 20, 8, 3).mean(axis=(1, 3))  # noise averages out
+        return float(np.abs(np.diff(blocks, axis=0)).mean() + np.abs(np.diff(blocks, axis=1)).mean())
+
+    assert roughness(0.0) < 0.5 * roughness(1.0)
+    smeared = [
+        np.mean([std > 0 for index in range(60) for item in generator.draw('train', index, parameters)[1]
+                 if not item['iscrowd'] for std in item['side_std']])
+        for parameters in (Parameters(width=160, height=160), Parameters(width=160, height=160, clutter=0))
+    ]  # fmt: skip
+    assert smeared[0] == pytest.approx(smeared[1], abs=0.05)
+
+
+def test_sets_from_before_there_were_clutter_and_classes_are_taken_as_they_are(own):
+    manifest = json.loads((own / 'shapes.json').read_text())
+    for key in ('clutter', 'classes'):
+        del manifest['parameters'][key]
+    (own / 'shapes.json').write_text(json.dumps(manifest))
+    assert not make_shapes(own, SMALL).made
+    with pytest.raises(ShapesError, match='clutter is 1.0, wanted 0.5'):
+        make_shapes(own, replace(SMALL, clutter=0.5))
+
+
 def test_same_bytes_whatever_the_number_of_workers(finished, tmp_path):
     done = []
     make_shapes(tmp_path / 'again', SMALL, workers=2, progress=lambda *counts: done.append(counts))
@@ -362,7 +395,7 @@ def test_other_parameters_need_overwrite(own):
         make_shapes(own, other)
     assert contents(own) == before
     assert make_shapes(own, other, overwrite=True).reason == 'its parameters differ'
-    assert json.loads((own / 'shapes.json').read_text())['parameters'] == asdict(other)
+    assert json.loads((own / 'shapes.json').read_text())['parameters'] == other.as_json()
     assert not make_shapes(own, other, overwrite=True).made
 
 
@@ -429,6 +462,9 @@ def test_a_worker_that_ends_early_is_noticed():
         (['--size', '320', '8'], 'height=8 is not possible; give an integer from 32'),
         (['--seed', '-1'], 'seed=-1 is not possible'),
         (['--workers', '0'], 'workers=0 is not possible'),
+        (['--clutter', '1.5'], 'clutter=1.5 is not possible; give a number from 0 to 1'),
+        (['--classes', 'star', 'square'], "there is no 'square'; there are ellipse, rectangle"),
+        (['--classes', 'star', 'star'], 'give each once'),
     ],
 )
 def test_command_line_errors_are_named(arguments, words, tmp_path, capsys):

@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     start = time.monotonic()
     try:
-        parameters = Parameters(args.train, args.val, args.size[0], args.size[1], args.seed)
+        parameters = Parameters(
+            args.train, args.val, args.size[0], args.size[1], args.seed, args.clutter, tuple(args.classes)
+        )
         outcome = make_shapes(args.root, parameters, args.workers, args.overwrite, Progress())
     except (ValueError, ShapesError) as error:
         print(f'error: {error}', file=sys.stderr)
@@ -52,6 +54,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     size = [default.width, default.height]
     parser.add_argument('--size', type=int, nargs=2, default=size, metavar=('W', 'H'), help='size of the images, px')
     parser.add_argument('--seed', type=int, default=default.seed, help='another seed gives another set')
+    parser.add_argument('--clutter', type=float, default=default.clutter, help='textures and distractors, from 0 to 1')
+    parser.add_argument('--classes', nargs='+', default=CLASSES, metavar='NAME', help='classes that are drawn')
     parser.add_argument('--workers', type=int, default=_cores(), help='processes; they do not change the set')
     parser.add_argument('--overwrite', action='store_true', help='replace a shapes data set of other parameters')
     return parser.parse_args(argv)
@@ -77,7 +81,7 @@ def report(outcome: Outcome, parameters: Parameters, seconds: float) -> str:
     made = f'made in {seconds:.0f} s ({outcome.reason})' if outcome.made else 'was there already, whole'
     lines += [
         f'{outcome.root}: {parameters.train} + {parameters.val} images of {parameters.width} x {parameters.height} px, '
-        f'{len(CLASSES)} classes; {made}',
+        f'{len(parameters.classes)} classes; {made}',
         f'next: inherit configs/_base_/datasets/shapes_detection.py, set num_classes={len(CLASSES)} and, if it is not '
         f'data/shapes/, set SHAPES_ROOT={outcome.root} in the environment',
     ]

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -98,7 +98,7 @@ def draw(split: str, index: int, parameters: Parameters) -> tuple[bytes, list[di
     """One picture as JPEG, and its annotations without ids; the same for the same arguments."""
     size = (parameters.width, parameters.height)
     rng = np.random.default_rng([parameters.seed, SPLITS.index(split), index])
-    picture, items = random_scene(size, index, rng)
+    picture, items = random_scene(size, index, rng, parameters.clutter, parameters.classes)
     encoded = cv2.imencode('.jpg', picture, [number for pair in _JPEG for number in pair])[1]
     return encoded.tobytes(), [annotation(item, size, rng) for item in items]
 
@@ -131,7 +131,7 @@ def _coco(pictures: list[Drawn], parameters: Parameters) -> dict[str, Any]:
     images = [dict(id=picture.index + 1, file_name=layout.image_name(picture.index), **size) for picture in pictures]
     found = [(picture.index + 1, fields) for picture in pictures for fields in picture.annotations]
     return dict(
-        info=dict(description='shapes of mmdet_gfl', version=str(layout.VERSION), parameters=asdict(parameters)),
+        info=dict(description='shapes of mmdet_gfl', version=str(layout.VERSION), parameters=parameters.as_json()),
         licenses=[],
         categories=categories(),
         images=images,

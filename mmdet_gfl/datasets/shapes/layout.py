@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .outlines import CLASSES
 
 MANIFEST = 'shapes.json'
 #: To be raised when the same parameters give other pictures or annotations than before.
@@ -25,10 +28,13 @@ class Parameters:
         val: Number of validation images.
         width: Width of each image in pixels.
         height: Height of each image in pixels.
-        seed: Picture i of a split depends on the seed, the split, i and the size, not on how many there are.
+        seed: Picture i of a split depends on all that stands here but on how many there are.
+        clutter: Textures, distractors, shadows, things that hide and faint colours: from 1, as many as there are, to 0,
+            none. Ambiguous sides stay: what is to be located is as hard, what is to be recognized easier.
+        classes: Classes that are drawn; the ids and ``categories`` of all ten stay.
 
     Raises:
-        ValueError: A value is no integer or out of range.
+        ValueError: A value is of another kind or out of range.
     """
 
     train: int = 1000
@@ -36,6 +42,8 @@ class Parameters:
     width: int = 320
     height: int = 320
     seed: int = 0
+    clutter: float = 1.0
+    classes: tuple[str, ...] = CLASSES
 
     def __post_init__(self) -> None:
         size = (MIN_LENGTH, MAX_LENGTH)
@@ -44,6 +52,17 @@ class Parameters:
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f'{key}={value!r} is not possible; give an integer from {low} to {high}')
+        if isinstance(self.clutter, bool) or not isinstance(self.clutter, (int, float)) or not 0 <= self.clutter <= 1:
+            raise ValueError(f'clutter={self.clutter!r} is not possible; give a number from 0 to 1')
+        for name in self.classes:
+            if name not in CLASSES:
+                raise ValueError(f'classes: there is no {name!r}; there are {", ".join(CLASSES)}')
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f'classes={self.classes!r} is not possible; give each once, and one at least')
+
+    def as_json(self) -> dict[str, Any]:
+        """The values as JSON gives them back."""
+        return {**asdict(self), 'clutter': float(self.clutter), 'classes': list(self.classes)}
 
     def jobs(self) -> list[tuple[str, int]]:
         """Split and number, from 0, of every picture."""

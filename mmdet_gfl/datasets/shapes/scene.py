@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -38,13 +39,16 @@ class Scene:
     Args:
         size: Width and height in pixels.
         rng: Everything random about the picture.
+        clutter: How much there is beside the objects, from 0 to 1.
     """
 
-    def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
+    def __init__(self, size: tuple[int, int], rng: np.random.Generator, clutter: float = 1.0) -> None:
         self.width, self.height = size
         self.rng = rng
+        self.clutter = clutter
         self.items: list[Item] = []
-        self.picture = textures.with_distractors(textures.background((self.height, self.width), rng), rng)
+        ground = textures.background((self.height, self.width), rng, clutter)
+        self.picture = textures.with_distractors(ground, rng, clutter)
 
     def paste(self, corner: tuple[int, int], opacity: Mask, surface: textures.Picture) -> None:
         """Lays a surface (3, h, w) of opacity (h, w) over the picture and what it shows."""
@@ -62,9 +66,9 @@ class Scene:
     def paint(self, item: Item, colour: textures.Colour) -> None:
         """Paints an object, sometimes with a shadow or a rim, and adds it to ``items``."""
         length = max(item.opacity.shape)
-        if self.rng.random() < 0.25:
+        if self.rng.random() < 0.25 * self.clutter:
             self._paint_shadow(item, length)
-        surface = textures.fill(item.opacity.shape, colour, self.rng)
+        surface = textures.fill(item.opacity.shape, colour, self.rng, self.clutter)
         if length > 24 and self.rng.random() < 0.3:
             thickness = 2 * max(1, int(length * self.rng.uniform(0.015, 0.04))) + 1
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thickness, thickness))
@@ -87,24 +91,35 @@ class Scene:
         rows, columns = window(corner, opacity.shape)
         weights = opacity[::2, ::2]  # a quarter of the pixels will do
         below = (self.picture[:, rows, columns][:, ::2, ::2] * weights).sum(axis=(1, 2)) / max(weights.sum(), 1.0)
-        return textures.contrasting_colour(below, self.rng, contrast=25 if self.rng.random() < 0.12 else 45)
+        return textures.contrasting_colour(
+            below, self.rng, contrast=25 if self.rng.random() < 0.12 * self.clutter else 45
+        )
 
 
-def random_scene(size: tuple[int, int], index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[Item]]:
+def random_scene(
+    size: tuple[int, int],
+    index: int,
+    rng: np.random.Generator,
+    clutter: float = 1.0,
+    classes: Sequence[str] = CLASSES,
+) -> tuple[NDArray[np.uint8], list[Item]]:
     """A picture (H, W, 3), B, G, R, and what is in it, back to front.
 
     Args:
         size: Width and height in pixels.
         index: The picture's number, from 0, which decides whether it is empty or has a crowd.
         rng: Everything else.
+        clutter: How much there is beside the objects, from 0 to 1.
+        classes: What is drawn.
     """
-    scene = Scene(size, rng)
+    scene = Scene(size, rng, clutter)
+    labels = [CLASSES.index(name) for name in classes]
     if index % EMPTY_EVERY != EMPTY_EVERY - 1:
         if index % CROWD_EVERY == CROWD_AT:
-            _add_crowd(scene)
+            _add_crowd(scene, labels)
         for length in sorted(_random_sizes(size, rng), reverse=True):
-            _add_object(scene, length)
-        if rng.random() < 0.25:
+            _add_object(scene, length, labels)
+        if rng.random() < 0.25 * clutter:
             _add_occluder(scene)
     return _photographed(scene.picture, rng), scene.items
 
@@ -122,19 +137,19 @@ def _random_sizes(size: tuple[int, int], rng: np.random.Generator) -> list[float
     return sizes
 
 
-def _add_object(scene: Scene, size: float, tries: int = 12) -> None:
+def _add_object(scene: Scene, size: float, labels: Sequence[int], tries: int = 12) -> None:
     """Adds an object of area ``size`` squared where it fits; after some tries there is none."""
     for _ in range(tries):
-        item = _random_item(scene, size)
+        item = _random_item(scene, size, labels)
         if item is not None and not scene.hides_too_much(item.corner, item.opacity):
             scene.paint(item, scene.colour_for(item.corner, item.opacity))
             return
 
 
-def _random_item(scene: Scene, size: float) -> Item | None:
-    """An object of a random class somewhere in the image; None where it is too long for the image."""
+def _random_item(scene: Scene, size: float, labels: Sequence[int]) -> Item | None:
+    """An object of one of the labels somewhere in the image; None where it is too long for the image."""
     rng = scene.rng
-    label = int(rng.integers(len(CLASSES)))
+    label = labels[rng.integers(len(labels))]
     outline = moved(random_outline(CLASSES[label], rng), size, 0, 0)
     lengths = bounding_box(outline)[2:] * 2
     if (lengths > MAX_LENGTH * np.array([scene.width, scene.height])).any():
@@ -162,10 +177,10 @@ def _random_sides(lengths: NDArray[np.float64], rng: np.random.Generator) -> tup
     return tuple(random_side(lengths[index % 2], rng) if smear[index] else Side() for index in range(4))
 
 
-def _add_crowd(scene: Scene) -> None:
+def _add_crowd(scene: Scene, labels: Sequence[int]) -> None:
     """Adds many small objects of one class close together, as one item."""
     rng, short = scene.rng, min(scene.width, scene.height)
-    label, member = int(rng.integers(len(CLASSES))), min(rng.uniform(9, 14), short / 8)
+    label, member = labels[rng.integers(len(labels))], min(rng.uniform(9, 14), short / 8)
     radius = min(rng.uniform(2, 3.5) * member, 0.2 * short)
     centre = rng.uniform(1.5 * radius, np.array([scene.width, scene.height]) - 1.5 * radius)
     offsets = rng.uniform(-radius, radius, (rng.integers(14, 26), 2))

@@ -17,7 +17,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,9 @@ def _manifest(root: Path) -> dict[str, Any] | None:
 
 
 def _difference(manifest: dict[str, Any], parameters: Parameters) -> str:
-    found, wanted = manifest['parameters'], asdict(parameters)
-    return ', '.join(
-        f'{key} is {found.get(key)}, wanted {wanted[key]}' for key in wanted if found.get(key) != wanted[key]
-    )
+    # Sets made before there were clutter and classes say nothing of them.
+    found, wanted = Parameters().as_json() | manifest['parameters'], parameters.as_json()
+    return ', '.join(f'{key} is {found[key]}, wanted {wanted[key]}' for key in wanted if found[key] != wanted[key])
 
 
 def _damage(root: Path, manifest: dict[str, Any] | None, parameters: Parameters) -> str | None:
@@ -133,7 +131,7 @@ def workshop(root: Path) -> Iterator[Path]:
 def finish(folder: Path, parameters: Parameters, files: dict[str, str]) -> None:
     """Writes ``shapes.json``, with the SHA-256 of each file, and sees that all is on the disk."""
     manifest = dict(
-        about='a shapes data set of mmdet_gfl; see docs/shapes.md', version=VERSION, parameters=asdict(parameters)
+        about='a shapes data set of mmdet_gfl; see docs/shapes.md', version=VERSION, parameters=parameters.as_json()
     )
     write(folder / MANIFEST, json.dumps(manifest | dict(files=files), indent=1).encode())
     for name in ('annotations', *SPLITS, '.'):

@@ -57,27 +57,34 @@ def pattern(shape: tuple[int, int], period: float, rng: np.random.Generator) -> 
     return np.clip(u * v * 6 + 0.5 if kind == 1 else (u + v - 0.8) * 4, 0, 1)
 
 
-def background(shape: tuple[int, int], rng: np.random.Generator) -> Picture:
-    """A textured ground (3, H, W): two colours mixed by noise of three scales, often a pattern, a slope of light."""
+def background(shape: tuple[int, int], rng: np.random.Generator, clutter: float = 1.0) -> Picture:
+    """A textured ground (3, H, W): two colours mixed by noise of three scales, often a pattern, a slope of light.
+
+    Below a ``clutter`` of 1 the mixture is weaker and patterns are rarer.
+    """
     size = max(shape)
     first, second = random_colour(rng), random_colour(rng)
     scales = ((size / 3, 0.55), (size / 10, 0.3), (5.0, 0.15))
     mix = sum((weight * noise(shape, cell, rng) for cell, weight in scales), np.zeros(shape, np.float32))
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 * clutter:
         mix = mix + rng.uniform(0.1, 0.35) * (pattern(shape, rng.uniform(6, 40), rng) - 0.5)
-    mix = (mix - 0.5) * rng.uniform(0.6, 1.6) + 0.5
+    mix = (mix - 0.5) * rng.uniform(0.6, 1.6) * (0.25 + 0.75 * clutter) + 0.5
     light = 1 + rng.uniform(0, 0.3) * ramp(shape, rng)
     return _blended(first, second, mix) * light
 
 
-def fill(shape: tuple[int, int], colour: Colour, rng: np.random.Generator) -> Picture:
-    """The surface (3, h, w) of an object: shaded across, plain, patterned or mottled."""
+def fill(shape: tuple[int, int], colour: Colour, rng: np.random.Generator, clutter: float = 1.0) -> Picture:
+    """The surface (3, h, w) of an object: shaded across, plain, or in a share of ``clutter`` patterned or mottled."""
     light = 1 + rng.uniform(0.05, 0.35) * ramp(shape, rng)
     surface = rng.random()
-    if surface < 0.55:
+    if surface < 1 - 0.45 * clutter:
         return colour[:, None, None] * light
     size = max(shape)
-    share = pattern(shape, rng.uniform(5, max(8, size / 3)), rng) if surface < 0.8 else noise(shape, size / 6 + 2, rng)
+    share = (
+        pattern(shape, rng.uniform(5, max(8, size / 3)), rng)
+        if surface < 1 - 0.2 * clutter
+        else noise(shape, size / 6 + 2, rng)
+    )
     other = colour + np.float32(rng.uniform(0.2, 0.6)) * (random_colour(rng) - colour)
     return _blended(colour, other, share) * light
 
@@ -87,11 +94,11 @@ def _blended(first: Colour, second: Colour, share: NDArray[np.float32]) -> Pictu
     return (first[:, None, None] + (second - first)[:, None, None] * share).astype(np.float32)
 
 
-def with_distractors(ground: Picture, rng: np.random.Generator) -> Picture:
+def with_distractors(ground: Picture, rng: np.random.Generator, clutter: float = 1.0) -> Picture:
     """A ground (3, H, W) with things of no class on it: lines, arcs, zigzags, empty outlines and blobs."""
     height, width = ground.shape[1:]
     picture = interleaved(np.clip(ground, 0, 255).astype(np.uint8))  # OpenCV smooths its lines in 8 bits only
-    for _ in range(rng.integers(3, 8 + min(height * width // 20000, 12))):
+    for _ in range(round(clutter * rng.integers(3, 8 + min(height * width // 20000, 12)))):
         size = np.exp(rng.uniform(np.log(6), np.log(max(10, min(height, width) / 4))))
         centre = rng.uniform((0, 0), (width, height))
         _draw_distractor(picture, centre, float(size), rng)
