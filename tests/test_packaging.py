@@ -1,13 +1,17 @@
 """A wheel, built from the checkout or from its source distribution, holds the package with configs and tools."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from mmdet_gfl import __version__, shipped_configs
 
@@ -55,15 +59,23 @@ def test_links_are_relative() -> None:
     assert {link.name: str(link.readlink()) for link in (ROOT / MIM).iterdir()}.items() >= {
         ('configs', '../../configs'),
         ('tools', '../../tools'),
+        ('model-index.yml', '../../model-index.yml'),
     }
 
 
 def test_wheel_holds_package_configs_and_tools(wheel: Path) -> None:
     assert wheel.name == f'mmdet_gfl-{__version__}-py3-none-any.whl'
     modules = {file.relative_to(ROOT).as_posix() for file in (ROOT / 'mmdet_gfl').rglob('*.py')}
-    configs = {f'{MIM}/{file.relative_to(ROOT).as_posix()}' for file in (ROOT / 'configs').rglob('*.py')}
+    # Configs with what is read beside them (metafile.yml, README.md, ...), and the tools with their shell scripts
+    linked = {
+        f'{MIM}/{file.relative_to(ROOT).as_posix()}'
+        for folder in ('configs', 'tools')
+        for file in (ROOT / folder).rglob('*')
+        if file.is_file() and '__pycache__' not in file.parts
+    }
     packaged = contents(wheel)
-    assert modules | configs | {'mmdet_gfl/py.typed', f'{MIM}/tools/train.py'} <= packaged
+    assert modules | linked | {'mmdet_gfl/py.typed', f'{MIM}/model-index.yml'} <= packaged
+    assert {f'{MIM}/configs/gfl/metafile.yml', f'{MIM}/configs/gfl/README.md', f'{MIM}/tools/train.py'} <= linked
     assert {name.split('/')[0] for name in packaged} == {'mmdet_gfl'}
 
 
@@ -90,8 +102,45 @@ def test_citation_has_the_version() -> None:
     assert f'\nversion: {__version__}\n' in (ROOT / 'CITATION.cff').read_text()
 
 
-def test_the_model_index_names_every_metafile(root):
-    import yaml
+# What `mim search`, `mim download` and `mim train` read ---------------------------------------------------------------
 
-    named = yaml.safe_load((root / 'mmdet_gfl/.mim/model-index.yml').read_text())['Import']
-    assert named == sorted(str(file.relative_to(root)) for file in root.glob('configs/*/metafile.yml'))
+
+@pytest.fixture(scope='module')
+def metafiles() -> dict[Path, dict[str, Any]]:
+    """Every metafile of the model index, in the place from which mim reads it, by its file."""
+    index = ROOT / MIM / 'model-index.yml'
+    named = yaml.safe_load(index.read_text())['Import']
+    assert named == sorted(file.relative_to(ROOT).as_posix() for file in ROOT.glob('configs/*/metafile.yml'))
+    return {index.parent / name: yaml.safe_load((index.parent / name).read_text()) for name in named}
+
+
+def test_collections_can_be_searched(metafiles: dict[Path, dict[str, Any]]) -> None:
+    collections = [collection for metafile in metafiles.values() for collection in metafile['Collections']]
+    names = [collection['Name'].lower() for collection in collections]
+    assert len(set(names)) == len(names), 'mim keeps one collection of a name'
+    for collection in collections:
+        assert collection['Metadata']['Training Data'] == 'COCO'  # `mim search --dataset coco`
+        assert {'URL', 'Title'} <= set(collection['Paper'])
+        assert (ROOT / MIM / collection['README']).is_file()
+
+
+def test_models_can_be_searched(metafiles: dict[Path, dict[str, Any]]) -> None:
+    names = []
+    for file, metafile in metafiles.items():
+        (collection,) = metafile['Collections']
+        for model in metafile['Models']:
+            names.append(model['Name'])
+            assert model['Name'] == model['Name'].lower(), 'mim lowers the name it is asked for, not this one'
+            assert model['In Collection'] == collection['Name']
+            assert ROOT / MIM / model['Config'] == file.parent / f'{model["Name"]}.py'
+            assert (ROOT / MIM / model['Config']).is_file()
+            assert all(result.keys() == {'Task', 'Dataset', 'Metrics'} for result in model.get('Results', []))
+            assert re.fullmatch(r'(https://\S+-[0-9a-f]{8}\.pth)?', model.get('Weights', ''))
+    assert len(set(names)) == len(names)
+
+
+def test_mim_finds_one_file_of_a_configs_name() -> None:
+    # `mim train mmdet_gfl NAME.py` looks for the name in the whole package, along its links.
+    found = Counter(name for _, _, files in os.walk(ROOT / 'mmdet_gfl', followlinks=True) for name in files)
+    for name in shipped_configs.names():
+        assert found[f'{name.rpartition("/")[2]}.py'] == 1, name

@@ -5,10 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
+from cases import metas, objects
+from mmcv.ops import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2d, ModulatedDeformConv2dPack
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from torch import nn
 from torch.nn.functional import conv2d, pad
 
+from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat import deform_conv, mmcv_ext, mmcv_flavour
+from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.compat.operators import torchvision_ops
 
 #: Every number differs between height and width, or from 1, so that a mix-up shows.
@@ -149,3 +157,101 @@ def test_same_as_compiled(layer_type, kwargs, monkeypatch):
     use_stand_in(monkeypatch, SLOW)
     for result, value in zip(run(layer, inputs), expected, strict=True):
         torch.testing.assert_close(result, value)
+
+
+# Detectors ----------------------------------------------------------------------------------------------------------
+
+DEFORMABLE = ('gfl_r101-dconv-c3-c5_fpn_ms-2x_coco', 'gfl_x101-32x4d-dconv-c4-c5_fpn_ms-2x_coco')
+
+
+def small(name):
+    """A shipped config of 50 layers with an eighth of the channels."""
+    cfg = Config.fromfile(shipped_configs.find(name), import_custom_modules=False)
+    backbone = dict(depth=50, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None)
+    if 'groups' in cfg.model.backbone:
+        backbone |= dict(groups=4, base_width=4)
+    changes = dict(
+        backbone=backbone,
+        neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
+        bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
+    )
+    cfg.merge_from_dict(dict(model=changes))
+    return cfg
+
+
+def batch(size, images):
+    samples = []
+    for meta, truth in zip(metas((size, size), images), objects([2] * images, (size, size))):
+        samples.append(DetDataSample(metainfo=meta | dict(batch_input_shape=(size, size)), gt_instances=truth))
+    pixels = torch.randint(0, 256, (images, 3, size, size), generator=torch.Generator().manual_seed(4))
+    return dict(inputs=list(pixels.to(torch.uint8)), data_samples=samples)
+
+
+@pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
+@pytest.mark.parametrize('name', DEFORMABLE)
+def test_a_step_of_a_shipped_model_trains(name, kind, monkeypatch):
+    use_stand_in(monkeypatch, SLOW)
+    cfg = small(name)
+    cfg.model.backbone.dcn.type = kind
+    model = MODELS.build(cfg.model)
+    check_deformable_convolutions(model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    logged = model.train_step(batch(64, 2), wrapper)
+    assert all(torch.isfinite(logged[key]) and logged[key] > 0 for key in ('loss_cls', 'loss_bbox', 'loss_dfl'))
+    after = dict(model.named_parameters())
+    assert not [key for key, value in after.items() if torch.equal(before[key], value) or not value.isfinite().all()]
+    deformable = {key.split('.')[1] for key in after if 'conv_offset' in key}
+    stages = cfg.model.backbone.stage_with_dcn
+    assert deformable == {f'layer{stage}' for stage, used in enumerate(stages, 1) if used}  # layer1 is C2
+
+
+@pytest.mark.parametrize('name', DEFORMABLE)
+def test_a_new_shipped_model_is_the_plain_one(name, monkeypatch):
+    use_stand_in(monkeypatch, SLOW)
+    cfg, plain = small(name), small(name)
+    plain.model.backbone.pop('dcn')
+    plain.model.backbone.pop('stage_with_dcn')
+    model, plain = (MODELS.build(c.model).eval() for c in (cfg, plain))
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if 'conv_offset' not in k}, strict=True)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for level, expected in zip(model.extract_feat(image), plain.extract_feat(image), strict=True):
+            torch.testing.assert_close(level, expected, rtol=1e-4, atol=1e-5)  # offsets begin at 0
+
+
+@pytest.mark.parametrize(
+    'layer_type, operator',
+    [(DeformConv2dPack, 'deform_conv_forward'), (ModulatedDeformConv2dPack, 'modulated_deform_conv_forward')],
+)
+def test_a_model_that_cannot_run_is_refused_with_its_layer(monkeypatch, layer_type, operator):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(layer_type(3, 3, 3)))
+    wrapped = nn.Module()
+    wrapped.module = model  # as for several processes
+    use_stand_in(monkeypatch, None)
+    for start in (model, wrapped):
+        with pytest.raises(
+            RuntimeError, match=rf"^model\.1\.0 is a deformable .*'{operator}' needs a torchvision"
+        ) as said:
+            check_deformable_convolutions(start)
+        assert 'Install compiled mmcv: `MMCV=full bash tools/setup_env.sh`' in str(said.value)
+        assert "without 'dconv'" in str(said.value)
+    use_stand_in(monkeypatch, SLOW)
+    check_deformable_convolutions(model)
+
+
+def test_what_has_no_deformable_convolution_is_not_refused(monkeypatch):
+    use_stand_in(monkeypatch, None)
+    check_deformable_convolutions(nn.Sequential(nn.Conv2d(3, 3, 3)))
+    check_deformable_convolutions(dict(type='GFL'))  # not built yet
+
+
+def test_an_error_of_a_compiled_operator_is_one_line(monkeypatch):
+    def no_device(*args, **kwargs):
+        raise RuntimeError(
+            'deform_conv_forward_impl: implementation for device cuda:0 not found.\nframe #0: c10::Error'
+        )
+
+    use_stand_in(monkeypatch, SimpleNamespace(deform_conv2d=no_device))
+    with pytest.raises(RuntimeError, match="device cuda:0 not found. Shipped configs without 'dconv'"):
+        check_deformable_convolutions(DeformConv2dPack(3, 3, 3))
