@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.models.task_modules import Outputs, Positives, Targets
 
 from .base import Quality
 
@@ -23,7 +24,7 @@ class GuidedQuality(Quality):
     """
 
     def class_loss(
-        self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+        self, logits: Outputs, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
     ) -> Tensor:
         """The host's loss for one-hot labels, with the positives' weights rescaled, see :func:`rescaled_weights`."""
         before = targets.label_weights[targets.pos]  # (P,)
@@ -36,6 +37,8 @@ class GuidedQuality(Quality):
 def rescaled_weights(weights: Tensor, losses: Tensor) -> Tensor:
     """``w' = w · ΣL / Σ(w L)``: weights that leave the total loss unchanged, ``Σ(w' L) = ΣL``; detached.
 
+    The sums are over all ranks, which must all call this: several processes train as one with the joint batch would.
+
     Args:
         weights: w, (P,), not negative.
         losses: L, (P,), not negative.
@@ -44,6 +47,6 @@ def rescaled_weights(weights: Tensor, losses: Tensor) -> Tensor:
         (P,); ones if Σ(w L) is 0, so that the loss is not lost.
     """
     weights, losses = weights.detach(), losses.detach()
-    weighted = (weights * losses).sum()
+    total, weighted = reduce_mean(torch.stack([losses.sum(), (weights * losses).sum()]))
     usable = weighted > torch.finfo(weighted.dtype).tiny ** 0.5  # far from overflow
-    return torch.where(usable, weights * (losses.sum() / weighted.masked_fill(~usable, 1)), torch.ones_like(weights))
+    return torch.where(usable, weights * (total / weighted.masked_fill(~usable, 1)), torch.ones_like(weights))

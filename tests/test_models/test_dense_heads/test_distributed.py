@@ -1,4 +1,7 @@
-"""Two gloo processes, one of them without an object: as MMDetection's head, no hang, no parameter left out."""
+"""Two gloo processes: the losses and gradients of one with the joint batch; a rank without objects hangs nothing.
+
+One pair of processes takes all steps, since starting it is what costs time; the tests look at what it leaves.
+"""
 
 import datetime
 import math
@@ -6,11 +9,37 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from cases import BASELINES, HOSTS, build, features, gfl_config, host_config, host_features, metas, objects, totals
+from cases import (
+    BASELINES,
+    HOSTS,
+    QUALITIES,
+    build,
+    gfl_config,
+    host_config,
+    host_features,
+    metas,
+    named,
+    objects,
+    totals,
+)
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 SIZE = (128, 160)
+#: Objects of the ranks' images. Last the one in which each counts: DDP finds at the next step what a step left out.
+SITUATIONS = dict(empty=(4, 0), none=(0, 0), joint=(4, 3))
+SSD_QUALITIES = ('JointQuality', 'NoQuality')
+CASES = {
+    'GFL': ('ATSS', gfl_config()),
+    "MMDetection's GFL": ('ATSS', gfl_config('GFLHead', ours=False)),
+    **{f'{host} baseline': (host, host_config(host, BASELINES[host], 'dirac')) for host in HOSTS},
+    **{f'{host} gaussian': (host, host_config(host, 'NoQuality', 'gaussian')) for host in HOSTS},
+    **{
+        f'{host} {quality}': (host, host_config(host, quality))
+        for host in HOSTS
+        for quality in (SSD_QUALITIES if host == 'SSD' else QUALITIES)
+    },
+}
+OURS = [case for case in CASES if not case.startswith('MMDetection')]
 
 
 class Loss(nn.Module):
@@ -24,132 +53,133 @@ class Loss(nn.Module):
         return totals(self.head.loss_by_feat(*self.head(feats), gts, images))
 
 
-def step(rank, counts, name, ours):
-    """Two steps on a rank's own images; the losses and averaged gradients of the second."""
-    model = DistributedDataParallel(Loss(build(gfl_config(name, ours=ours))))
-    gts = objects([counts[rank]], SIZE, seed=rank + 5)
-    for _ in range(2):  # DDP says at the second step which parameters got no gradient at the first
-        model.zero_grad()
-        losses = model(features(SIZE, 1), gts, metas(SIZE, 1))
-        sum(losses.values()).sum().backward()
-    return losses, {key: p.grad.clone() for key, p in model.module.head.named_parameters()}
+def batch(host, counts, ranks):
+    """Features, objects and meta information of the images of some ranks, all of one size."""
+    feats, gts = host_features(host, SIZE, 2), objects(list(counts), SIZE)
+    return [level[ranks] for level in feats], gts[ranks], metas(SIZE, 2)[ranks]
 
 
-def worker(rank, counts, place):
+def step(model, *data):
+    """Losses of a step, and the gradients by name; None where there is none."""
+    model.zero_grad(set_to_none=True)
+    losses = model(*data)
+    sum(losses.values()).sum().backward()
+    head = getattr(model, 'module', model).head
+    grads = {name: p.grad if p.grad is None else p.grad.clone() for name, p in head.named_parameters()}
+    return {key: value.sum().item() for key, value in losses.items()}, grads
+
+
+def worker(rank, place):
     from mmdet.utils import register_all_modules
+    from mmengine.model import MMDistributedDataParallel
 
     import mmdet_gfl  # noqa: F401
 
     register_all_modules()
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', f'file://{place}', rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
-    our_losses, our_grads = step(rank, counts, 'mmdet_gfl.GFLHead', True)
-    if max(counts):
-        assert our_losses['loss_bbox'] > 0 or not counts[rank]
-    assert all(torch.isfinite(value) for value in our_losses.values())
-    their_losses, their_grads = step(rank, counts, 'GFLHead', False)
-    for key, value in their_losses.items():
-        torch.testing.assert_close(our_losses[key], value.reshape(()), rtol=1e-5, atol=1e-7)
-    for key, grad in their_grads.items():
-        torch.testing.assert_close(our_grads[key], grad, rtol=0, atol=1e-4 * grad.abs().max().item())
-    for key, grad in our_grads.items():
-        both = [torch.empty_like(grad) for _ in range(2)]
-        dist.all_gather(both, grad)
-        assert torch.equal(both[0], both[1]) and torch.isfinite(grad).all(), key
+    timeout = datetime.timedelta(seconds=120)
+    dist.init_process_group('gloo', f'file://{place}/store', rank=rank, world_size=2, timeout=timeout)
+    results = {}
+    for case, (host, cfg) in CASES.items():
+        model = MMDistributedDataParallel(Loss(build(cfg)))
+        assert not model.find_unused_parameters
+        for situation, counts in SITUATIONS.items():
+            results[case, situation] = step(model, *batch(host, counts, slice(rank, rank + 1)))
+    torch.save(results, f'{place}/{rank}.pth')
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize('counts', [(4, 2), (5, 0), (0, 0)], ids=str)
-def test_two_processes(counts, tmp_path):
-    torch.multiprocessing.spawn(worker, (counts, tmp_path / 'store'), nprocs=2)
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    """What each of the two ranks has found: losses and gradients by case and situation."""
+    place = tmp_path_factory.mktemp('ranks')
+    torch.multiprocessing.spawn(worker, (str(place),), nprocs=2)
+    return [torch.load(place / f'{rank}.pth') for rank in range(2)]
 
 
-def alone(rank, results, place):
-    from mmdet.utils import register_all_modules
-
-    import mmdet_gfl  # noqa: F401
-
-    register_all_modules()
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', f'file://{place}', rank=rank, world_size=2)
-    head = build(gfl_config())
-    losses = totals(head.loss_by_feat(*head(features(SIZE, 1)), objects([4 * (1 - rank)], SIZE), metas(SIZE, 1)))
-    results[rank] = {key: value.item() for key, value in losses.items()}
-    dist.destroy_process_group()
+@pytest.mark.parametrize('situation', SITUATIONS)
+@pytest.mark.parametrize('case', OURS)
+def test_no_parameter_is_left_out(ranks, case, situation):
+    # DDP itself would have stopped at the next step; the gradients, averaged, are the same on both ranks.
+    (one, our_grads), (two, their_grads) = (rank[case, situation] for rank in ranks)
+    assert all(math.isfinite(value) for value in [*one.values(), *two.values()])
+    assert our_grads.keys() == their_grads.keys()
+    for name, grad in our_grads.items():
+        assert grad is not None and torch.isfinite(grad).all(), name
+        assert torch.equal(grad, their_grads[name]), name
 
 
-def test_normalizers_are_means_over_the_ranks(tmp_path):
+@pytest.mark.parametrize('case', OURS)
+def test_two_processes_are_one_with_the_joint_batch(ranks, case):
+    host, cfg = CASES[case]
+    model, data = Loss(build(cfg)), batch(host, SITUATIONS['joint'], slice(0, 2))
+    losses, grads = step(model, *data)
+    assert_above_the_floors(model.head, *data)
+    for key, value in losses.items():
+        mean = sum(rank[case, 'joint'][0][key] for rank in ranks) / 2
+        assert mean == pytest.approx(value, rel=1e-5), key
+        assert value > 0, key
+    for name, grad in ranks[0][case, 'joint'][1].items():
+        limit = max(1e-4 * grads[name].abs().max().item(), 1e-8)
+        torch.testing.assert_close(grad, grads[name], rtol=0, atol=limit, msg=named(name))
+
+
+def assert_above_the_floors(head, feats, gts, images):
+    """ATSS divides by at least 1 on each rank, which is 2 for two ranks together."""
+    outs = head(feats)
+    seen = []
+    head.normalizers, normalizers = lambda *args: seen.append(args) or normalizers(*args), head.normalizers
+    head.loss_by_feat(*outs, gts, images)
+    targets, weights = seen[0]
+    assert weights.sum() > 2 and len(targets.pos) > 2
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('situation', SITUATIONS)
+@pytest.mark.parametrize('rank', [0, 1])
+def test_gfl_is_mmdetections(ranks, rank, situation):
+    our_losses, our_grads = ranks[rank]['GFL', situation]
+    their_losses, their_grads = ranks[rank]["MMDetection's GFL", situation]
+    assert our_losses == pytest.approx(their_losses, rel=1e-5, abs=1e-7)
+    for name, grad in their_grads.items():
+        torch.testing.assert_close(our_grads[name], grad, rtol=0, atol=1e-4 * grad.abs().max().item(), msg=named(name))
+
+
+@pytest.mark.parametrize('case', OURS)
+def test_an_empty_rank(ranks, case):
+    for rank, situation in ((1, 'empty'), (0, 'none'), (1, 'none')):
+        losses, _ = ranks[rank][case, situation]
+        assert all(value == 0 for key, value in losses.items() if key != 'loss_cls')
+        softmax = case in ('SSD baseline', 'SSD gaussian', 'SSD NoQuality')  # mines background for its positives only
+        assert (losses['loss_cls'] > 0) != softmax
+    assert ranks[0][case, 'empty'][0]['loss_bbox'] > 0
+
+
+def alone(case):
+    """Losses of the rank with objects by itself, its positives, and the weights of their boxes."""
+    host, cfg = CASES[case]
+    head, (feats, gts, images) = build(cfg), batch(host, SITUATIONS['empty'], slice(0, 1))
+    outs = head(feats)
+    losses = {key: value.item() for key, value in totals(head.loss_by_feat(*outs, gts, images)).items()}
+    aim = head.targets([tuple(level.shape[-2:]) for level in outs[0]], gts, images, None)
+    logits = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels) for level in outs[0]])
+    return losses, len(aim.pos), logits[aim.pos].sigmoid().amax(1).sum().item()
+
+
+def test_normalizers_of_gfl_are_means_over_the_ranks(ranks):
     # Rank 1 has no object. Its class loss counts one positive, so with P positives on rank 0 both divide by
     # (P + 1) / 2; the box losses divide by half the weights of rank 0, or by 1 where that is less.
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(alone, (results, tmp_path / 'store'), nprocs=2)
-        two = dict(results)
-    head = build(gfl_config())
-    gts = objects([4], SIZE)
-    outs = head(features(SIZE, 1))
-    one = {key: value.item() for key, value in totals(head.loss_by_feat(*outs, gts, metas(SIZE, 1))).items()}
-    aim = head.targets([tuple(level.shape[-2:]) for level in outs[0]], gts, metas(SIZE, 1), None)
-    count = len(aim.pos)
-    logits = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 5) for level in outs[0]])[aim.pos]
-    weights = logits.sigmoid().amax(1).sum().item()
-    assert two[0]['loss_cls'] == pytest.approx(one['loss_cls'] * count / ((count + 1) / 2), rel=1e-5)
-    expected = one['loss_bbox'] * max(weights, 1) / max(weights / 2, 1)
-    assert two[0]['loss_bbox'] == pytest.approx(expected, rel=1e-5)
-    assert two[1]['loss_bbox'] == 0 and two[1]['loss_cls'] > 0
+    two, (one, count, weights) = ranks[0]['GFL', 'empty'][0], alone('GFL')
+    assert two['loss_cls'] == pytest.approx(one['loss_cls'] * count / ((count + 1) / 2), rel=1e-5)
+    assert two['loss_bbox'] == pytest.approx(one['loss_bbox'] * max(weights, 1) / max(weights / 2, 1), rel=1e-5)
 
 
-# Every host ---------------------------------------------------------------------------------------------------------
-
-
-def host_step(rank, host, *axes):
-    """Two steps of a host; the losses of the second. The gradients must be the same on both ranks."""
-    model = DistributedDataParallel(Loss(build(host_config(host, *axes))))
-    gts = objects([4 * (1 - rank)], SIZE)
-    for _ in range(2):  # DDP says at the second step which parameters got no gradient at the first
-        model.zero_grad()
-        losses = model(host_features(host, SIZE, 1), gts, metas(SIZE, 1))
-        sum(losses.values()).sum().backward()
-    for key, parameter in model.module.head.named_parameters():
-        both = [torch.empty_like(parameter.grad) for _ in range(2)]
-        dist.all_gather(both, parameter.grad)
-        assert torch.equal(both[0], both[1]) and torch.isfinite(parameter.grad).all(), (host, axes, key)
-    return {key: value.item() for key, value in losses.items()}
-
-
-def hosts_worker(rank, results, place):
-    """Each host at its default and its baseline: rank 0 has four objects, rank 1 none."""
-    from mmdet.utils import register_all_modules
-
-    import mmdet_gfl  # noqa: F401
-
-    register_all_modules()
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', f'file://{place}', rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
-    for host in HOSTS:
-        results[host, 'default', rank] = host_step(rank, host)
-        results[host, 'baseline', rank] = host_step(rank, host, BASELINES[host], 'dirac')
-    dist.destroy_process_group()
-
-
-def test_every_host_on_two_processes_of_which_one_is_empty(tmp_path):
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(hosts_worker, (results, tmp_path / 'store'), nprocs=2)
-        results = dict(results)
-    for host in HOSTS:
-        head = build(host_config(host, BASELINES[host], 'dirac'))
-        feats, gts = host_features(host, SIZE, 1), objects([4], SIZE)
-        alone = {k: v.item() for k, v in totals(head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))).items()}
-        aim = head.targets([tuple(level.shape[-2:]) for level in head(feats)[0]], gts, metas(SIZE, 1), None)
-        count = len(aim.pos)
-        # Alone / mean over the two ranks, the empty one of which counts an image, one positive, or nothing.
-        classes = dict(FCOS=2.0, Fovea=(count + 1) / ((count + 2) / 2)).get(host, count / ((count + 1) / 2))
-        assert results[host, 'baseline', 0]['loss_cls'] == pytest.approx(alone['loss_cls'] * classes, rel=1e-4)
-        boxes = dict(FCOS=2.0, Fovea=2.0).get(host, classes)
-        if host != 'ATSS':  # whose box normaliser has a lower bound, see above
-            assert results[host, 'baseline', 0]['loss_bbox'] == pytest.approx(alone['loss_bbox'] * boxes, rel=1e-4)
-        for name in ('default', 'baseline'):
-            empty = results[host, name, 1]
-            assert empty['loss_bbox'] == 0 and all(math.isfinite(value) for value in empty.values())
-            assert empty['loss_cls'] > 0 or (host, name) == ('SSD', 'baseline')  # which mines for its positives only
+@pytest.mark.parametrize('host', HOSTS)
+def test_normalizers_are_means_over_the_ranks(ranks, host):
+    two, (one, count, _) = ranks[0][f'{host} baseline', 'empty'][0], alone(f'{host} baseline')
+    # Alone / mean over the two ranks, the empty one of which counts an image, one positive, or nothing.
+    classes = dict(FCOS=2.0, Fovea=(count + 1) / ((count + 2) / 2)).get(host, count / ((count + 1) / 2))
+    assert two['loss_cls'] == pytest.approx(one['loss_cls'] * classes, rel=1e-4)
+    boxes = dict(FCOS=2.0, Fovea=2.0).get(host, classes)
+    if host != 'ATSS':  # whose box normaliser has a lower bound, see above
+        assert two['loss_bbox'] == pytest.approx(one['loss_bbox'] * boxes, rel=1e-4)

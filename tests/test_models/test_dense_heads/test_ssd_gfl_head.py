@@ -16,9 +16,12 @@ from cases import (
     stock_config,
 )
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from mmdet_gfl import shipped_configs
 from mmdet_gfl.models.task_modules import Locations
 
 SIZE = (160, 224)
@@ -155,3 +158,68 @@ def test_a_gaussian_box_starts_at_half_its_anchor():
 def test_the_quality_leaves_the_boxes_alone():
     one, _ = pair('SSD')
     assert not hasattr(one, 'loss_centerness') and not any('centerness' in name for name in one.state_dict())
+
+
+# The shipped configs at their own size ------------------------------------------------------------------------------
+
+
+def narrow_detector(name):
+    """The detector of a config, narrow: a ResNet whose two levels have the sizes of VGG's."""
+    model = Config.fromfile(shipped_configs.find(name)).model
+    widths = (16, 32, *[16] * (len(model.neck.out_channels) - 2))
+    model.backbone = dict(
+        type='ResNet',
+        depth=18,
+        base_channels=8,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
+        norm_eval=False,
+    )
+    model.neck.update(in_channels=widths[:2], out_channels=widths)
+    model.bbox_head.in_channels = widths
+    return MODELS.build(model)
+
+
+def images_of(size, counts):
+    """Noise images of size x size px with their objects, as a detector takes them."""
+    samples = [
+        DetDataSample(gt_instances=gt, metainfo=dict(meta, batch_input_shape=(size, size)))
+        for gt, meta in zip(objects(counts, (size, size), 80), metas((size, size), len(counts)))
+    ]
+    return torch.randn(len(counts), 3, size, size), samples
+
+
+@pytest.mark.parametrize('name', [name for name in shipped_configs.names() if name.startswith('ssd/')])
+def test_a_shipped_config_trains_and_detects_at_its_own_size(name):
+    model, size = narrow_detector(name), 300 if '300' in name else 512
+    model.init_weights()
+    data = images_of(size, [4, 0])
+    sides = sum(level[0].numel() for level in model(*data, mode='tensor')[1])
+    assert sides == {300: 8732, 512: 24564}[size] * 4 * model.bbox_head.box.channels  # SSD's numbers of anchors
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    losses = []
+    for step in range(7):
+        parts = model(*data, mode='loss')
+        total, _ = model.parse_losses(parts)
+        optimizer.zero_grad()
+        total.backward()
+        if step == 0:
+            missing = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+            assert missing == []
+        optimizer.step()
+        # The target of a joint score is the IoU: it rises while the boxes get better, and the class loss with it.
+        losses.append((total if name == 'ssd/ssd512_coco' else parts['loss_bbox']).item())
+    assert losses[-1] < 0.95 * losses[0], losses
+
+    optimizer.zero_grad()
+    empty, _ = model.parse_losses(model(*images_of(size, [0]), mode='loss'))
+    empty.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+    model.eval()
+    model.bbox_head.test_cfg.score_thr = 0.0
+    with torch.no_grad():
+        found = model(*data, mode='predict')
+    assert all(0 < len(result.pred_instances) <= 200 for result in found)
