@@ -68,8 +68,15 @@ def _configs(args: argparse.Namespace) -> int:
     if args.output is None:
         print(text)
         return 0
-    with args.output.open('x') as file:
-        print(text, file=file)
+    try:
+        with args.output.open('x') as file:
+            print(text, file=file)
+    except FileExistsError:
+        print(f'error: {args.output} exists and is not overwritten; remove it, or choose another name', file=sys.stderr)
+        return 2
+    except FileNotFoundError:
+        print(f'error: there is no folder {args.output.parent}; make it first', file=sys.stderr)
+        return 2
     return 0
 
 

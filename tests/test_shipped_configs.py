@@ -117,8 +117,12 @@ def test_output_goes_to_a_file_and_never_over_one(config_dir: Path, tmp_path: Pa
     assert main(['configs', 'fcos/same', '-o', str(file)]) == 0
     assert Config.fromfile(file).lr == 2
     assert main(['configs', 'gfl/same', '-o', str(file)]) == 2
-    assert str(file) in capsys.readouterr().err
+    assert (
+        capsys.readouterr().err == f'error: {file} exists and is not overwritten; remove it, or choose another name\n'
+    )
     assert Config.fromfile(file).lr == 2
+    assert main(['configs', 'gfl/same', '-o', str(tmp_path / 'none' / 'mine.py')]) == 2
+    assert capsys.readouterr().err == f'error: there is no folder {tmp_path / "none"}; make it first\n'
 
 
 @pytest.mark.parametrize(

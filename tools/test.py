@@ -47,7 +47,7 @@ def main() -> None:
     launch.check_fit(runner.model, args.checkpoint)
     if args.out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    launch.run(runner.test)
+    launch.run(runner.test, cfg)
 
 
 if __name__ == '__main__':

@@ -56,7 +56,7 @@ def main() -> None:
     else:
         launch.check_pretrained(cfg)
     launch.announce(cfg, 'training', checkpoint)
-    launch.run(lambda: launch.build_runner(cfg).train())
+    launch.run(lambda: launch.build_runner(cfg).train(), cfg)
 
 
 if __name__ == '__main__':

@@ -9,17 +9,25 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import subprocess
+import traceback
 import urllib.error
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import RUNNERS, Registry
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmdet_gfl import registry as registries
 from mmdet_gfl.compat import checkpoint as checkpoints
+from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
+from mmdet_gfl.engine import type_checks
+from mmdet_gfl.engine.data_checks import check_classes as check_classes
+from mmdet_gfl.engine.data_checks import check_data as check_data
+from mmdet_gfl.engine.data_checks import nodes
+from mmdet_gfl.engine.errors import UserError as UserError
 
 RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 CFG_OPTIONS_HELP = (
@@ -28,14 +36,28 @@ CFG_OPTIONS_HELP = (
 )
 
 
-class UserError(SystemExit):
-    """Something the user can mend: ends the tool with one sentence on stderr and exit status 1."""
+class OptionsAction(DictAction):
+    """MMEngine's reading of ``--cfg-options KEY=VALUE ...``; what it cannot read is answered in one sentence."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Reads the options.
+
+        Raises:
+            UserError: One has no ``=``, or its brackets are not in pairs.
+        """
+        for option in values:
+            if not option.partition('=')[0] or '=' not in option:
+                raise UserError(f'{option_string} {option}: write KEY=VALUE, without spaces around the =')
+            try:
+                super().__call__(parser, namespace, [option], option_string)
+            except (AssertionError, ValueError) as error:
+                raise UserError(f'{option_string} {option}: {error}') from error
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that training and testing share, MMDetection's names."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='given by torch.distributed.launch')
     parser.add_argument(
@@ -49,8 +71,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of a tool's arguments, checked: its options merged, its folder and launcher set.
 
     Raises:
-        UserError: The file is missing or no config, an option does not fit it, or a ``mmdet_gfl.`` type in it is
-            unknown.
+        UserError: The file is missing or no config, an option does not fit it, or a type in it is unknown.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.allow_unsafe_checkpoint:
@@ -114,33 +135,14 @@ def _note_new_parent(node: Any, key: str) -> None:
 
 
 def check_types(cfg: Config) -> None:
-    """Refuses ``type='mmdet_gfl.Name'`` where there is no such part.
+    """Refuses a ``type`` that no registry knows, where it is certain which one it is built from, and a misplaced QFL.
 
     Raises:
-        UserError: Names the key, the value and the nearest part.
+        UserError: Names the key, the value and the nearest part, or the head to use.
     """
-    known: dict[str, Any] = {}
-    for registry in vars(registries).values():
-        if isinstance(registry, Registry) and registry.scope == 'mmdet_gfl':
-            registry.import_from_location()
-            known.update(registry.module_dict)
-    for key, node in _nodes(cfg._cfg_dict, ''):
-        name = node.get('type')
-        if isinstance(name, str) and name.startswith('mmdet_gfl.') and name.split('.', 1)[1] not in known:
-            close = difflib.get_close_matches(name.split('.', 1)[1], known, n=1)
-            hint = f'did you mean mmdet_gfl.{close[0]}?' if close else f'known: {", ".join(sorted(known))}'
-            raise UserError(f'{key}type={name!r} is unknown; {hint}')
-
-
-def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All dicts inside ``value``, each with the dotted key that leads to it."""
-    if isinstance(value, dict):
-        yield key, value
-        for name, child in value.items():
-            yield from _nodes(child, f'{key}{name}.')
-    elif isinstance(value, (list, tuple)):
-        for index, child in enumerate(value):
-            yield from _nodes(child, f'{key}{index}.')
+    sentence = type_checks.unknown_type(cfg) or type_checks.misplaced_loss(cfg)
+    if sentence:
+        raise UserError(sentence)
 
 
 def check_launcher(cfg: Config) -> None:
@@ -157,8 +159,8 @@ def check_launcher(cfg: Config) -> None:
 def use_backend_of_device(cfg: Config) -> None:
     """Lets processes on CPUs talk through gloo, since NCCL, the usual setting, needs GPUs.
 
-    MMEngine selects a GPU before it connects the processes of torchrun, and gives one to the wrapper of the model; so
-    without GPUs they are connected here, and the wrapper gets none.
+    MMEngine selects a GPU before it connects the processes of torchrun or Slurm, and gives one to the wrapper of the
+    model; so without GPUs they are connected here, and the wrapper gets none.
     """
     import torch
     from torch import distributed
@@ -168,56 +170,29 @@ def use_backend_of_device(cfg: Config) -> None:
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg')
     if dist_cfg is not None and dist_cfg.get('backend') == 'nccl':
         dist_cfg.backend = 'gloo'
-    if cfg.launcher == 'pytorch' and 'RANK' in os.environ:
+    if cfg.launcher == 'slurm':
+        _name_slurm_ranks()
+    if cfg.launcher in ('pytorch', 'slurm') and 'RANK' in os.environ:
         cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
         cfg.model_wrapper_cfg.setdefault('device_ids', None)
         if not distributed.is_initialized():
             distributed.init_process_group('gloo')
 
 
-def check_data(cfg: Config, *splits: str) -> None:
-    """Refuses missing annotation files and image folders of the splits that will run.
-
-    Args:
-        cfg: The config.
-        *splits: ``'train'``, ``'val'`` or ``'test'``; a split without a data loader is skipped.
+def _name_slurm_ranks() -> None:
+    """Gives the tasks of a Slurm job torchrun's variables, as MMEngine does after it has selected a GPU.
 
     Raises:
-        UserError: Names the key, the path and what to set.
+        UserError: Slurm has not started this.
     """
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
-            if 'ann_file' in dataset:
-                _check_dataset(key, dataset)
-        evaluators = cfg.get(f'{split}_evaluator')
-        for key, evaluator in _nodes(evaluators if loader else None, f'{split}_evaluator.'):
-            if evaluator.get('ann_file'):
-                _check_path(f'{key}ann_file', evaluator['ann_file'], f'--cfg-options {key}ann_file=/path/to/file.json')
-
-
-def check_classes(cfg: Config, split: str) -> None:
-    """Refuses a head of ours whose ``num_classes`` is not that of the data set, as far as the config tells both.
-
-    Raises:
-        UserError: Names both numbers and the keys.
-    """
-    from mmdet.registry import DATASETS
-
-    head = (cfg.get('model') or {}).get('bbox_head')
-    if not isinstance(head, dict) or not str(head.get('type')).startswith('mmdet_gfl.'):
-        return  # of other heads this is not known: some have more outputs than classes
-    wanted = head.get('num_classes')
-    for key, dataset in _nodes((cfg.get(f'{split}_dataloader') or {}).get('dataset'), f'{split}_dataloader.dataset.'):
-        if wanted is None or 'ann_file' not in dataset:
-            continue
-        kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
-        classes = (dataset.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get('classes')
-        if isinstance(classes, (list, tuple)) and len(classes) != wanted:
-            raise UserError(
-                f'model.bbox_head.num_classes={wanted}, but the data set of {key}type has {len(classes)} classes; set '
-                f'num_classes={len(classes)}, or {key}metainfo.classes'
-            )
+    env = os.environ
+    if 'SLURM_PROCID' not in env:
+        raise UserError('--launcher slurm: Slurm has not started this process; use tools/slurm_train.sh, or srun')
+    env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID'])
+    env.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in env:
+        hosts = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+        env['MASTER_ADDR'] = subprocess.run(hosts, check=True, capture_output=True, text=True).stdout.split()[0]
 
 
 def check_fit(model: Any, path: str) -> None:
@@ -228,7 +203,7 @@ def check_fit(model: Any, path: str) -> None:
         path: The checkpoint.
 
     Raises:
-        UserError: Names the first layer that is missing or has another shape.
+        UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone).
     """
     from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -244,27 +219,11 @@ def check_fit(model: Any, path: str) -> None:
                 f'checkpoint {path} does not fit the config: {key} has the shape {tuple(parameter.shape)} in the '
                 f'model, and the file {has}. Test it with the config it was trained with'
             )
-
-
-def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
-    root = dataset.get('data_root') or ''
-    mend = f'--cfg-options {key}data_root=/path/to/data'
-    if isinstance(dataset['ann_file'], str) and dataset['ann_file']:
-        _check_path(f'{key}ann_file', _join(root, dataset['ann_file']), mend)
-    for name, folder in (dataset.get('data_prefix') or {}).items():
-        if isinstance(folder, str):
-            _check_path(f'{key}data_prefix.{name}', _join(root, folder), mend)
-
-
-def _join(root: str, path: str) -> str:
-    return path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
-
-
-def _check_path(key: str, path: str, mend: str) -> None:
-    if '://' not in path and not os.path.exists(path):
+    extra = sorted(set(state) - set(model.state_dict()))
+    if extra:
         raise UserError(
-            f'{key}: {os.path.abspath(path)} does not exist; put or link the data there, or point the config to it '
-            f'({mend})'
+            f'checkpoint {path} does not fit the config: the file has {extra[0]}, and the model no such layer. '
+            f'Test it with the config it was trained with'
         )
 
 
@@ -288,7 +247,7 @@ def check_pretrained(cfg: Config) -> None:
     Raises:
         UserError: Names the key, the file and what to do.
     """
-    for key, node in _nodes(cfg.get('model'), 'model.'):
+    for key, node in nodes(cfg.get('model'), 'model.'):
         path = node.get('checkpoint')
         if node.get('type') == 'Pretrained' and isinstance(path, str):
             try:
@@ -385,22 +344,64 @@ def _batch_and_lr(cfg: Config) -> str:
     except (AttributeError, KeyError, TypeError):  # a batch sampler of its own, several optimizers, ...
         return 'effective batch size and lr as the config says'
     accumulated = f' ({batch} images x {steps} accumulated)' if steps != 1 else ''
-    return f'effective batch size {batch * steps}{accumulated}, lr {lr:g} ({how})'
+    rate = 'lr as in the checkpoint' if cfg.get('resume') else f'lr {lr:g} ({how})'
+    return f'effective batch size {batch * steps}{accumulated}, {rate}'
 
 
 def build_runner(cfg: Config) -> Runner:
-    """MMEngine's Runner, or the one that the config names."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def run(action: Callable[[], Any]) -> None:
-    """Runs the training or the test; weights that cannot be downloaded become one sentence.
+    """MMEngine's Runner, or the one that the config names.
 
     Raises:
-        UserError: Names the keys that may hold the address.
+        UserError: As :func:`explained`; or the model has deformable convolutions, which nothing here can run.
+    """
+    with explained(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        check_deformable_convolutions(runner.model)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    return runner
+
+
+@contextmanager
+def explained(cfg: Config) -> Iterator[None]:
+    """What building a model, a data set or a hook fails on, in one sentence where it is an entry of the config.
+
+    Raises:
+        UserError: A class does not take an argument of the config, or a part of this package refuses one.
     """
     try:
-        action()
+        yield
+    except TypeError as error:
+        sentence = type_checks.unknown_argument(cfg, error)
+        if sentence is None:
+            raise
+        raise UserError(sentence) from error
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        raise UserError(str(error)) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a line of this package has raised the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
+
+
+def run(action: Callable[[], Any], cfg: Config) -> None:
+    """Runs the training or the test; weights that cannot be downloaded become one sentence.
+
+    Args:
+        action: What is run; it builds the data sets.
+        cfg: Its config.
+
+    Raises:
+        UserError: Names the keys that may hold the address; or as :func:`explained`.
+    """
+    try:
+        with explained(cfg):
+            action()
     except urllib.error.URLError as error:
         raise UserError(
             f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '

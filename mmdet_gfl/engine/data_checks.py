@@ -1,0 +1,415 @@
+"""What can be wrong with a data set, looked at before anything is built.
+
+MMDetection drops an object whose category it does not know, numbers the classes as the annotation file does and not as
+the config does, and meets a missing image in the middle of a training. Here each is one sentence at the start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+
+from mmdet_gfl.engine.errors import UserError
+
+PAGE = 'docs/your_data.md'
+#: What MMDetection and pycocotools read of each entry of a COCO file.
+COCO_FIELDS: dict[str, set[str]] = dict(
+    images={'id', 'file_name', 'height', 'width'},
+    categories={'id', 'name'},
+    annotations={'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'},
+)
+VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
+
+
+class CocoFile(NamedTuple):
+    """What the checks ask of an annotation file in COCO format.
+
+    Attributes:
+        path: Of the file.
+        names: Image ids to file names.
+        categories: Names of the categories, in the file's order.
+        images_of: Category names to the ids of the images that have an object of it.
+    """
+
+    path: str
+    names: dict[Any, str]
+    categories: list[str]
+    images_of: dict[str, set[Any]]
+
+    def images_with(self, classes: Iterable[str]) -> set[Any]:
+        """Ids of the listed images with an object of one of the classes."""
+        return set().union(*(self.images_of.get(name, set()) for name in classes)) & self.names.keys()
+
+
+def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All dicts inside ``value``, each with the dotted key that leads to it."""
+    if isinstance(value, dict):
+        yield key, value
+        for name, child in value.items():
+            yield from nodes(child, f'{key}{name}.')
+    elif isinstance(value, (list, tuple)):
+        for index, child in enumerate(value):
+            yield from nodes(child, f'{key}{index}.')
+
+
+def data_sets(cfg: Config, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The data sets of a split that read an annotation file, each with the dotted key that leads to it."""
+    loader = cfg.get(f'{split}_dataloader') or {}
+    for key, node in nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
+        if 'ann_file' in node:
+            yield key, node
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Refuses data of the splits that will run which is missing, in another format, or of other classes.
+
+    Looked at are the annotation files and image folders of all data sets; of those in COCO and Pascal VOC format also
+    what the files hold: fields, classes and their order, and whether the images are there. Remote files are not looked
+    at, nor the images of a data set with ``indices``, which reads a few only.
+
+    Args:
+        cfg: The config.
+        *splits: ``'train'``, ``'val'`` or ``'test'``; a split without a data loader is skipped.
+
+    Raises:
+        UserError: Names the key, the file and what to set.
+    """
+    files: dict[str, CocoFile] = {}
+    for split in splits:
+        for key, dataset in data_sets(cfg, split):
+            _check_paths(key, dataset)
+            if _loads_like(dataset, 'CocoDataset'):
+                _check_coco(key, dataset, split, files)
+            elif _loads_like(dataset, 'XMLDataset'):
+                _check_voc(key, dataset, split)
+        if cfg.get(f'{split}_dataloader'):
+            _check_evaluators(cfg, split, files)
+
+
+def check_classes(cfg: Config, split: str) -> None:
+    """Refuses a head of ours whose ``num_classes`` is not that of the data set, as far as the config tells both.
+
+    Raises:
+        UserError: Names both numbers and the keys.
+    """
+    head = (cfg.get('model') or {}).get('bbox_head')
+    if not isinstance(head, dict) or not str(head.get('type')).startswith('mmdet_gfl.'):
+        return  # of other heads this is not known: some have more outputs than classes
+    wanted = head.get('num_classes')
+    for key, dataset in data_sets(cfg, split):
+        classes = classes_of(key, dataset)
+        if wanted is not None and classes is not None and len(classes) != wanted:
+            raise UserError(
+                f'model.bbox_head.num_classes={wanted}, but the data set of {key}type has {len(classes)} classes; set '
+                f'num_classes={len(classes)}, or {key}metainfo.classes'
+            )
+
+
+def classes_of(key: str, dataset: dict[str, Any]) -> list[str] | None:
+    """The classes of a data set's config: ``metainfo.classes``, else its type's; None where neither says.
+
+    Raises:
+        UserError: ``metainfo.classes`` is a text that names no file.
+    """
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):
+            raise UserError(
+                f'{key}metainfo.classes={classes!r} is one text and no file with a class a line; write a tuple, and '
+                f'mind the comma of a single class: classes=({classes!r},)'
+            )
+        return list(list_from_file(classes))
+    classes = classes or getattr(_kind(dataset), 'METAINFO', {}).get('classes')
+    return list(classes) if isinstance(classes, (list, tuple)) else None
+
+
+def _kind(dataset: dict[str, Any]) -> Any:
+    from mmdet.registry import DATASETS
+
+    kind = dataset.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
+
+
+def _loads_like(dataset: dict[str, Any], name: str) -> bool:
+    """Whether the data set reads its files as MMDetection's class of that name does."""
+    from mmdet.registry import DATASETS
+
+    kind = _kind(dataset)
+    return kind is not None and getattr(kind, 'load_data_list', None) is DATASETS.get(name).load_data_list
+
+
+# Paths --------------------------------------------------------------------------------------------------------------
+
+
+def _check_paths(key: str, dataset: dict[str, Any]) -> None:
+    root = dataset.get('data_root') or ''
+    mend = f'--cfg-options {key}data_root=/path/to/data'
+    if isinstance(dataset['ann_file'], str) and dataset['ann_file']:
+        path = _join(root, dataset['ann_file'])
+        _check_path(f'{key}ann_file', path, mend, '' if os.path.isabs(dataset['ann_file']) else _what_is_in(root))
+    for name, folder in (dataset.get('data_prefix') or {}).items():
+        if isinstance(folder, str):
+            _check_path(f'{key}data_prefix.{name}', _join(root, folder), mend)
+
+
+def _join(root: str, path: str) -> str:
+    return path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
+
+
+def _check_path(key: str, path: str, mend: str, found: str = '') -> None:
+    if '://' not in path and not os.path.exists(path):
+        raise UserError(
+            f'{key}: {os.path.abspath(path)} does not exist{found}; put or link the data there, or point the config to '
+            f'it ({mend})'
+        )
+
+
+def _what_is_in(root: str) -> str:
+    """What a data folder holds instead, as the end of a sentence."""
+    folder = Path(root)
+    if not root or not folder.is_dir():
+        return ''
+    if any((folder / name).is_dir() for name in VOC_FOLDERS):
+        return f" (the folder is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
+    if (folder / 'labels').is_dir():
+        return f' (the folder looks like YOLO format, which has to be converted to COCO format: {PAGE})'
+    jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
+    if jsons:
+        return f' (the folder has {_some(jsons)})'
+    return f' (the folder has {_some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    listed = [str(name) for name in names]
+    return ', '.join(listed[:4]) + (f' and {len(listed) - 4} more' if len(listed) > 4 else '')
+
+
+# COCO ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_coco(key: str, dataset: dict[str, Any], split: str, files: dict[str, CocoFile]) -> None:
+    path = _join(dataset.get('data_root') or '', dataset['ann_file'])
+    if '://' in path:
+        return
+    file = _read_once(f'{key}ann_file', path, files, split)
+    classes = classes_of(key, dataset) or []
+    _check_categories(key, classes, file, bool((dataset.get('metainfo') or {}).get('classes')))
+    with_objects = file.images_with(classes)
+    if split == 'train' and not with_objects:
+        raise UserError(
+            f'{key}ann_file: no image of {path} has an object of the classes {_some(classes)}, so there is nothing to '
+            f'learn; give the annotation file of the training images'
+        )
+    if dataset.get('indices') is None:
+        filtered = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+        names = [name for image, name in file.names.items() if not filtered or image in with_objects]
+        _check_images(key, dataset, names, path)
+
+
+def _read_once(key: str, path: str, files: dict[str, CocoFile], split: str) -> CocoFile:
+    real = os.path.realpath(path)
+    if real not in files:
+        files[real] = read_coco(key, path, split)
+    return files[real]
+
+
+def read_coco(key: str, path: str, split: str) -> CocoFile:
+    """Reads an annotation file.
+
+    Args:
+        key: The config's key that names the file, for the message.
+        path: The file.
+        split: What it is for: training needs no ``iscrowd``, and a test set for a server has no annotations.
+
+    Raises:
+        UserError: It is not in COCO format; says what is missing.
+    """
+    try:
+        with open(path, encoding='utf-8') as stream:
+            content = json.load(stream)
+    except (ValueError, OSError) as error:  # no JSON, no text, a folder
+        raise UserError(
+            f"{key}: {path} is not a JSON file ({error}), and CocoDataset reads COCO's; for Pascal VOC take "
+            f"type='VOCDataset' ({PAGE})"
+        ) from error
+    for name, fields in COCO_FIELDS.items():
+        optional = name == 'annotations' and split == 'test'
+        if not optional or (isinstance(content, dict) and name in content):
+            _check_entries(key, path, content, name, fields - {'iscrowd'} if split == 'train' else fields)
+    categories = {entry['id']: entry['name'] for entry in content['categories']}
+    images_of: dict[str, set[Any]] = {name: set() for name in categories.values()}
+    for entry in content.get('annotations', ()):
+        if entry['category_id'] in categories:
+            images_of[categories[entry['category_id']]].add(entry['image_id'])
+    names = {entry['id']: entry['file_name'] for entry in content['images']}
+    return CocoFile(path, names, [entry['name'] for entry in content['categories']], images_of)
+
+
+def _check_entries(key: str, path: str, content: Any, name: str, fields: set[str]) -> None:
+    """Refuses a file without the list ``name``, or with an entry that lacks a field."""
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(
+            f"{key}: {path} is not in COCO format: it has no list '{name}' beside {_beside(content)}; {PAGE} shows "
+            f'what such a file holds'
+        )
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not fields <= entry.keys():
+            missing = sorted(fields - entry.keys()) if isinstance(entry, dict) else sorted(fields)
+            raise UserError(
+                f'{key}: {path} is not in COCO format: {name}[{index}] lacks {", ".join(missing)}; {PAGE} shows what '
+                f'such a file holds'
+            )
+
+
+def _beside(content: Any) -> str:
+    return _some(content) or 'nothing' if isinstance(content, dict) else f'a {type(content).__name__} of entries'
+
+
+def _check_categories(key: str, classes: list[str], file: CocoFile, given: bool) -> None:
+    """Refuses classes that the file lacks, or has in another order: MMDetection numbers them as the file does."""
+    says = f'{key}metainfo.classes' if given else f'{key}metainfo.classes is not set, so the classes are those of COCO'
+    missing = [name for name in classes if name not in file.categories]
+    if missing:
+        close = difflib.get_close_matches(missing[0], file.categories, n=1)
+        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        raise UserError(
+            f'{says}: {missing[0]!r} is no category of {file.path}, which has {_some(file.categories)}{hint}; set '
+            f"metainfo=dict(classes=(...)) of each data set to the file's names, and num_classes of the head to their "
+            f'number'
+        )
+    in_file = [name for name in file.categories if name in classes]
+    if in_file != classes:
+        raise UserError(
+            f'{says}: {_some(classes)}, but {file.path} lists them as {_some(in_file)}, and MMDetection numbers the '
+            f"labels in the file's order; write the classes in that order, each once"
+        )
+
+
+def _check_images(key: str, dataset: dict[str, Any], names: list[str], path: str) -> None:
+    root = dataset.get('data_root') or ''
+    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
+    folder = _join(root, prefix)
+    missing = missing_files(folder, names)
+    if missing:
+        hint = ''
+        if len(missing) == len(names) and prefix and os.path.exists(_join(root, missing[0])):
+            hint = f"; the file names hold the folder already, so set {key}data_prefix.img=''"
+        raise UserError(
+            f'{key}data_prefix.img: {len(missing)} of the {len(names)} images of {path} are not in '
+            f'{os.path.abspath(folder or ".")}, such as {missing[0]}; fetch them, point data_prefix.img (now '
+            f'{prefix!r}) to their folder, or take them out of the file{hint}'
+        )
+
+
+def missing_files(folder: str, names: Iterable[str]) -> list[str]:
+    """Those of the names, relative to ``folder``, that are not there; each folder is listed once."""
+    if '://' in folder:
+        return []
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        place, base = os.path.split(os.path.join(folder, name))
+        if place not in listed:
+            listed[place] = set(os.listdir(place or '.')) if os.path.isdir(place or '.') else set()
+        if base not in listed[place]:
+            missing.append(name)
+    return missing
+
+
+# Pascal VOC ---------------------------------------------------------------------------------------------------------
+
+
+def _check_voc(key: str, dataset: dict[str, Any], split: str) -> None:
+    root = dataset.get('data_root') or ''
+    path = _join(root, dataset['ann_file'])
+    folder = _join(root, (dataset.get('data_prefix') or {}).get('sub_data_root') or '')
+    if '://' in path or '://' in folder:
+        return
+    if path.endswith('.json'):
+        raise UserError(
+            f"{key}ann_file: {path} is JSON, and {dataset['type']} reads a text file with an image's name a line; take "
+            f"type='CocoDataset', or the list below ImageSets/Main ({PAGE})"
+        )
+    images = list_from_file(path)
+    for what, suffix, default in (('ann_subdir', '.xml', 'Annotations'), ('img_subdir', '.jpg', 'JPEGImages')):
+        place = os.path.join(folder, dataset.get(what, default))
+        missing = missing_files(place, [image + suffix for image in images])
+        if missing:
+            raise UserError(
+                f'{key}{what}: {len(missing)} of the {len(images)} files that {path} lists are not in '
+                f'{os.path.abspath(place)}, such as {missing[0]!r}; the list has names without a suffix, and the files '
+                f'end in {suffix}: fetch them, or take them out of the list'
+            )
+    place = os.path.join(folder, dataset.get('ann_subdir', 'Annotations'))
+    found = {name for image in images for name in _names_in(key, os.path.join(place, f'{image}.xml'))}
+    classes = classes_of(key, dataset)
+    if classes:
+        _check_names(key, classes, found, split, path)
+
+
+def _names_in(key: str, path: str) -> set[str]:
+    """Names of the objects in an XML file.
+
+    Raises:
+        UserError: It is not Pascal VOC's.
+    """
+    try:
+        objects = ElementTree.parse(path).getroot().findall('object')
+        for entry in objects:
+            for side in ('xmin', 'ymin', 'xmax', 'ymax'):
+                float(entry.findtext(f'bndbox/{side}', ''))
+        return {entry.findtext('name', '') for entry in objects}
+    except (ElementTree.ParseError, ValueError) as error:
+        raise UserError(
+            f'{key}ann_subdir: {path} is not in Pascal VOC format ({error}); each object has a name and a bndbox with '
+            f'xmin, ymin, xmax, ymax'
+        ) from error
+
+
+def _check_names(key: str, classes: list[str], found: set[str], split: str, path: str) -> None:
+    """Refuses classes that no object has while objects have names that are no class: those would be dropped."""
+    absent, unknown = [name for name in classes if name not in found], sorted(found - set(classes))
+    if (split == 'train' and absent and unknown) or not found & set(classes):
+        close = difflib.get_close_matches(absent[0], unknown, n=1)
+        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        raise UserError(
+            f'{key}metainfo.classes: no object of the images in {path} is a {absent[0]!r}; they are '
+            f'{_some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '
+            f'in the XML files that you want'
+        )
+
+
+# Evaluators ---------------------------------------------------------------------------------------------------------
+
+
+def _check_evaluators(cfg: Config, split: str, files: dict[str, CocoFile]) -> None:
+    """Refuses an evaluator's annotation file that is missing, or another set's than the images'."""
+    evaluators = [
+        (key, node)
+        for key, node in nodes(cfg.get(f'{split}_evaluator'), f'{split}_evaluator.')
+        if isinstance(node.get('ann_file'), str) and node['ann_file']
+    ]
+    for key, evaluator in evaluators:
+        path = evaluator['ann_file']
+        _check_path(f'{key}ann_file', path, f'--cfg-options {key}ann_file=/path/to/file.json')
+    if len(evaluators) != 1 or evaluators[0][1].get('type') != 'CocoMetric' or '://' in evaluators[0][1]['ann_file']:
+        return  # several data sets with an evaluator each, or another format
+    key, path = f'{evaluators[0][0]}ann_file', evaluators[0][1]['ann_file']
+    truth = _read_once(key, path, files, split)
+    for of, dataset in data_sets(cfg, split):
+        file = files.get(os.path.realpath(_join(dataset.get('data_root') or '', dataset['ann_file'])))
+        if file is not None and file is not truth and not file.names.items() <= truth.names.items():
+            raise UserError(
+                f'{key}: {path} does not hold the images of {of}ann_file, {file.path}; give the evaluator the file of '
+                f'the data set that it judges'
+            )
