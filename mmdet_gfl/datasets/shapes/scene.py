@@ -149,7 +149,7 @@ def _add_object(scene: Scene, size: float, labels: Sequence[int], tries: int = 1
 def _random_item(scene: Scene, size: float, labels: Sequence[int]) -> Item | None:
     """An object of one of the labels somewhere in the image; None where it is too long for the image."""
     rng = scene.rng
-    label = labels[rng.integers(len(labels))]
+    label = labels[int(rng.integers(len(labels)))]
     outline = moved(random_outline(CLASSES[label], rng), size, 0, 0)
     lengths = bounding_box(outline)[2:] * 2
     if (lengths > MAX_LENGTH * np.array([scene.width, scene.height])).any():
@@ -180,7 +180,7 @@ def _random_sides(lengths: NDArray[np.float64], rng: np.random.Generator) -> tup
 def _add_crowd(scene: Scene, labels: Sequence[int]) -> None:
     """Adds many small objects of one class close together, as one item."""
     rng, short = scene.rng, min(scene.width, scene.height)
-    label, member = labels[rng.integers(len(labels))], min(rng.uniform(9, 14), short / 8)
+    label, member = labels[int(rng.integers(len(labels)))], min(rng.uniform(9, 14), short / 8)
     radius = min(rng.uniform(2, 3.5) * member, 0.2 * short)
     centre = rng.uniform(1.5 * radius, np.array([scene.width, scene.height]) - 1.5 * radius)
     offsets = rng.uniform(-radius, radius, (rng.integers(14, 26), 2))

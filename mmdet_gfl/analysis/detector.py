@@ -1,0 +1,306 @@
+"""A trained detector and its data, loaded and checked for the analysis tools; what cannot work is one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmdet_gfl.compat import checkpoint as checkpoints
+from mmdet_gfl.engine import data_checks, launch
+
+from .matching import Detections, Objects
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A model in eval mode with its weights, and where it comes from.
+
+    Attributes:
+        model: On its device.
+        cfg: Its config.
+        classes: Names by index.
+    """
+
+    model: nn.Module
+    cfg: Config
+    classes: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that the tools share."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
+    parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
+    parser.add_argument(
+        '--allow-unsafe-checkpoint',
+        action='store_true',
+        help='load a checkpoint in full, which lets it run code; only for files whose origin you trust',
+    )
+
+
+def read_config(path: str, args: argparse.Namespace) -> Config:
+    """A config with the options of :func:`add_arguments`, checked.
+
+    Raises:
+        launch.UserError: The file is missing or no config, or an option does not fit it.
+    """
+    if args.allow_unsafe_checkpoint:
+        checkpoints.allow_unsafe_checkpoints()
+    cfg = launch.read_config(path)
+    if args.cfg_options is not None:
+        launch.merge_options(cfg, args.cfg_options)
+    launch.check_types(cfg)
+    return cfg
+
+
+def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
+    """The model of a config with the weights of a checkpoint.
+
+    Raises:
+        launch.UserError: The checkpoint is missing, damaged, wants to run code or is of another model; the config has
+            no model that can be built; there is no such device.
+    """
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import load_checkpoint
+
+    place = _device(device)
+    launch.check_checkpoint(checkpoint)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    if 'model' not in cfg:
+        raise launch.UserError(f'config {cfg.filename} has no model; name the config that the checkpoint was made with')
+    try:
+        model = MODELS.build(cfg.model)
+    except (TypeError, ValueError, KeyError) as error:
+        raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
+    launch.check_fit(model, checkpoint)
+    meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {}).get('dataset_meta') or {}
+    model.cfg = cfg  # MMDetection's inference looks there for the pipeline
+    classes = meta.get('classes') or meta.get('CLASSES') or _classes_of_config(cfg)
+    return Detector(model.to(place).eval(), cfg, tuple(classes))
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of a name; a GPU if there is one without a name.
+
+    Raises:
+        launch.UserError: There is no such device here.
+    """
+    try:
+        place = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition('\n')[0]
+        raise launch.UserError(f'--device {name}: this machine or this torch has none ({reason}); use cpu') from error
+    return place
+
+
+def _classes_of_config(cfg: Config) -> Sequence[str]:
+    """Class names of the test data, without reading it; empty where they are not told."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    return data_checks.classes_of('test_dataloader.dataset.', dataset) or ()
+
+
+# Distributions ------------------------------------------------------------------------------------------------------
+
+_TRAIN_ONE = "train one with box=dict(type='mmdet_gfl.GeneralBox'), as configs/gfl/gfl_r50_fpn_1x_coco.py does"
+
+
+def turn_on_distributions(detector: Detector) -> str:
+    """Lets the results hold all that the box representation can tell of its sides.
+
+    Returns:
+        What ``test_cfg.with_distribution`` is now: ``'full'``, or ``'stats'`` where sides have a mean and a standard
+        deviation only.
+
+    Raises:
+        launch.UserError: The model predicts no distributions.
+    """
+    head = getattr(detector.model, 'bbox_head', None)
+    kind, name = type(head).__name__, detector.cfg.filename
+    box = getattr(head, 'box', None)
+    if box is None and kind == 'GFLHead':
+        raise launch.UserError(
+            f"config {name} has MMDetection's GFLHead, which does not give its distributions away; with "
+            f'--cfg-options model.bbox_head.type=mmdet_gfl.GFLHead the same checkpoint does'
+        )
+    if head is None or box is None:
+        what = f'a {kind}' if head is not None else f'a {type(detector.model).__name__} without a dense head'
+        raise launch.UserError(f'config {name} has {what}, which predicts no distributions of the sides; {_TRAIN_ONE}')
+    if not box.statistics:
+        raise launch.UserError(
+            f'config {name} has a {type(box).__name__}: it predicts one number a side and no distribution; {_TRAIN_ONE}'
+        )
+    head.test_cfg.with_distribution = box.statistics[-1]
+    return head.test_cfg.with_distribution
+
+
+# Data sets ----------------------------------------------------------------------------------------------------------
+
+#: Detections and objects of an image.
+Image = tuple[Detections, Objects]
+
+
+def images_of(cfg: Config, weights: str, split: str, device: str | None = None) -> tuple[list[Image], tuple[str, ...]]:
+    """Detections and objects of each image of a split, and the data set's class names.
+
+    Args:
+        cfg: The config.
+        weights: A checkpoint, or the ``.pkl`` with detections that ``tools/test.py --out`` writes.
+        split: ``'val'`` or ``'test'``: whose data loader of the config.
+        device: See :func:`load`.
+
+    Raises:
+        launch.UserError: Data, weights or detections cannot be used.
+    """
+    dataset = dataset_of(cfg, split)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    _check_infos(infos, f'{split}_dataloader', dataset.metainfo['classes'])
+    if weights.endswith(('.pkl', '.pickle')):
+        found = _read_detections(weights)
+    else:
+        found = _detect(load(cfg, weights, device), split, dataset)
+    _check_detections(found, infos, dataset.metainfo['classes'], weights)
+    images = [(found[info['img_id']], objects_of(info)) for info in infos]
+    return images, tuple(dataset.metainfo['classes'])
+
+
+def dataset_of(cfg: Config, split: str) -> BaseDataset:
+    """The data set of a split.
+
+    Raises:
+        launch.UserError: The config has none, its files are missing or of another format, its classes do not fit.
+    """
+    from mmdet.registry import DATASETS
+    from mmengine.registry import init_default_scope
+
+    if not cfg.get(f'{split}_dataloader'):
+        other = 'test' if split == 'val' else 'val'
+        hint = f'try --split {other}' if cfg.get(f'{other}_dataloader') else 'write one, as configs/_base_/datasets do'
+        raise launch.UserError(f'config {cfg.filename} has no {split}_dataloader, hence no data set; {hint}')
+    launch.check_data(cfg, split)
+    launch.check_classes(cfg, split)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    try:
+        return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise launch.UserError(
+            f'the data set of {split}_dataloader in config {cfg.filename} cannot be read ({type(error).__name__}: '
+            f"{error}); its type must be that of the annotation file, such as CocoDataset for COCO's JSON"
+        ) from error
+
+
+def _check_infos(infos: Sequence[dict[str, Any]], key: str, classes: Sequence[str]) -> None:
+    """Refuses a data set without images or without objects.
+
+    Raises:
+        launch.UserError: Names what is missing.
+    """
+    if not infos:
+        raise launch.UserError(f'the data set of {key} has no images')
+    if not any(info.get('instances') for info in infos):
+        raise launch.UserError(
+            f'the data set of {key} has no objects of the classes {", ".join(classes)}; set '
+            f'{key}.dataset.metainfo.classes to the names of its categories'
+        )
+
+
+def objects_of(info: dict[str, Any]) -> Objects:
+    """The annotated objects of an entry of a data set."""
+    instances = info.get('instances', [])
+    return Objects(
+        np.array([one['bbox'] for one in instances], float).reshape(-1, 4),
+        np.array([one['bbox_label'] for one in instances], int),
+        np.array([one.get('ignore_flag', 0) for one in instances], bool),
+    )
+
+
+def _detect(detector: Detector, split: str, dataset: BaseDataset) -> dict[Any, Detections]:
+    """Detections by image id, with progress on the screen."""
+    from mmengine.runner import Runner
+
+    model: Any = detector.model
+    keep_quality(getattr(model, 'bbox_head', None))
+    found: dict[Any, Detections] = {}
+    said = 0
+    for batch in Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset)):
+        with torch.no_grad():
+            samples = model.test_step(batch)
+        found.update({sample.img_id: detections_of(sample.pred_instances) for sample in samples})
+        if len(found) * 10 // len(dataset) > said:
+            said = len(found) * 10 // len(dataset)
+            print(f'{len(found)} of {len(dataset)} images', flush=True)
+    return found
+
+
+def detections_of(results: InstanceData | dict[str, Any]) -> Detections:
+    """The detections of an image out of a model's results, or of those that were written to a file."""
+    boxes, scores, labels = (results[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
+    quality = results['quality'].cpu().numpy().astype(float) if 'quality' in results else None
+    return Detections(boxes.astype(float), scores.astype(float), labels.astype(int), quality)
+
+
+def keep_quality(head: Any) -> None:
+    """Lets the results of a dense head, MMDetection's too, hold what its branch gave as ``quality``, where it has one.
+
+    MMDetection multiplies it into the score and drops it.
+    """
+    finish = getattr(head, '_bbox_post_process', None)
+    if finish is None:
+        return
+
+    def keep_and_finish(results: InstanceData, *args: Any, **kwargs: Any) -> InstanceData:
+        if 'score_factors' in results:
+            results.quality = results.score_factors
+        return finish(results, *args, **kwargs)
+
+    head._bbox_post_process = keep_and_finish
+
+
+def _read_detections(path: str) -> dict[Any, Detections]:
+    """Detections by image id of a file of ``tools/test.py --out``.
+
+    Raises:
+        launch.UserError: There is no such file, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise launch.UserError(f'there are no detections at {path}; write them with tools/test.py --out {path}')
+    try:
+        samples = pickle.loads(Path(path).read_bytes())
+        return {sample['img_id']: detections_of(sample['pred_instances']) for sample in samples}
+    except Exception as error:  # whatever unpickling another file trips over
+        raise launch.UserError(
+            f'{path} holds no detections as tools/test.py --out writes them ({type(error).__name__}: {error})'
+        ) from error
+
+
+def _check_detections(
+    found: dict[Any, Detections], infos: Sequence[dict[str, Any]], classes: Sequence[str], weights: str
+) -> None:
+    """Refuses detections of another data set.
+
+    Raises:
+        launch.UserError: An image has none, or a class is none of the data set's.
+    """
+    missing = [info['img_id'] for info in infos if info['img_id'] not in found]
+    if missing:
+        raise launch.UserError(
+            f'{weights} has no entry for {len(missing)} of the {len(infos)} images of the data set, such as img_id '
+            f'{missing[0]}: it was made with another one'
+        )
+    largest = max(int(one.labels.max(initial=-1)) for one in found.values())
+    if largest >= len(classes):
+        raise launch.UserError(
+            f'{weights} detects the class of index {largest}, but the data set has {len(classes)} classes: it was '
+            f'made for another one'
+        )

@@ -1,0 +1,123 @@
+"""Detections beside the objects of their image: overlaps, and COCO's greedy matching.
+
+Dimension letters: N detections, M objects. Boxes are (x1, y1, x2, y2) in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: What becomes of a detection.
+TRUE, FALSE, IGNORED = 1, 0, -1
+
+
+class Detections(NamedTuple):
+    """The detections of an image.
+
+    Attributes:
+        boxes: (N, 4).
+        scores: (N,).
+        labels: Classes by their index, (N,).
+        quality: What a quality branch gave, (N,) in [0, 1], already a factor of the score; None without a branch.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    quality: np.ndarray | None = None
+
+
+class Objects(NamedTuple):
+    """The objects of an image.
+
+    Attributes:
+        boxes: (M, 4).
+        labels: Classes by their index, (M,).
+        ignored: (M,) bool: crowd regions, in which detections are neither right nor wrong.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+
+    def of_class(self, label: int) -> Objects:
+        """The objects of one class."""
+        return Objects(*(values[self.labels == label] for values in self))
+
+
+def ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU (N, M) of boxes (N, 4) with others (M, 4); 0 where both are empty."""
+    shared = _shared(boxes, others)
+    return _ratio(shared, _areas(boxes)[:, None] + _areas(others)[None] - shared)
+
+
+def overlaps(boxes: np.ndarray, objects: Objects) -> np.ndarray:
+    """IoU (N, M) of boxes (N, 4) with objects; with an ignored object, the share of the box that lies in it."""
+    inside = _ratio(_shared(boxes, objects.boxes), _areas(boxes)[:, None])
+    return np.where(objects.ignored[None], inside, ious(boxes, objects.boxes))
+
+
+def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas (N, M) that boxes (N, 4) have in common with others (M, 4)."""
+    corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    opposite = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.prod((opposite - corner).clip(min=0), axis=2)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return np.prod((boxes[:, 2:] - boxes[:, :2]).clip(min=0), axis=1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return part / np.maximum(whole, np.finfo(float).tiny)
+
+
+def best_overlaps(detections: Detections, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """Largest overlap of each detection with the objects of its class, 0 without any: (N,) each.
+
+    Returns:
+        With objects that count (IoU), and with ignored ones (share of the detection).
+    """
+    overlap = overlaps(detections.boxes, objects)
+    overlap = np.where(detections.labels[:, None] == objects.labels[None], overlap, 0.0)
+    ordinary = overlap[:, ~objects.ignored].max(axis=1, initial=0.0)
+    return ordinary, overlap[:, objects.ignored].max(axis=1, initial=0.0)
+
+
+def match(detections: Detections, objects: Objects, iou: float) -> np.ndarray:
+    """COCO's matching: class by class, by falling score, each detection takes the best object that is still free.
+
+    Args:
+        detections: Of an image.
+        objects: Of the same image.
+        iou: The least overlap of a match.
+
+    Returns:
+        (N,): ``TRUE`` with an object; ``IGNORED`` where there is none but an ignored object; else ``FALSE``. An ignored
+        object takes any number of detections.
+    """
+    outcome = np.full(len(detections.scores), FALSE)
+    for label in np.unique(detections.labels):
+        members = np.flatnonzero(detections.labels == label)
+        members = members[np.argsort(-detections.scores[members], kind='stable')]
+        outcome[members] = _match_class(detections.boxes[members], objects.of_class(label), iou)
+    return outcome
+
+
+def _match_class(boxes: np.ndarray, objects: Objects, iou: float) -> np.ndarray:
+    """:func:`match` of boxes (N, 4) by falling score with objects of their class."""
+    overlap = overlaps(boxes, objects)
+    in_ignored = (overlap[:, objects.ignored] >= iou).any(axis=1)
+    outcome = np.where(in_ignored, IGNORED, FALSE)
+    free = overlap[:, ~objects.ignored]
+    if not free.size:
+        return outcome
+    for index in range(len(boxes)):
+        # Of equal overlaps COCO takes the last.
+        best = free.shape[1] - 1 - int(free[index, ::-1].argmax())
+        if free[index, best] >= iou:
+            outcome[index] = TRUE
+            free[:, best] = -1.0
+    return outcome

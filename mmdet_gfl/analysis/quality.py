@@ -1,0 +1,91 @@
+"""How well the score of a detection tells its IoU (the question of Fig. 2b of GFL)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .matching import Detections, Objects, best_overlaps
+
+#: A detection counts as found on its object from this IoU on, and as inside a crowd from this share of it on.
+FOUND = 0.5
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The detections of a data set, K of them.
+
+    Attributes:
+        scores: Final scores, (K,).
+        ious: IoU with the best object of the class that is detected, 0 without any, (K,).
+        quality: Output of a quality branch, (K,), a factor of the score; None without a branch.
+    """
+
+    scores: np.ndarray
+    ious: np.ndarray
+    quality: np.ndarray | None
+
+    @property
+    def class_scores(self) -> np.ndarray:
+        """The score without the branch's factor, (K,); without a branch the score itself."""
+        if self.quality is None:
+            return self.scores
+        return self.scores / np.maximum(self.quality, np.finfo(float).tiny)
+
+
+def score_and_iou(images: Iterable[tuple[Detections, Objects]]) -> Scored:
+    """The detections of all images beside their true IoU.
+
+    Those that lie in a crowd region of their class and on no object of it are left out: what they are is not annotated.
+    """
+    scores, ious, qualities = [np.zeros(0)], [np.zeros(0)], []
+    for detections, objects in images:
+        iou, in_crowd = best_overlaps(detections, objects)
+        known = (iou >= FOUND) | (in_crowd < FOUND)
+        scores.append(detections.scores[known])
+        ious.append(iou[known])
+        if detections.quality is not None:
+            qualities.append(detections.quality[known])
+    return Scored(np.concatenate(scores), np.concatenate(ious), np.concatenate(qualities) if qualities else None)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two (K,), equal values at their mean rank; NaN where one is constant or K < 2."""
+    from scipy.stats import rankdata  # takes a second to import; MMDetection depends on it
+
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float('nan')
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
+def mean_iou_by_score(scored: Scored, bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Mean score and mean IoU of the detections of each score bin of [0, 1] that holds any: (B,) each."""
+    index = np.minimum((scored.scores * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    filled = counts > 0
+    sums = [np.bincount(index, values, minlength=bins)[filled] for values in (scored.scores, scored.ious)]
+    return sums[0] / counts[filled], sums[1] / counts[filled]
+
+
+def table(names: Sequence[str], models: Sequence[Scored]) -> str:
+    """Rank correlations with the true IoU as text, a line a model; of class score and branch alone too, if any has one.
+
+    ``on objects`` counts the detections with IoU of ``FOUND`` and above.
+    """
+    width = max([len('model'), *map(len, names)])
+    parts = '  class score  branch' if any(scored.quality is not None for scored in models) else ''
+    lines = [f'{"model":{width}}  detections  on objects  score  score on objects{parts}']
+    for name, scored in zip(names, models):
+        found = scored.ious >= FOUND
+        score = rank_correlation(scored.scores, scored.ious)
+        on_objects = rank_correlation(scored.scores[found], scored.ious[found])
+        line = f'{name:{width}}  {len(found):10d}  {found.sum():10d}  {score:5.3f}  {on_objects:16.3f}'
+        if scored.quality is not None:
+            class_score, branch = (
+                rank_correlation(values, scored.ious) for values in (scored.class_scores, scored.quality)
+            )
+            line += f'  {class_score:11.3f}  {branch:6.3f}'
+        lines.append(line)
+    return '\n'.join(['Rank correlation (Spearman) with the true IoU:', *lines])

@@ -1,0 +1,131 @@
+"""The score threshold of each class that gives a wanted precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .matching import IGNORED, TRUE, Detections, Objects, match
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a class keeps at a score threshold.
+
+    Attributes:
+        threshold: Detections with this score and above are kept.
+        precision: Share of them that match an object.
+        recall: Share of the objects that they match.
+        detections: How many they are.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    detections: int
+
+
+@dataclass(frozen=True)
+class ClassThreshold:
+    """The answer for a class.
+
+    Attributes:
+        name: Of the class.
+        objects: How many there are, ignored ones not counted.
+        cut: The lowest threshold with the wanted precision, hence the one with the largest recall; None where no
+            threshold has it.
+        best: The most precise cut there is, and of equally precise ones the one with the largest recall; None without
+            objects or without detections.
+    """
+
+    name: str
+    objects: int
+    cut: Cut | None
+    best: Cut | None
+
+
+def pick_thresholds(
+    images: Iterable[tuple[Detections, Objects]], classes: Sequence[str], precision: float, iou: float
+) -> list[ClassThreshold]:
+    """The lowest score threshold of each class at which its detections have the wanted precision.
+
+    Args:
+        images: Detections and objects of each.
+        classes: Names by index.
+        precision: Wanted, in (0, 1].
+        iou: The overlap from which on a detection is right.
+    """
+    labels, scores, right = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
+    counts = np.zeros(len(classes), int)
+    for detections, objects in images:
+        outcome = match(detections, objects, iou)
+        counted = outcome != IGNORED
+        labels.append(detections.labels[counted])
+        scores.append(detections.scores[counted])
+        right.append(outcome[counted] == TRUE)
+        counts += np.bincount(objects.labels[~objects.ignored], minlength=len(classes))
+    of_class, score, hit = np.concatenate(labels), np.concatenate(scores), np.concatenate(right)
+    answers = []
+    for index, name in enumerate(classes):
+        cuts = possible_cuts(score[of_class == index], hit[of_class == index], int(counts[index]))
+        enough = [cut for cut in cuts if cut.precision >= precision]
+        best = max(cuts, key=lambda cut: (cut.precision, cut.recall), default=None)
+        answers.append(ClassThreshold(name, int(counts[index]), enough[-1] if enough else None, best))
+    return answers
+
+
+def possible_cuts(scores: np.ndarray, right: np.ndarray, objects: int) -> list[Cut]:
+    """All cuts of a class by falling threshold: one a distinct score; none without objects.
+
+    Args:
+        scores: Of the detections of the data set, (N,).
+        right: Whether each matches an object, (N,).
+        objects: How many there are.
+    """
+    if objects == 0:
+        return []
+    order = np.argsort(-scores, kind='stable')
+    scores, hits = scores[order], np.cumsum(right[order])
+    ends = np.flatnonzero(np.diff(scores, append=-np.inf) < 0)  # the last of equal scores
+    return [Cut(float(scores[k]), float(hits[k] / (k + 1)), float(hits[k] / objects), int(k) + 1) for k in ends]
+
+
+def table(answers: Sequence[ClassThreshold], precision: float) -> str:
+    """The answers as text, a line a class, and which classes cannot be as precise as wanted."""
+    width = max([len('class'), *(len(answer.name) for answer in answers)])
+    lines = [f'{"class":{width}}  objects  threshold  precision  recall  detections']
+    for answer in answers:
+        lines.append(f'{answer.name:{width}}  {answer.objects:7d}  {_columns(answer)}'.rstrip())
+    failed = [answer for answer in answers if answer.cut is None]
+    lines += [f'{answer.name} {_why(answer, precision)}' for answer in failed]
+    return '\n'.join(lines)
+
+
+def _columns(answer: ClassThreshold) -> str:
+    cut = answer.cut
+    if cut is None:
+        return f'{"-":>9}'
+    return f'{cut.threshold:9.4f}  {cut.precision:9.3f}  {cut.recall:6.3f}  {cut.detections:10d}'
+
+
+def _why(answer: ClassThreshold, precision: float) -> str:
+    if answer.objects == 0:
+        return 'has no objects in this data set: no threshold can be told'
+    if answer.best is None:
+        return 'is never detected: train longer, or lower model.test_cfg.score_thr'
+    best = answer.best
+    return (
+        f'cannot reach precision {precision:g}: the best is {best.precision:.3f}, at threshold {best.threshold:.4f} '
+        f'(recall {best.recall:.3f}, {best.detections} detections)'
+    )
+
+
+def as_json(answers: Sequence[ClassThreshold]) -> dict[str, Any]:
+    """The answers by class: ``objects``, and the cut's entries with ``threshold`` None where there is no cut."""
+    return {
+        answer.name: dict(objects=answer.objects, **(asdict(answer.cut) if answer.cut else dict(threshold=None)))
+        for answer in answers
+    }

@@ -1,0 +1,211 @@
+"""Predicted standard deviations of box sides beside how ambiguous the sides of the built-in shapes truly are.
+
+Dimension letters: N detections, M objects, S sides. Lengths are pixels of the stored image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.engine.launch import UserError
+
+from .detector import Detector, dataset_of, turn_on_distributions
+from .matching import ious
+from .quality import rank_correlation
+
+#: Sides that are hidden are uncertain for another reason: by what can be guessed from the rest.
+VISIBLE = 0.9
+#: What can be seen of a side (docs/shapes.md). The border of the image is a side beyond doubt, and easily so.
+KINDS = ('sharp', 'blur', 'fade', 'ghost')
+
+
+class Sides(NamedTuple):
+    """Sides of objects that were found.
+
+    Attributes:
+        predicted: Standard deviation that the model gives the side, (S,).
+        true: Standard deviation of the label around the true edge, (S,); 0 at a sharp side.
+        error: Predicted minus labelled place, outwards positive, (S,).
+        length: Of the object across the side, (S,).
+        kind: One of :data:`KINDS`, (S,).
+    """
+
+    predicted: np.ndarray
+    true: np.ndarray
+    error: np.ndarray
+    length: np.ndarray
+    kind: np.ndarray
+
+
+class Judgement(NamedTuple):
+    """What the sides say of a model.
+
+    Attributes:
+        number: Of sides.
+        correlation: Rank correlation of predicted and true standard deviation over all sides.
+        among_ambiguous: The same over the ambiguous sides.
+        told_apart: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
+        within_one: Share of the labels within one predicted standard deviation (68% of a normal distribution).
+        within_two: Within two (95%).
+        by_kind: For each kind: number, root mean squares of true and predicted deviation and of the error.
+    """
+
+    number: int
+    correlation: float
+    among_ambiguous: float
+    told_apart: float
+    within_one: float
+    within_two: float
+    by_kind: dict[str, tuple[int, float, float, float]]
+
+
+def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float = 0.5) -> Sides:
+    """Visible sides of the objects of a split of the shapes that the model finds.
+
+    Args:
+        detector: With a box representation that gives standard deviations.
+        split: ``'val'`` or ``'test'``: whose data loader of the config.
+        score_thr: Least score of a detection.
+        iou: Least IoU of a detection with its object.
+
+    Raises:
+        UserError: The model gives none, the data cannot be read or are no shapes, or nothing is found.
+    """
+    from mmengine.runner import Runner
+
+    turn_on_distributions(detector)
+    dataset = dataset_of(detector.cfg, split)
+    annotations = read_annotations(Path(str(dataset.ann_file)))
+    model: Any = detector.model
+    found = []
+    for batch in Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset)):
+        with torch.no_grad():
+            samples = model.test_step(batch)
+        for sample in samples:
+            results = sample.pred_instances
+            found.append(visible_sides(results[results.scores >= score_thr], annotations[sample.img_id], iou))
+    sides = joined(found)
+    if not len(sides.true):
+        raise UserError(
+            f'config {detector.cfg.filename}: no object of the {split} data is found with score {score_thr} and '
+            f'IoU of {iou}; lower --score-thr, or train longer'
+        )
+    return sides
+
+
+def read_annotations(path: Path) -> dict[int, list[dict[str, Any]]]:
+    """The objects of a shapes annotation file by image id, without crowds; labels start at 0.
+
+    Raises:
+        UserError: The file is not of the shapes data set.
+    """
+    content = json.loads(path.read_text())
+    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for one in content['annotations']:
+        if 'side_std' not in one:
+            raise UserError(
+                f'{path} does not say how ambiguous its sides are; only the built-in shapes do '
+                f'(tools/dataset_converters/make_shapes.py, docs/shapes.md)'
+            )
+        if not one['iscrowd']:
+            objects[one['image_id']].append(one)
+    return objects
+
+
+def visible_sides(results: InstanceData, objects: Sequence[dict[str, Any]], iou: float) -> Sides:
+    """The visible sides of the objects of an image that were found, whatever class they were taken for.
+
+    Args:
+        results: Detections by falling score, with ``bboxes`` (N, 4) and ``bbox_std`` (N, 4).
+        objects: Annotations of the image.
+        iou: Least overlap; a detection takes the best object that is free.
+    """
+    x, y, width, height = np.array([one['bbox'] for one in objects], float).reshape(-1, 4).T
+    boxes = np.stack([x, y, x + width, y + height], axis=1)
+    found, deviations = results.bboxes.cpu().numpy().astype(float), results.bbox_std.cpu().numpy().astype(float)
+    free = ious(found, boxes)  # (N, M)
+    sides = []
+    for index in range(len(found)):
+        best = int(free[index].argmax()) if len(boxes) else 0
+        if len(boxes) and free[index, best] >= iou:
+            free[:, best] = -1
+            sides.append(_sides_of_object(found[index], deviations[index], boxes[best], objects[best]))
+    return joined(sides)
+
+
+def _sides_of_object(found: np.ndarray, deviation: np.ndarray, box: np.ndarray, one: dict[str, Any]) -> Sides:
+    error = (found - box) * [-1, -1, 1, 1]
+    length = np.tile(box[2:] - box[:2], 2)
+    kind = np.array(one['side_kind'])
+    shown = (np.array(one['side_visible']) >= VISIBLE) & np.isin(kind, KINDS)
+    return Sides(deviation[shown], np.array(one['side_std'], float)[shown], error[shown], length[shown], kind[shown])
+
+
+def joined(parts: Iterable[Sides]) -> Sides:
+    """All sides of several lots."""
+    lots = [*parts, Sides(*(np.zeros(0),) * 4, np.zeros(0, '<U5'))]
+    return Sides(*(np.concatenate(values) for values in zip(*lots)))
+
+
+def judge(sides: Sides) -> Judgement:
+    """What the sides say of their model."""
+    ambiguous = sides.true > 0
+    share = sides.predicted / sides.length
+    off = np.abs(sides.error) / np.maximum(sides.predicted, np.finfo(float).tiny)
+    return Judgement(
+        len(sides.true),
+        rank_correlation(sides.predicted, sides.true),
+        rank_correlation(sides.predicted[ambiguous], sides.true[ambiguous]),
+        probability_of_larger(share[ambiguous], share[~ambiguous]),
+        float((off <= 1).mean()),
+        float((off <= 2).mean()),
+        {kind: _of_kind(sides, sides.kind == kind) for kind in KINDS if (sides.kind == kind).any()},
+    )
+
+
+def _of_kind(sides: Sides, chosen: np.ndarray) -> tuple[int, float, float, float]:
+    true, predicted, error = (_rms(values[chosen]) for values in (sides.true, sides.predicted, sides.error))
+    return int(chosen.sum()), true, predicted, error
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def probability_of_larger(these: np.ndarray, those: np.ndarray) -> float:
+    """Probability that one of ``these`` is larger than one of ``those``, ties counted half; NaN if there are none."""
+    if not len(these) or not len(those):
+        return float('nan')
+    ordered = np.sort(those)
+    below = np.searchsorted(ordered, these, 'left') + np.searchsorted(ordered, these, 'right')
+    return float(below.mean() / (2 * len(those)))
+
+
+def table(names: Sequence[str], judgements: Sequence[Judgement]) -> str:
+    """Markdown: a line a model, then a line a kind of side and model."""
+    lines = [
+        '| model | sides | rank correlation | among ambiguous | told apart | within 1 std | within 2 std |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    lines += [
+        f'| {name} | {one.number} | {one.correlation:.2f} | {one.among_ambiguous:.2f} | {one.told_apart:.2f} | '
+        f'{one.within_one:.0%} | {one.within_two:.0%} |'
+        for name, one in zip(names, judgements)
+    ]
+    lines += ['', '| side | model | sides | true std | predicted std | error |', '|---|---|---|---|---|---|']
+    lines += [
+        f'| {kind} | {name} | {count} | {true:.1f} | {predicted:.1f} | {error:.1f} |'
+        for kind in KINDS
+        for name, one in zip(names, judgements)
+        if kind in one.by_kind
+        for count, true, predicted, error in [one.by_kind[kind]]
+    ]
+    return '\n'.join(lines)

@@ -1,0 +1,184 @@
+"""Detections with the distributions of their sides, in the manner of Fig. 3 of GFL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.analysis.matching import ious
+
+from .sides import SIDES, Side, as_array, sides_of
+
+#: Of the detections, in turn (Okabe and Ito's, which most colour-blind people can tell apart).
+COLORS = ('#56b4e9', '#e69f00', '#cc79a7', '#009e73', '#f0e442', '#d55e00', '#0072b2')
+BAND_ALPHA = 0.4
+_GROUND_TRUTH = dict(color='white', linestyle=(0, (4, 3)), linewidth=1.2)
+_SHADOW = [withStroke(linewidth=2.4, foreground='black')]
+#: A ground-truth box belongs to a detection from this IoU on.
+_SAME = 0.3
+#: Two detections are of the same thing from this IoU on.
+_COINCIDE = 0.7
+_ROW = 1.55  # inches
+_LEAST_ROWS = 3  # of the lay-out, so that a single detection's panels are not as tall as the image
+
+
+def draw(
+    image: np.ndarray,
+    results: InstanceData,
+    classes: Sequence[str] = (),
+    ground_truth: Any = None,
+    max_boxes: int = 10,
+    max_rows: int = 4,
+) -> Figure:
+    """An image with its detections, and beside it the four distributions of those with the highest scores.
+
+    Each side of a box has a translucent band of one standard deviation on either side of it. The panels beside the
+    image show the place of each side in pixels of the image: the probabilities of a general distribution, or the
+    density of a Gaussian; the line is the mean. The four panels of a detection have the same scales. NMS runs
+    class by class and may leave a box several times with different classes; of detections that nearly coincide only the
+    one with the highest score is drawn.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        results: Of a model with ``test_cfg.with_distribution='stats'`` or ``'full'``, in pixels of ``image``.
+        classes: Names by index.
+        ground_truth: Boxes (M, 4), xyxy in pixels, drawn dashed; None draws none.
+        max_boxes: How many detections are drawn, those with the highest scores.
+        max_rows: How many of them get panels.
+
+    Returns:
+        A figure to be saved with its ``savefig``.
+
+    Raises:
+        ValueError: The results hold no ``bbox_mean`` and ``bbox_std``.
+    """
+    if 'bbox_std' not in results:
+        raise ValueError("results have no bbox_std; set model.test_cfg.with_distribution='full' or 'stats'")
+    height, width = image.shape[:2]
+    results = results[distinct(as_array(results.bboxes), as_array(results.scores))[:max_boxes]]
+    sides = sides_of(results, (width, height))
+    names = [_name(rank, results, classes) for rank in range(len(results))]
+    truth = np.zeros((0, 4)) if ground_truth is None else as_array(ground_truth).reshape(-1, 4)
+
+    rows = min(max_rows, len(results))
+    figure, picture, panels = _lay_out(width / height, rows)
+    _draw_image(picture, image)
+    for box in truth:
+        picture.add_patch(_outline(box, **_GROUND_TRUTH, path_effects=_SHADOW, zorder=2))
+    for rank in reversed(range(len(results))):  # the highest score on top
+        _draw_detection(picture, as_array(results.bboxes)[rank], sides[rank], names[rank], color(rank))
+    if not len(results):
+        picture.set_title('no detections', fontsize=10)
+    for rank in range(rows):
+        nearest = nearest_box(as_array(results.bboxes)[rank], truth)
+        _draw_row(panels[rank], sides[rank], nearest, names[rank], color(rank))
+    return figure
+
+
+def color(rank: int) -> str:
+    """Of the detection with this rank by score."""
+    return COLORS[rank % len(COLORS)]
+
+
+def distinct(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Indices, by falling score, of the boxes (N, 4) that no box of a higher score nearly coincides with."""
+    order = np.argsort(-scores, kind='stable')
+    iou = ious(boxes[order], boxes[order])
+    kept: list[int] = []
+    for rank in range(len(order)):
+        if iou[rank, kept].max(initial=0.0) < _COINCIDE:
+            kept.append(rank)
+    return order[np.array(kept, int)]
+
+
+def nearest_box(box: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+    """The one of boxes (M, 4) that overlaps a box (4,) most, if by an IoU of 0.3 at least."""
+    iou = ious(box[None], others)[0]
+    return others[iou.argmax()] if iou.max(initial=0.0) >= _SAME else None
+
+
+def _name(rank: int, results: InstanceData, classes: Sequence[str]) -> str:
+    label, score = int(results.labels[rank]), float(results.scores[rank])
+    return f'{rank + 1} {classes[label] if label < len(classes) else f"class {label}"} {score:.2f}'
+
+
+def _lay_out(shape: float, rows: int) -> tuple[Figure, Axes, list[list[Axes]]]:
+    """A figure with a place for an image of the aspect ratio ``shape``, and ``rows`` rows of four panels."""
+    height = max(rows, _LEAST_ROWS)
+    high = height * _ROW
+    wide = min(max(high * shape, 3.0), 9.0)
+    figure = Figure(figsize=(wide + (4 * _ROW if rows else 0), high), dpi=110, layout='constrained')
+    if not rows:
+        return figure, figure.add_subplot(), []
+    grid = figure.add_gridspec(height, 5, width_ratios=[wide, *[_ROW] * 4])
+    panels = [[figure.add_subplot(grid[row, 1 + side]) for side in range(4)] for row in range(rows)]
+    return figure, figure.add_subplot(grid[:, 0]), panels
+
+
+def _draw_image(axes: Axes, image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    # The corner of the first pixel is (0, 0), as in the boxes.
+    axes.imshow(image, extent=(0, width, height, 0), interpolation='nearest')
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+
+
+def _outline(box: np.ndarray, **style: Any) -> Rectangle:
+    return Rectangle((box[0], box[1]), box[2] - box[0], box[3] - box[1], fill=False, **style)
+
+
+def _draw_detection(axes: Axes, box: np.ndarray, sides: Sequence[Side], name: str, colour: str) -> None:
+    """The box, the bands along its sides and its name."""
+    for side, (x, y, width, height) in zip(SIDES, bands(sides)):
+        band = Rectangle((x, y), width, height, facecolor=colour, alpha=BAND_ALPHA, linewidth=0, zorder=3)
+        band.set_gid(f'{name} {side}')
+        axes.add_patch(band)
+    axes.add_patch(_outline(box, edgecolor=colour, linewidth=1.3, zorder=4))
+    patch = dict(facecolor=colour, edgecolor='none', pad=1.0)
+    inside = box[1] < 0.05 * axes.get_ylim()[0]  # no room above
+    text = axes.text(box[0], box[1], name, fontsize=7, bbox=patch, va='top' if inside else 'bottom', zorder=5)
+    text.set_in_layout(False)
+
+
+def bands(sides: Sequence[Side]) -> list[tuple[float, float, float, float]]:
+    """One standard deviation on either side of each side: x, y, width, height, in pixels."""
+    left, top, right, bottom = sides
+    wide, high = right.mean - left.mean, bottom.mean - top.mean
+    upright = [(side.mean - side.std, top.mean, 2 * side.std, high) for side in (left, right)]
+    level = [(left.mean, side.mean - side.std, wide, 2 * side.std) for side in (top, bottom)]
+    return [upright[0], level[0], upright[1], level[1]]
+
+
+def _draw_row(panels: Sequence[Axes], sides: Sequence[Side], truth: np.ndarray | None, name: str, colour: str) -> None:
+    """The four panels of a detection, of the same scales."""
+    reach = max(1.1 * max(side.reach() for side in sides), 1.0)
+    tallest = 1.1 * max(float(side.density(np.array(side.mean))) for side in sides)
+    for index, (axes, side) in enumerate(zip(panels, sides)):
+        _draw_panel(axes, side, reach, tallest, colour)
+        if truth is not None:
+            axes.axvline(truth[index], color='black', linestyle=(0, (4, 3)), linewidth=1.0)
+        axes.set_title(f'{SIDES[index]} {side.mean:.1f} ± {side.std:.1f}', fontsize=8)
+        axes.set_xlabel('x, px' if index % 2 == 0 else 'y, px', fontsize=7, labelpad=1)
+    panels[0].set_ylabel(name, fontsize=8)
+
+
+def _draw_panel(axes: Axes, side: Side, reach: float, tallest: float, colour: str) -> None:
+    """Probabilities as bars, or the normal density up to ``tallest``, within ``reach`` pixels of the mean."""
+    if side.places is None or side.probabilities is None:
+        x = np.linspace(side.mean - reach, side.mean + reach, 200)
+        axes.fill_between(x, side.density(x), color=colour, linewidth=0)
+        axes.set_ylim(0, tallest)
+    else:
+        axes.bar(side.places, side.probabilities, width=0.9 * side.spacing, color=colour)
+        axes.set_ylim(0, 1)
+    axes.axvline(side.mean, color='black', linewidth=1.0)
+    axes.set_xlim(side.mean - reach, side.mean + reach)
+    axes.tick_params(labelsize=6, length=2, pad=1)
+    axes.locator_params(axis='x', nbins=4)
+    axes.set_yticks([])

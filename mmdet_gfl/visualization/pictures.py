@@ -1,0 +1,125 @@
+"""Image files in, pictures of their detections out."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.structures import InstanceData
+
+from mmdet_gfl.analysis.detector import Detector, turn_on_distributions
+from mmdet_gfl.engine.launch import UserError
+
+from .distributions import draw
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+#: Boxes (M, 4), xyxy in pixels, by the file name in an annotation file, grouped by its last part.
+GroundTruth = dict[str, dict[str, np.ndarray]]
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image itself, or the images of a folder by name.
+
+    Raises:
+        UserError: There is no such file or folder, or the folder has no images.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f'there is no image and no folder at {path}')
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f'folder {path} has no images; looked for {", ".join(IMAGE_SUFFIXES)}')
+    return files
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """The boxes of a COCO annotation file; crowd regions are left out.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f'--ann-file {path} does not exist')
+    try:
+        content = json.loads(path.read_text())
+        names = {image['id']: image['file_name'] for image in content['images']}
+        boxes: dict[str, list[list[float]]] = {name: [] for name in names.values()}
+        for one in content['annotations']:
+            if not one.get('iscrowd'):
+                x, y, width, height = one['bbox']
+                boxes[names[one['image_id']]].append([x, y, x + width, y + height])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'--ann-file {path} is no COCO annotation file ({type(error).__name__}: {error}); it needs images and '
+            f'annotations with bbox as x, y, width, height'
+        ) from error
+    grouped: GroundTruth = defaultdict(dict)
+    for name, listed in boxes.items():
+        grouped[Path(name).name][name] = np.array(listed, float).reshape(-1, 4)
+    return grouped
+
+
+def boxes_of(truth: GroundTruth, image: Path) -> np.ndarray | None:
+    """The boxes of an image file, (M, 4), if the annotation file lists it; folders in its name have to agree."""
+    path = image.absolute().as_posix()
+    for name, boxes in truth.get(image.name, {}).items():
+        if path.endswith(f'/{name.removeprefix("./")}'):
+            return boxes
+    return None
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image, (H, W, 3) uint8, RGB, turned as its EXIF data say, as MMDetection reads it.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise UserError(f'image {path} cannot be read: it is empty, damaged or no image')
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def detect(detector: Detector, image: Path, score_thr: float) -> InstanceData:
+    """The detections of an image file with a score above ``score_thr``, on the CPU, in pixels of the image."""
+    from mmdet.apis import inference_detector
+
+    results = inference_detector(detector.model, str(image)).pred_instances.cpu()
+    return results[results.scores > score_thr]
+
+
+def draw_files(
+    detector: Detector,
+    files: list[Path],
+    out_dir: Path,
+    truth: GroundTruth | None = None,
+    score_thr: float = 0.3,
+    max_boxes: int = 10,
+    max_rows: int = 4,
+) -> Iterator[Path]:
+    """Draws each image's detections with :func:`draw` into ``out_dir``, and names what was written.
+
+    Raises:
+        UserError: The model predicts no distributions; an image cannot be read; none is in the annotation file.
+    """
+    if not detector.cfg.get('test_dataloader'):
+        raise UserError(f'config {detector.cfg.filename} has no test_dataloader, whose pipeline prepares the images')
+    turn_on_distributions(detector)
+    if truth is not None and all(boxes_of(truth, file) is None for file in files):
+        raise UserError(f'--ann-file lists none of the images, such as {files[0]}; its file_name entries differ')
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        image = read_image(file)
+        boxes = boxes_of(truth, file) if truth is not None else None
+        results = detect(detector, file, score_thr)
+        figure = draw(image, results, detector.classes, boxes, max_boxes, max_rows)
+        out = out_dir / f'{file.stem}.png'
+        figure.savefig(out)
+        yield out

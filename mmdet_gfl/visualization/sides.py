@@ -1,0 +1,102 @@
+"""Predicted distributions of box sides as places in the image.
+
+A head predicts distances from a location to the four sides; what is drawn is where the sides are. Dimension letters: N
+detections, n+1 entries of a distribution. Sides are in the order left, top, right, bottom.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.structures import InstanceData
+
+SIDES = ('left', 'top', 'right', 'bottom')
+
+#: A side this close to the image's border, in pixels, counts as clipped to it.
+_AT_BORDER = 1e-2
+
+
+class Side(NamedTuple):
+    """Where a side is, along x (left, right) or y (top, bottom), in pixels of the image.
+
+    Attributes:
+        mean: May lie outside the image, to which the box is clipped.
+        std: Standard deviation.
+        places: What the distribution is over, (n+1,); None where mean and standard deviation are all there is.
+        probabilities: (n+1,); None likewise.
+    """
+
+    mean: float
+    std: float
+    places: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+    @property
+    def spacing(self) -> float:
+        """Pixels between neighbouring places; 0 without places."""
+        return 0.0 if self.places is None else abs(float(self.places[1] - self.places[0]))
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        """The normal density of mean and standard deviation at ``x``, per pixel."""
+        return np.exp(-0.5 * ((x - self.mean) / self.std) ** 2) / (self.std * np.sqrt(2 * np.pi))
+
+    def reach(self) -> float:
+        """How far from the mean there is something to see: entries of 2% and more, or three standard deviations."""
+        if self.places is None or self.probabilities is None:
+            return 3 * self.std
+        seen = self.places[self.probabilities >= 0.02]
+        return float(np.abs(seen - self.mean).max(initial=0.0)) + self.spacing
+
+
+def sides_of(results: InstanceData, size: tuple[int, int]) -> list[list[Side]]:
+    """The four sides of each detection.
+
+    Args:
+        results: With ``bboxes``, ``bbox_mean`` and ``bbox_std`` (N, 4), and if there are any ``bbox_distribution``
+            (N, 4, n+1) and ``bbox_step`` (N, 4); in pixels of the image.
+        size: Width and height of the image, to which the boxes are clipped.
+    """
+    mean, std = as_array(results.bbox_mean), as_array(results.bbox_std)
+    places = origins(as_array(results.bboxes), mean, size)
+    full = 'bbox_distribution' in results
+    probabilities = as_array(results.bbox_distribution) if full else None
+    step = as_array(results.bbox_step) if full else None
+    detections = []
+    for index in range(len(mean)):
+        sides = []
+        for side, (axis, sign) in enumerate(((0, -1), (1, -1), (0, 1), (1, 1))):
+            start = places[index, axis]
+            middle, spread = float(start + sign * mean[index, side]), float(std[index, side])
+            if probabilities is None or step is None:
+                sides.append(Side(middle, spread))
+                continue
+            entries = probabilities[index, side]
+            sides.append(Side(middle, spread, start + sign * step[index, side] * np.arange(len(entries)), entries))
+        detections.append(sides)
+    return detections
+
+
+def origins(boxes: np.ndarray, mean: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The locations that the distances start from, (N, 2), xy in pixels.
+
+    A side that is not clipped tells it. Where both sides of an axis are, it is only known to lie between the places
+    that the two would tell, and their middle is taken.
+
+    Args:
+        boxes: Clipped to the image, (N, 4), xyxy in pixels.
+        mean: Distances l, t, r, b before that, (N, 4), in pixels.
+        size: Width and height of the image.
+    """
+    by_first, by_last = boxes[:, :2] + mean[:, :2], boxes[:, 2:] - mean[:, 2:]
+    first_clipped = boxes[:, :2] <= _AT_BORDER
+    last_clipped = boxes[:, 2:] >= np.asarray(size) - _AT_BORDER
+    one = np.where(first_clipped, by_last, by_first)
+    return np.where(first_clipped & last_clipped, (by_first + by_last) / 2, one)
+
+
+def as_array(values: object) -> np.ndarray:
+    """A tensor, boxes of MMDetection or an array, as float64."""
+    values = getattr(values, 'tensor', values)
+    values = values.detach().cpu() if hasattr(values, 'detach') else values
+    return np.asarray(values, float)

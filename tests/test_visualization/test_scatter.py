@@ -1,0 +1,47 @@
+"""What the scatter pictures show."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from mmdet_gfl.analysis.quality import Scored
+from mmdet_gfl.visualization import draw_scatter
+from mmdet_gfl.visualization.scatter import sample
+
+SCORES, IOUS = np.array([0.2, 0.4, 0.8]), np.array([0.1, 0.7, 0.6])
+JOINT = Scored(SCORES, IOUS, None)
+BRANCH = Scored(SCORES, IOUS, np.array([0.5, 0.8, 1.0]))
+
+
+def points(axes):
+    return [collection.get_offsets().tolist() for collection in axes.collections]
+
+
+def test_a_joint_model_has_one_picture():
+    figure = draw_scatter(['GFL'], [JOINT])
+    (axes,) = figure.axes
+    assert points(axes) == [[[0.2, 0.1], [0.4, 0.7], [0.8, 0.6]]]
+    assert axes.get_title() == 'GFL\nrank correlation 0.50, 3 detections'
+    mean = next(line for line in axes.lines if line.get_label() == 'mean IoU')
+    np.testing.assert_allclose(mean.get_xydata(), [[0.2, 0.1], [0.4, 0.7], [0.8, 0.6]])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    x, y = axes.transData.transform((0.6, 0.65)).round().astype(int)  # on the line from (0.4, 0.7) to (0.8, 0.6)
+    line = drawn[drawn.shape[0] - 1 - y, x]
+    assert line[0] > 180 > 120 > line[1] and line[2] < 80, line
+
+
+def test_a_branch_beside_a_joint_model():
+    figure = draw_scatter(['ATSS', 'GFL'], [BRANCH, JOINT])
+    _, _, pairs, diagonal = figure.axes
+    np.testing.assert_allclose(points(pairs), [[[0.4, 0.5], [0.5, 0.8], [0.8, 1.0]]])
+    assert pairs.get_title() == 'separate: rank correlation 1.00'
+    assert points(diagonal) == [] and diagonal.get_title() == 'joint: one number is both'
+
+
+def test_of_many_points_the_same_ones_are_drawn():
+    assert sample(5, 10).tolist() == [0, 1, 2, 3, 4]
+    chosen = sample(1000, 10)
+    assert (
+        len(set(chosen.tolist())) == 10 and (np.diff(chosen) > 0).all() and chosen.tolist() == sample(1000, 10).tolist()
+    )

@@ -1,0 +1,48 @@
+"""Sets predicted standard deviations of sides beside the shapes' true ambiguity, see docs/uncertainty.md."""
+
+import argparse
+from pathlib import Path
+
+# Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
+import mmdet_gfl  # noqa: F401  # isort: skip
+
+from mmdet_gfl.analysis import detector, uncertainty
+from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.visualization.uncertainty import draw_uncertainty
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one model or several side by side')
+    parser.add_argument('--names', nargs='+', help='of the models; default: the names of their configs')
+    parser.add_argument('--split', choices=['val', 'test'], default='val', help='data loader, default: %(default)s')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score, default: %(default)s')
+    parser.add_argument(
+        '--out', type=Path, default=Path('outputs/uncertainty.png'), help='picture to write, default: %(default)s'
+    )
+    detector.add_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Checks, detects with each model, prints what its standard deviations are worth and draws."""
+    args = parse_args()
+    pairs = list(zip(args.models[::2], args.models[1::2]))
+    if len(args.models) % 2:
+        raise UserError(f'{args.models[-1]} stands alone: name a config and a checkpoint for each model')
+    names = args.names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs):
+        raise UserError(f'--names gives {len(names)} names for {len(pairs)} models')
+    models = []
+    for config, weights in pairs:
+        cfg = detector.read_config(config, args)
+        models.append(uncertainty.sides_of(detector.load(cfg, weights, args.device), args.split, args.score_thr))
+    print(uncertainty.table(names, [uncertainty.judge(sides) for sides in models]))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_uncertainty(names, models).savefig(args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()

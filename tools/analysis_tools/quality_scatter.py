@@ -1,0 +1,53 @@
+"""Draws the scores of detections against their true IoUs, as Fig. 2b of GFL, see docs/reading_scores.md."""
+
+import argparse
+from pathlib import Path
+
+# Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
+import mmdet_gfl  # noqa: F401  # isort: skip
+
+from mmdet_gfl.analysis import detector, quality
+from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.visualization import draw_scatter
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'models',
+        nargs='+',
+        metavar='CONFIG CHECKPOINT',
+        help='one model or several side by side; instead of a checkpoint, the .pkl of tools/test.py --out',
+    )
+    parser.add_argument('--names', nargs='+', help='of the models in the picture; default: the names of their configs')
+    parser.add_argument('--split', choices=['val', 'test'], default='val', help='data loader, default: %(default)s')
+    parser.add_argument(
+        '--out', type=Path, default=Path('outputs/quality_scatter.png'), help='picture to write, default: %(default)s'
+    )
+    detector.add_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Checks, detects with each model, prints the rank correlations and draws."""
+    args = parse_args()
+    pairs = list(zip(args.models[::2], args.models[1::2]))
+    if len(args.models) % 2:
+        raise UserError(f'{args.models[-1]} stands alone: name a config and a checkpoint for each model')
+    names = args.names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs):
+        raise UserError(f'--names gives {len(names)} names for {len(pairs)} models')
+    configs = [detector.read_config(config, args) for config, _ in pairs]
+    models = []
+    for cfg, (_, weights) in zip(configs, pairs):
+        images, _ = detector.images_of(cfg, weights, args.split, args.device)
+        models.append(quality.score_and_iou(images))
+    print(quality.table(names, models))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_scatter(names, models).savefig(args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()

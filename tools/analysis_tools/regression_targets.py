@@ -1,0 +1,59 @@
+"""Says which ``reg_max`` a data set needs: percentiles of the distance targets, the share clipped, and a histogram."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+# Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
+import mmdet_gfl  # noqa: F401  # isort: skip
+
+from mmengine.config import DictAction
+
+from mmdet_gfl.analysis import regression_targets
+from mmdet_gfl.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="config file, of this project or MMDetection's own")
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images')
+    parser.add_argument('--images', type=int, default=2000, help='images to read, drawn at random; 0: all')
+    parser.add_argument('--share', type=float, default=0.001, help='share of the targets that may be cut short')
+    parser.add_argument('--workers', type=int, default=2, help='processes that read the images')
+    parser.add_argument('--seed', type=int, default=0, help='of the draw and of the augmentation')
+    parser.add_argument('--out-dir', type=Path, help='folder for the picture and the JSON; default work_dirs/CONFIG')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=launch.CFG_OPTIONS_HELP)
+    args = parser.parse_args()
+    if not 0 <= args.share < 1:
+        parser.error(f'--share {args.share}: a share of the targets is needed, as 0.001 for a thousandth')
+    if args.images < 0 or args.workers < 0 or args.seed < 0:
+        parser.error('--images, --workers and --seed must not be negative')
+    return args
+
+
+def main() -> None:
+    """Checks, measures, prints and draws."""
+    args = parse_args()
+    cfg = launch.read_config(args.config)
+    if args.cfg_options is not None:
+        launch.merge_options(cfg, args.cfg_options)
+    launch.check_types(cfg)
+    launch.check_data(cfg, args.split)
+    launch.check_classes(cfg, args.split)
+
+    progress = regression_targets.Progress(lambda line: print(line, file=sys.stderr, flush=True))
+    report = regression_targets.measure(cfg, args.split, args.images, args.workers, args.seed, progress)
+    print(regression_targets.as_text(report, args.share))
+
+    folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f'regression_targets_{args.split}'
+    regression_targets.draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
+    stem.with_suffix('.json').write_text(json.dumps(regression_targets.as_dict(report, args.share)) + '\n')
+    print(f'{stem}.png, {stem}.json')
+
+
+if __name__ == '__main__':
+    main()
