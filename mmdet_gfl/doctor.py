@@ -110,7 +110,7 @@ def find_wrong() -> list[Finding]:
 def find_notes() -> list[Finding]:
     """What works here and may not in a user's own configs."""
     found = _version('setuptools')
-    if found and parse_release(found) < (82,):
+    if (found and parse_release(found) < (82,)) or _version('onedl-mmengine'):  # the fork does without pkg_resources
         return []
     what = f"setuptools {found or 'is missing'}: `_base_ = 'mmdet::...'` in a config needs pkg_resources, gone in 82"
     return [Finding(what, f"{_pip()} install 'setuptools<82'")]

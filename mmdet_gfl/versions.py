@@ -5,6 +5,8 @@ MMEngine too, but with an ``assert`` that names one of them; here all that does 
 command that mends it.
 """
 
+from __future__ import annotations
+
 import re
 import shlex
 import sys
@@ -20,7 +22,8 @@ class Requirement:
     """A package this one stands on, with the versions that fit: ``lowest`` and later, but earlier than ``below``.
 
     ``dists`` are the distributions that provide the package, the one to install first; an empty ``below`` means that
-    no version is too new; ``tested`` is the version that ``constraints.txt`` pins.
+    no version is too new; ``tested`` is the version that ``constraints.txt`` pins, or for a fork was tried by hand.
+    ``fork`` is a maintained continuation under other names, with versions of its own.
     """
 
     package: str
@@ -28,11 +31,16 @@ class Requirement:
     lowest: str
     below: str
     tested: str
+    fork: Requirement | None = None
 
     def fits(self, version: str) -> bool:
         """Whether ``version`` is within the bounds; a pre-release counts as the release it precedes."""
         release = parse_release(version)
         return parse_release(self.lowest) <= release and (not self.below or release < parse_release(self.below))
+
+    def of(self, dist: str) -> Requirement:
+        """The fork if it provides ``dist``, else this."""
+        return self.fork if self.fork and dist in self.fork.dists else self
 
     @property
     def bounds(self) -> str:
@@ -55,12 +63,33 @@ class Problem:
 
 
 #: In the order of the imports. Those of mmcv and MMEngine lie within what MMDetection accepts; the extra ``mim`` in
-#: setup.cfg repeats the bounds, constraints.txt the tested versions.
+#: setup.cfg repeats the bounds, constraints.txt the tested versions. ``onedl-*`` are forks under the same import names.
 REQUIREMENTS = (
     Requirement('torch', ('torch',), lowest='2.0', below='', tested='2.13.0'),
-    Requirement('mmengine', ('mmengine', 'mmengine-lite'), lowest='0.10.0', below='1.0.0', tested='0.10.7'),
-    Requirement('mmcv', ('mmcv-lite', 'mmcv', 'mmcv-full'), lowest='2.0.0', below='2.2.0', tested='2.1.0'),
-    Requirement('mmdet', ('mmdet',), lowest='3.2.0', below='4.0.0', tested='3.3.0'),
+    Requirement(
+        'mmengine',
+        ('mmengine', 'mmengine-lite'),
+        lowest='0.10.0',
+        below='1.0.0',
+        tested='0.10.7',
+        fork=Requirement('mmengine', ('onedl-mmengine',), lowest='0.10.8', below='1.0.0', tested='0.10.12'),
+    ),
+    Requirement(
+        'mmcv',
+        ('mmcv-lite', 'mmcv', 'mmcv-full'),
+        lowest='2.0.0',
+        below='2.2.0',
+        tested='2.1.0',
+        fork=Requirement('mmcv', ('onedl-mmcv',), lowest='2.3.0', below='3.0.0', tested='2.3.6'),
+    ),
+    Requirement(
+        'mmdet',
+        ('mmdet',),
+        lowest='3.2.0',
+        below='4.0.0',
+        tested='3.3.0',
+        fork=Requirement('mmdet', ('onedl-mmdetection',), lowest='3.4.0', below='4.0.0', tested='3.5.1'),
+    ),
 )
 
 
@@ -89,7 +118,7 @@ def check_versions() -> None:
 
 def find_problems() -> list[Problem]:
     """Everything about the installed versions that keeps the package from working, in the order of the imports."""
-    return [problem for problem in map(_check, REQUIREMENTS) if problem]
+    return [problem for problem in map(_check, REQUIREMENTS) if problem] or _mixed()
 
 
 def mending_command(problems: Iterable[Problem]) -> str:
@@ -112,7 +141,8 @@ def installed(requirement: Requirement) -> list[Distribution]:
     Distributions in another folder further down ``sys.path`` are shadowed and left out, unless the first one has no
     package beside its metadata (an editable install, or what a failed uninstall leaves).
     """
-    found = list(filter(None, map(_first, requirement.dists)))
+    dists = requirement.dists + (requirement.fork.dists if requirement.fork else ())
+    found = list(filter(None, map(_first, dists)))
     found.sort(key=_path_order)
     if not found or not (_folder(found[0]) / requirement.package).is_dir():
         return found
@@ -142,11 +172,22 @@ def _check(requirement: Requirement) -> Problem | None:
     if len(found) > 1:
         return _collision(requirement, found)
     dist = found[0]
+    name = dist.metadata['Name']
+    requirement = requirement.of(name)
     if requirement.fits(dist.version):
         return None
-    name = dist.metadata['Name']
     what = f'{name} {dist.version} does not fit (needed: {requirement.bounds})'
     return Problem(what, (requirement.pin,), () if name == requirement.dists[0] else (name,))
+
+
+def _mixed() -> list[Problem]:
+    """MMDetection's own release refuses the mmcv of the fork, whose versions are newer than it knows."""
+    mmcv, mmdet = (next(iter(installed(one)), None) for one in REQUIREMENTS if one.package in ('mmcv', 'mmdet'))
+    if mmcv is None or mmdet is None or mmcv.metadata['Name'] != 'onedl-mmcv' or mmdet.metadata['Name'] != 'mmdet':
+        return []
+    fork = REQUIREMENTS[-1].of('onedl-mmdetection')
+    what = f'mmdet {mmdet.version} refuses onedl-mmcv {mmcv.version}, which goes with onedl-mmdetection'
+    return [Problem(what, (fork.pin,), ('mmdet',))]
 
 
 def _collision(requirement: Requirement, found: list[Distribution]) -> Problem:

@@ -104,10 +104,15 @@ def test_known_errors_have_a_command(error: str, mend: str) -> None:
 
 @pytest.mark.parametrize(('version', 'notes'), [('81.0.0', 0), ('82.0', 1), ('', 1)])
 def test_setuptools_without_pkg_resources_is_a_note(monkeypatch, version: str, notes: int) -> None:
-    monkeypatch.setattr(doctor, '_version', lambda dist: version)
+    monkeypatch.setattr(doctor, '_version', lambda dist: version if dist == 'setuptools' else '')
     findings = doctor.find_notes()
     assert len(findings) == notes
     assert all("'setuptools<82'" in finding.mend for finding in findings)
+
+
+def test_the_fork_of_mmengine_does_without_pkg_resources(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, '_version', lambda dist: {'setuptools': '84.2.1', 'onedl-mmengine': '0.10.12'}[dist])
+    assert doctor.find_notes() == []
 
 
 def test_table_is_aligned() -> None:

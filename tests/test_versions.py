@@ -22,7 +22,8 @@ def install(folder: Path, dist: str, version: str, package: str | None = None) -
     info = folder / f'{dist.replace("-", "_")}-{version}.dist-info'
     info.mkdir(parents=True)
     (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n')
-    package = dist.partition('-')[0] if package is None else package
+    if package is None:
+        package = dist.removeprefix('onedl-').replace('mmdetection', 'mmdet').partition('-')[0]
     if package:
         (folder / package).mkdir(exist_ok=True)
         (folder / package / '__init__.py').touch()
@@ -100,6 +101,31 @@ def test_versions_that_fit_are_no_problem(tmp_path: Path) -> None:
 )
 def test_a_misfit_is_named(tmp_path: Path, change: dict[str, str | None], problem: str) -> None:
     install_all(tmp_path, **change)
+    (found,) = problems(tmp_path)
+    assert found.startswith(problem)
+
+
+FORK = {'mmengine': None, 'mmcv_lite': None, 'mmdet': None, 'onedl_mmengine': '0.10.12', 'onedl_mmcv': '2.3.6'}
+
+
+def test_the_maintained_fork_fits(tmp_path: Path) -> None:
+    install_all(tmp_path, **FORK, onedl_mmdetection='3.5.1')
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'problem'),
+    [
+        ({'onedl_mmdetection': '4.0.0'}, 'onedl-mmdetection 4.0.0 does not fit (needed: >=3.4.0,<4.0.0)'),
+        ({'mmdet': '3.3.0'}, 'mmdet 3.3.0 refuses onedl-mmcv 2.3.6, which goes with onedl-mmdetection'),
+        (
+            {'onedl_mmdetection': '3.5.1', 'mmengine': '0.10.7'},
+            'mmengine 0.10.7 and onedl-mmengine 0.10.12 are both installed and overwrite each other',
+        ),
+    ],
+)
+def test_a_fork_that_does_not_fit_is_named(tmp_path: Path, change: dict[str, str], problem: str) -> None:
+    install_all(tmp_path, **{**FORK, **change})
     (found,) = problems(tmp_path)
     assert found.startswith(problem)
 

@@ -1,0 +1,308 @@
+"""The benchmark of the heads: what it compares, how it measures, what it writes."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from cases import gfl_config, host_config
+from mmengine.config import Config
+
+from mmdet_gfl.analysis import benchmark_head, benchmark_report, measuring
+from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, THEIRS, Case, Work, check_equal, measure
+from mmdet_gfl.analysis.counterparts import build_pair
+from mmdet_gfl.analysis.measuring import Allocation, Spread
+from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.models.dense_heads import GFLHead
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device('cpu')
+CASE = Case(size=(64, 96), batch=2, boxes=5, device=CPU)
+JOINT = ('JointQuality', 'dfl')
+
+
+def config(head):
+    """A detector's config with this head."""
+    head = dict(head)
+    return Config(
+        dict(model=dict(train_cfg=head.pop('train_cfg', None), test_cfg=head.pop('test_cfg'), bbox_head=head))
+    )
+
+
+# Heads --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('head', 'theirs', 'equal'),
+    [
+        (gfl_config(), 'GFLHead', True),
+        (gfl_config(ours=False, reg_max=12), 'GFLHead', True),
+        (host_config('ATSS', *JOINT), 'GFLHead', True),
+        (host_config('ATSS', 'CenternessBranch', 'dirac'), 'ATSSHead', True),
+        (host_config('FCOS', 'CenternessBranch', 'dirac'), 'FCOSHead', True),
+        (host_config('Retina', 'NoQuality', 'dirac'), 'RetinaHead', True),
+        (host_config('Fovea', 'NoQuality', 'dirac'), 'FoveaHead', True),
+        (host_config('SSD', 'NoQuality', 'dirac'), 'SSDHead', True),
+        (host_config('ATSS', 'IoUGuided', 'dirac'), 'ATSSHead', False),
+        (host_config('ATSS', 'JointQuality', 'general'), 'ATSSHead', False),
+        (host_config('FCOS', *JOINT), 'FCOSHead', False),
+        (host_config('Retina', *JOINT, loss_bbox=dict(type='GIoULoss')), 'RetinaHead', False),
+        (host_config('Fovea', *JOINT, loss_cls=None), 'FoveaHead', False),
+        (host_config('SSD', *JOINT), 'SSDHead', False),
+    ],
+    ids=lambda value: value.get('type') if isinstance(value, dict) else str(value),
+)
+def test_each_head_meets_its_counterpart(head, theirs, equal):
+    pair = build_pair(config(head), None, CPU)
+    assert type(pair.theirs).__name__ == theirs and type(pair.theirs).__module__.startswith('mmdet.')
+    assert pair.equal is equal and bool(pair.note) is not equal
+    ours, stock = Work(pair.ours, CASE), Work(pair.theirs, CASE)
+    if equal:
+        differences = check_equal(ours, stock)
+        assert differences['losses'] < 1e-5 and differences['gradients'] < 1e-4
+    else:
+        assert 'no counterpart' in pair.note
+    for work in (ours, stock):
+        for part in benchmark_head.PARTS:
+            work.part(part)()
+
+
+def test_number_of_classes_can_be_replaced():
+    pair = build_pair(config(gfl_config()), 7, CPU)
+    assert pair.ours.num_classes == pair.theirs.num_classes == 7
+
+
+def test_a_config_without_a_head_of_ours_is_refused():
+    with pytest.raises(UserError, match="type='ATSSHead': a config with a head of ours is needed"):
+        build_pair(config(dict(type='ATSSHead', test_cfg={})), None, CPU)
+
+
+def test_objects_lie_in_the_image_and_come_in_all_sizes():
+    case = CASE._replace(size=(320, 480), boxes=400)
+    (boxes, labels), (others, _) = [(gt.bboxes, gt.labels) for gt in benchmark_head.random_objects(case, 5)]
+    assert boxes.min() >= 0 and boxes[:, 0::2].max() <= 480 and boxes[:, 1::2].max() <= 320
+    areas = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    assert areas.min() < 12 and areas.max() > 180 and 35 < areas.median() < 60  # sqrt(8 * 256) = 45
+    assert labels.unique().tolist() == [0, 1, 2, 3, 4] and not torch.equal(boxes, others)
+
+
+# The check ----------------------------------------------------------------------------------------------------------
+
+
+def broken(method, change):
+    """A class of heads whose results of one method are changed."""
+
+    def changed(self, *args, **kwargs):
+        return change(getattr(GFLHead, method)(self, *args, **kwargs))
+
+    return type('Broken', (GFLHead,), {method: changed})
+
+
+def larger_gradient(losses):
+    loss = losses['loss_cls']
+    return losses | dict(loss_cls=loss.detach() + 1.01 * (loss - loss.detach()))
+
+
+@pytest.mark.parametrize(
+    ('method', 'change', 'message'),
+    [
+        ('loss_by_feat', lambda losses: losses | dict(loss_dfl=losses['loss_dfl'] * 1.001), 'loss_dfl differs'),
+        (
+            'loss_by_feat',
+            lambda losses: losses | dict(loss_cls=losses['loss_cls'] * torch.nan),
+            'loss_cls differs: nan',
+        ),
+        ('loss_by_feat', larger_gradient, 'the gradient to prediction 0 of 10'),
+        ('loss_by_feat', lambda losses: losses | dict(loss_more=losses['loss_cls']), 'different losses'),
+        ('predict_by_feat', lambda results: [result[1:] for result in results], 'image 0 has .* detections here'),
+        ('predict_by_feat', lambda results: [results[1], results[0]], 'image 0'),
+    ],
+)
+def test_a_head_that_computes_something_else_is_not_timed(method, change, message, monkeypatch):
+    pair = build_pair(config(gfl_config()), None, CPU)
+    pair.ours.__class__ = broken(method, change)
+    monkeypatch.setattr(benchmark_head, 'times_in_turn', lambda *args, **kwargs: pytest.fail('timed'))
+    with pytest.raises(UserError, match=message):
+        measure(pair, CASE, 1, ['step'])
+
+
+def test_mixed_precision_is_held_to_its_own_limits():
+    pair = build_pair(config(gfl_config()), None, CPU)
+    ours, theirs = (Work(head, CASE._replace(amp=True)) for head in (pair.ours, pair.theirs))
+    assert [levels[0].dtype for levels in ours.predictions] == [torch.bfloat16, torch.float32]
+    differences = check_equal(ours, theirs)
+    assert set(differences) == {'losses', 'gradients'} and 0 < differences['losses'] < 2e-2
+
+
+# Measuring ----------------------------------------------------------------------------------------------------------
+
+
+def test_spread_and_ratios_are_those_of_the_samples():
+    assert Spread.of([4.0, 1.0, 3.0, 2.0, 5.0]) == Spread(3.0, 2.0, 4.0)
+    assert measuring.ratios([10.0, 30.0, 20.0], [5.0, 10.0, 20.0]) == Spread(2.0, 1.5, 2.5)  # of 2, 3, 1
+    with pytest.raises(ValueError):
+        measuring.ratios([1.0, 2.0], [1.0])
+
+
+def test_functions_are_timed_in_turn():
+    calls = []
+    functions = {name: lambda name=name: (calls.append(name), time.sleep(0.02 if name == 'b' else 0)) for name in 'abc'}
+    samples = measuring.times_in_turn(functions, repeats=2, device=CPU, warm_up=1)
+    assert ''.join(calls) == 'abc' + 'bca' + 'cab'
+    assert all(len(times) == 2 for times in samples.values()) and min(samples['b']) >= 20
+
+
+def test_bytes_kept_for_backward():
+    x = torch.ones(1000, requires_grad=True)
+    assert measuring.bytes_kept_for_backward(lambda: x.exp().sum()) == 4000  # its result
+    assert measuring.bytes_kept_for_backward(lambda: (x.sin() * x.view(10, 100).view(-1)).sum()) == 8000  # x once
+    assert measuring.bytes_kept_for_backward(lambda: (x.exp().sum(), x.cos())[0].detach()) == 0  # both graphs gone
+    assert measuring.bytes_kept_for_backward(lambda: x.detach().exp().sum()) == 0
+
+
+def test_allocation():
+    def work():
+        first = torch.empty(1000)  # 4000
+        second = torch.empty(3000)  # 16000
+        del first  # 12000
+        third = torch.empty(500)  # 14000
+        del second
+        return third
+
+    assert measuring.allocation(work, CPU) == Allocation(peak=16000, alive=2000)
+    assert measuring.running_sum([]) == Allocation(0, 0)
+
+
+def test_the_errors_of_a_measured_function_are_seen(capfd):
+    def work():
+        raise RuntimeError('broken')
+
+    with pytest.raises(RuntimeError, match='broken'):
+        measuring.allocation(work, CPU)
+    print('here', file=sys.stderr)
+    assert 'here' in capfd.readouterr().err
+
+
+# Report -------------------------------------------------------------------------------------------------------------
+
+
+def result(**times):
+    """A result of hand-made numbers."""
+    memory = {THEIRS: Allocation(8 * 2**20, 5000), OURS: Allocation(2 * 2**20, 1000)}
+    return benchmark_head.Result(times, {THEIRS: 5000, OURS: 1000}, memory, memory, 1000, 3 * 2**20)
+
+
+def test_tables_hold_medians_quartiles_and_ratios():
+    step = {THEIRS: [90.0, 100.0, 110.0], OURS: [10.0, 20.0, 10.0], FLOOR: [2.0, 2.0, 2.0]}
+    table = benchmark_report.time_table('objects', {'40': result(step=step)})
+    assert table[2] == (
+        '| targets + losses + backward | 40 | 100 (95.0-105) | 10.0 (10.0-15.0) | **9.00x (7.00-10.0)** |'
+    )
+    assert table[3] == (
+        '| floor: one read and one write of the predictions (3.00 MiB) | 40 | step: 50.0x this | step: 5.00x this | '
+        '2.00 (2.00-2.00) ms |'
+    )
+    memory = benchmark_report.memory_table('objects', {'40': result(step=step)})
+    assert memory[2] == '| kept for backward, over the class logits | 40 | 5.00 | 1.00 | **5.00x** |'
+    assert memory[-1] == '| peak of assignment | 40 | 8.00 MiB | 2.00 MiB | **4.00x** |'
+
+
+@pytest.mark.parametrize(('value', 'text'), [(1234.5, '1234'), (91.24, '91.2'), (9.996, '10.00'), (0.1234, '0.123')])
+def test_three_digits(value, text):
+    assert benchmark_report.digits(value) == text
+
+
+def test_paste_replaces_its_place_alone(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n')
+    benchmark_report.paste(page, 'x', r'new \1')
+    assert page.read_text() == 'a\n<!-- x -->\nnew \\1\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n'
+    with pytest.raises(UserError, match='<!-- z -->'):
+        benchmark_report.paste(page, 'z', 'new')
+
+
+def test_the_page_has_a_place_for_every_command():
+    page = (ROOT / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
+    places = re.findall(r'^<!-- ([\w-]+) -->$', page, flags=re.MULTILINE)
+    assert re.findall(r'^<!-- /([\w-]+) -->$', page, flags=re.MULTILINE) == places
+    folders = [f'{folder}-cpu' for folder in re.findall(r'(\w+)/\w[\w-]+_coco(?= |;)', page)]
+    growth = [f'growth-{sweep}' for sweep in ('boxes', 'classes', 'size')]
+    gpu = ['gfl-gpu' + options.replace(' ', '') for options in ('', '--amp', '--compile', '--amp --compile')]
+    assert places == ['gfl-cpu', *folders, *growth, *gpu] and len(folders) == 5
+
+
+# The tool -----------------------------------------------------------------------------------------------------------
+
+
+def run_tool(*args):
+    return subprocess.run(
+        [sys.executable, 'tools/analysis_tools/benchmark_head.py', *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_tool_from_config_to_curves(tmp_path):
+    path, page = tmp_path / 'tiny.py', tmp_path / 'page.md'
+    config(gfl_config()).dump(path)
+    page.write_text('<!-- here -->\n<!-- /here -->\n')
+    files = ['--json', tmp_path / 'out.json', '--png', tmp_path / 'out.png', '--into', f'{page}#here']
+    small = ['--size', 64, 96, '--repeats', 2, '--threads', 1, '--device', 'cpu']
+    done = run_tool(path, *small, '--sweep', 'boxes', '--points', 1, 3, *files)
+    assert done.returncode == 0, done.stderr
+    assert 'both give the same losses, gradients and detections' in done.stdout
+    assert page.read_text() == f'<!-- here -->\n{done.stdout}<!-- /here -->\n'
+    found = json.loads((tmp_path / 'out.json').read_text())
+    assert list(found['results']) == ['1', '3'] and found['machine']['threads'] == 1
+    step = found['results']['3']['ms']['step']
+    assert set(step) == {OURS, THEIRS, FLOOR, 'ratio'} and step['ratio']['low'] <= step['ratio']['median']
+    assert found['results']['3']['bytes']['class_logits'] == 4 * 2 * 5 * (96 + 24 + 6 + 2 + 1)
+    assert (tmp_path / 'out.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.fixture
+def tool():
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location(
+        'benchmark_head_tool', ROOT / 'tools/analysis_tools/benchmark_head.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--batch', '0'], '--batch 0: needs whole numbers from 1 on'),
+        (['--boxes', '4', '-1'], r'--boxes \[4, -1\]: needs whole numbers from 0 on'),
+        (['--points', '4'], 'add --sweep'),
+        (['--into', 'nowhere.md#here'], 'needs PAGE#NAME'),
+        (['--device', 'meta'], 'cpu and cuda are what can be measured'),
+    ],
+)
+def test_bad_arguments_are_one_sentence(tool, args, message, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['benchmark_head.py', 'any.py', *args])
+    with pytest.raises(UserError, match=message):
+        arguments = tool.parse_args()
+        tool.check_arguments(arguments)
+        tool.device_of(arguments)
+
+
+@pytest.mark.parametrize(
+    ('path', 'args', 'size'),
+    [
+        ('gfl/gfl_r50_fpn_1x_coco.py', [], (800, 1344)),
+        ('ssd/ssd512_coco.py', [], (512, 512)),
+        ('ssd/ssd512_coco.py', ['--size', '320', '480'], (320, 480)),
+    ],
+)
+def test_size_of_the_images(tool, path, args, size, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['benchmark_head.py', 'any.py', *args])
+    assert tool.image_size(tool.parse_args(), Config.fromfile(ROOT / 'configs' / path)) == size
