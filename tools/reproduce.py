@@ -1,18 +1,24 @@
 """Trains rows of the paper's tables and reports them beside the paper: list, run, status, report.
 
 python tools/reproduce.py list
-python tools/reproduce.py run --tables 1a 3 --rows 'atss/*' --preset mini --work-dir work_dirs/mini
-python tools/reproduce.py report --work-dir work_dirs/mini
+python tools/reproduce.py run --tables 3 --preset mini
+python tools/reproduce.py run --tables 1a 3 --preset paper --gpus 8 --seeds 0 1 2 --work-dir work_dirs/paper
+python tools/reproduce.py status --work-dir work_dirs/paper
+python tools/reproduce.py report --work-dir work_dirs/paper
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+import torch
+
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
-from mmdet_gfl.benchmark import rows, runs
-from mmdet_gfl.benchmark.mini import Mini
+from mmdet_gfl.benchmark import dry_run, presets, report, results, rows, running, status
+from mmdet_gfl.benchmark.commands import launcher_of, visible_gpus
+from mmdet_gfl.engine.launch import CFG_OPTIONS_HELP, OptionsAction
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,24 +28,64 @@ def parse_args() -> argparse.Namespace:
     for name, text in (
         ('list', 'tables, rows, configs and the paper’s AP'),
         ('run', 'train the rows that have no result yet'),
-        ('status', 'what is done and what is not'),
-        ('report', 'Markdown and JSON of what was measured'),
+        ('status', 'what is done, in training, failed, or not begun'),
+        ('report', 'Markdown, JSON and pictures of what was measured'),
     ):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, description=text)
         command.add_argument('--tables', nargs='+', metavar='TABLE', help='of these tables only')
         command.add_argument('--rows', nargs='+', metavar='GLOB', help='configs of these names only, as atss/*')
         if name != 'list':
             command.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'))
-            command.add_argument('--seeds', type=int, nargs='+', default=[0])
-        if name == 'run':
-            command.add_argument('--preset', choices=['mini'], default='mini', help='mini: ResNet-18 on the shapes')
-            command.add_argument('--configs', nargs='+', default=[], help='these configs too, in a table or not')
+        if name in ('run', 'status'):
+            seeds = [0] if name == 'run' else None
             command.add_argument(
-                '--train-images', type=int, default=Mini.train, help='training images of the mini preset'
+                '--seeds', type=int, nargs='+', default=seeds, help='0 by default; status: all there are'
             )
-            command.add_argument('--epochs', type=int, default=Mini.epochs, help='of the mini preset')
-            command.add_argument('--dry-run', action='store_true', help='only say what would be trained')
+        if name == 'run':
+            add_run_arguments(command)
     return parser.parse_args()
+
+
+def add_run_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of ``run`` alone."""
+    command.add_argument('--configs', nargs='+', default=[], help='these configs too, in a table or not')
+    command.add_argument(
+        '--preset', choices=['mini', 'paper'], default='mini', help='paper: as the paper; mini: ResNet-18 on the shapes'
+    )
+    command.add_argument('--train-images', type=int, help='training images of the mini preset')
+    command.add_argument('--epochs', type=int, help='of the mini preset')
+    command.add_argument(
+        '--mini', nargs='+', action=OptionsAction, default={}, metavar='SIZE=N', help='its other sizes, as size=320'
+    )
+    command.add_argument('--gpus', type=int, help='of a row; paper 8, mini 1 (other than 8 scales the lr)')
+    command.add_argument(
+        '--batch-size', type=int, help='images a GPU of --preset paper: 2, of SSD 8 (others scale the lr)'
+    )
+    command.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
+    )
+    command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
+    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
+    command.add_argument('--cfg-options', nargs='+', action=OptionsAction, help=CFG_OPTIONS_HELP)
+    command.add_argument('--dry-run', action='store_true', help='say what would be trained, and for how long')
+    command.add_argument('--quick', action='store_true', help='for --dry-run: time one row, not each')
+
+
+def run(args: argparse.Namespace, configs: list[str]) -> int:
+    """Trains, or says what it would."""
+    if args.jobs < 1 or min(args.seeds) < 0:
+        raise rows.RowError('--jobs must be 1 or more, and --seeds 0 or more')
+    mini = dict(args.mini)
+    mini |= {k: v for k, v in (('train', args.train_images), ('epochs', args.epochs)) if v is not None}
+    devices = torch.cuda.device_count()
+    where = -1 if args.launcher == 'slurm' else devices
+    preset = presets.choose(args.preset, args.gpus, args.batch_size, mini, args.cfg_options, where)
+    launcher = launcher_of(args.launcher, preset.gpus, args.srun_args)
+    settings = (configs, list(dict.fromkeys(args.seeds)), args.work_dir, preset, launcher, args.jobs)
+    visible = visible_gpus(os.environ, devices)
+    if args.dry_run:
+        return dry_run.dry_run(*settings, visible, args.quick, lambda line: print(line, flush=True))
+    return running.run_all(*settings, visible)
 
 
 def main() -> int:
@@ -49,17 +95,17 @@ def main() -> int:
         tables = rows.select(rows.read_tables(), args.tables, args.rows)
         if args.command == 'list':
             print(rows.listing(tables))
-            return 0
-        if args.command == 'run':
+        elif args.command == 'run':
             configs = rows.configs_of(tables) if args.tables or args.rows or not args.configs else []
             configs += [rows.check_config(name) for name in args.configs]
-            mini = Mini(train=args.train_images, epochs=args.epochs)
-            return runs.run_all(list(dict.fromkeys(configs)), args.seeds, args.work_dir, mini, args.dry_run)
-        results = runs.read_results(args.work_dir)
-        if args.command == 'status':
-            print(runs.status(rows.configs_of(tables), args.seeds, args.work_dir))
+            return run(args, list(dict.fromkeys(configs)))
+        elif args.command == 'status':
+            configs = rows.configs_of(tables)
+            if not args.tables and not args.rows:
+                configs += results.found_configs(args.work_dir)  # those of --configs
+            print(status.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
         else:
-            print(runs.write_report(tables, results, args.work_dir))
+            print(report.write_report(tables, args.work_dir))
         return 0
     except rows.RowError as error:
         print(f'error: {error}', file=sys.stderr)

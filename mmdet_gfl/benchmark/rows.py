@@ -34,11 +34,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper; the first row of a host is what its others are compared with."""
+    """A table of the paper, or a part of it.
+
+    Attributes:
+        name: As ``'1a'``.
+        title: What it is about.
+        rows: Those that were chosen.
+        all_rows: Of the whole table; empty where ``rows`` are.
+    """
 
     name: str
     title: str
     rows: list[Row] = field(default_factory=list)
+    all_rows: list[Row] = field(default_factory=list)
+
+    def baseline(self, row: Row) -> Row:
+        """What a row is compared with: the whole table's first row of the same host."""
+        return next(other for other in self.all_rows or self.rows if other.host == row.host)
 
 
 def read_tables(path: Path = CONFIG_DIR / 'paper_tables.yml') -> list[Table]:
@@ -61,7 +73,7 @@ def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str
         if name not in known:
             raise RowError(f'--tables {name}: there is no such table; the paper has {", ".join(known)}')
     chosen = [
-        Table(table.name, table.title, [row for row in table.rows if _matches(row, globs)])
+        Table(table.name, table.title, [row for row in table.rows if _matches(row, globs)], table.rows)
         for table in tables
         if not names or table.name in names
     ]

@@ -1,0 +1,115 @@
+"""Command lines of a row: the project's own tools under torchrun, under Slurm, or alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .rows import RowError
+
+TOOLS = Path(__file__).parents[1] / '.mim' / 'tools'
+#: GPUs of a node under Slurm, unless ``--srun-args`` say otherwise.
+NODE_GPUS = 8
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What starts the processes of a row.
+
+    Attributes:
+        kind: ``'none'`` (one process), ``'pytorch'`` (torchrun on this machine) or ``'slurm'`` (srun).
+        gpus: Processes, one a GPU.
+        srun_args: Put behind our own arguments of srun, so that they win.
+    """
+
+    kind: str
+    gpus: int
+    srun_args: tuple[str, ...] = ()
+
+    def command(self, tool: str, arguments: Sequence[str], name: str) -> list[str]:
+        """The command line that runs ``tools/<tool>`` with these arguments; ``name`` is what squeue shows."""
+        python = [sys.executable, '-u']
+        script = [str(TOOLS / tool), *arguments]
+        if self.kind == 'none':
+            return [*python, *script]
+        script += ['--launcher', self.kind]
+        if self.kind == 'pytorch':  # standalone: a free port of its own, so several rows can run side by side
+            torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(self.gpus)]
+            return [*python, *torchrun, *script]
+        node = min(self.gpus, NODE_GPUS)
+        srun = ['srun', f'--job-name={name}', f'--ntasks={self.gpus}', f'--ntasks-per-node={node}']
+        return [
+            *srun,
+            f'--gres=gpu:{node}',
+            '--cpus-per-task=5',
+            '--kill-on-bad-exit=1',
+            *self.srun_args,
+            *python,
+            *script,
+        ]
+
+
+def launcher_of(kind: str | None, gpus: int, srun_args: str | None) -> Launcher:
+    """The launcher of a command line; without a kind, torchrun where a row has several GPUs.
+
+    Raises:
+        RowError: One process cannot have several GPUs, srun is not there, or its arguments are no command line.
+    """
+    kind = kind or ('pytorch' if gpus > 1 else 'none')
+    if kind == 'none' and gpus > 1:
+        raise RowError(f'--launcher none starts one process, and --gpus is {gpus}; take --launcher pytorch, or slurm')
+    if kind != 'slurm':
+        if srun_args is not None:
+            raise RowError(f'--srun-args are for --launcher slurm, and this is --launcher {kind}')
+        return Launcher(kind, gpus)
+    if not any(os.access(Path(folder) / 'srun', os.X_OK) for folder in os.get_exec_path()):
+        raise RowError('--launcher slurm: there is no srun on PATH; start this on a login node, or leave it out')
+    try:
+        extra = shlex.split(os.environ.get('SRUN_ARGS', '') if srun_args is None else srun_args)
+    except ValueError as error:
+        raise RowError(f'--srun-args {srun_args!r} is no command line: {error}') from error
+    return Launcher(kind, gpus, tuple(extra))
+
+
+def gpus_of_slot(slot: int, gpus: int, visible: Sequence[str]) -> list[str]:
+    """The GPUs of the job in this place; disjoint ones as long as there are enough, then round again."""
+    return [visible[(slot * gpus + index) % len(visible)] for index in range(gpus)]
+
+
+def environment(launcher: Launcher, slot: int, jobs: int, visible: Sequence[str], name: str) -> dict[str, str]:
+    """Variables of a row's processes beside those of this one.
+
+    Args:
+        launcher: What starts them.
+        slot: Place of the job among those that run side by side, from 0.
+        jobs: How many run side by side.
+        visible: GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` names them.
+        name: Of the row; decides the port under Slurm, where jobs may meet on a node.
+    """
+    found = {'CUBLAS_WORKSPACE_CONFIG': ':4096:8', 'PYTHONUNBUFFERED': '1'}  # the first: repeatable products on GPUs
+    if launcher.kind == 'slurm':
+        return {**found, 'MASTER_PORT': str(20_000 + zlib.crc32(name.encode()) % 10_000)}
+    if visible:
+        return {**found, 'CUDA_VISIBLE_DEVICES': ','.join(gpus_of_slot(slot, launcher.gpus, visible))}
+    return {**found, **threads(os.environ, cores(), jobs * launcher.gpus)}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def threads(env: Mapping[str, str], cores: int, processes: int) -> dict[str, str]:
+    """The cores shared out to the processes, unless the user has said how many threads each takes."""
+    return {} if 'OMP_NUM_THREADS' in env else {'OMP_NUM_THREADS': str(max(1, cores // processes))}
+
+
+def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
+    """Names of this machine's GPUs, of which torch sees ``count``."""
+    named = env.get('CUDA_VISIBLE_DEVICES', '').split(',') if env.get('CUDA_VISIBLE_DEVICES') else []
+    return named[:count] if named else [str(index) for index in range(count)]

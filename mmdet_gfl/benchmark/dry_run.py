@@ -1,0 +1,157 @@
+"""What a run would train and, from a few real iterations, how long it would take."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet_gfl.datasets.shapes.generator import make_shapes
+
+from .commands import Launcher, environment
+from .presets import Preset, lr_notes
+from .progress import reason_of, span
+from .results import read
+from .work_dir import check_settings, missing, open_jobs
+
+#: Iterations of a timing; the first two are warm-up.
+ITERATIONS = 6
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a short timing of a row gives.
+
+    Attributes:
+        iteration: Seconds of a training iteration.
+        iterations: Of an epoch.
+        images: Of training.
+        val_image: Seconds of a validation image on one GPU.
+        val_images: Of validation.
+    """
+
+    iteration: float
+    iterations: int
+    images: int
+    val_image: float
+    val_images: int
+
+    def seconds(self, epochs: int, evaluations: int, gpus: int) -> float:
+        """Of a whole training with its evaluations, for which the images are shared out to the GPUs."""
+        return epochs * self.iterations * self.iteration + evaluations * self.val_images * self.val_image / gpus
+
+
+def dry_run(
+    configs: Sequence[str],
+    seeds: Sequence[int],
+    work_dir: Path,
+    preset: Preset,
+    launcher: Launcher,
+    jobs: int,
+    visible: Sequence[str],
+    quick: bool,
+    say: Callable[[str], None],
+) -> int:
+    """Says what :func:`.running.run_all` would train with these arguments, with images and hours; trains nothing.
+
+    Args:
+        configs: As there.
+        seeds: As there.
+        work_dir: As there.
+        preset: As there.
+        launcher: As there.
+        jobs: As there.
+        visible: As there.
+        quick: Time the first config that can run, and take the others to be as fast.
+        say: Takes a line.
+
+    Returns:
+        Exit status: 1 if a row could not run, else 0.
+    """
+    work_dir = work_dir.absolute()
+    check_settings(work_dir, preset)
+    waiting, done = open_jobs(configs, seeds, work_dir)
+    say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
+    left = list(dict.fromkeys(job.config for job in waiting))
+    for note in lr_notes([preset.config(config, seeds[0], work_dir / 'shapes') for config in left], preset.gpus):
+        say(note)
+    known: Timing | None = None
+    total, failed = 0.0, 0
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='timing-', dir=_existing(work_dir))))
+        data_root = _data(folder, preset)
+        for config in left:
+            cfg = preset.config(config, seeds[0], data_root)
+            count = sum(job.config == config for job in waiting)
+            timing = known if quick and known is not None else None
+            problem = missing(cfg)
+            if problem is None and timing is None:
+                timing, problem = measure(cfg, folder / Path(config).stem, launcher, visible)
+            if problem is not None or timing is None:
+                say(f'  cannot run: {config}: {problem}')
+                failed += 1
+                continue
+            known = timing
+            timing = _whole(timing, preset)
+            epochs, interval = cfg.train_cfg.max_epochs, cfg.train_cfg.get('val_interval', 1)
+            seconds = timing.seconds(epochs, math.ceil(epochs / interval), launcher.gpus)
+            total += count * seconds
+            say(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
+    beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
+    timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
+    say(f'in all about {_hours(total / jobs)}{beside}{timed}')
+    return int(bool(failed))
+
+
+def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str]) -> tuple[Timing | None, str | None]:
+    """Trains a few iterations and stops; returns their times, or None and why there are none."""
+    folder.mkdir()
+    out = folder / 'timing.json'
+    timed = copy.deepcopy(cfg)
+    timed.custom_hooks = [*cfg.custom_hooks, dict(type='mmdet_gfl.TimingHook', out=str(out), iterations=ITERATIONS)]
+    timed.default_hooks.checkpoint.interval = -1
+    timed.train_cfg.max_epochs = timed.train_cfg.val_interval = 10_000  # where an epoch is shorter than the timing
+    timed.dump(folder / 'config.py')
+    command = launcher.command('train.py', [str(folder / 'config.py'), '--work-dir', str(folder)], 'timing')
+    env = {**os.environ, **environment(launcher, 0, 1, visible, 'timing')}
+    with (folder / 'log').open('w') as log:
+        code = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
+        ).returncode
+    found = read(out)
+    if code or not found:
+        return None, reason_of((folder / 'log').read_text(errors='replace'), code)
+    return Timing(**found), None
+
+
+def _data(folder: Path, preset: Preset) -> Path:
+    """A few shapes of the run's size, enough for a timing."""
+    if preset.mini is not None:
+        few = ITERATIONS * preset.mini.batch_size
+        mini = replace(preset.mini, train=min(few, preset.mini.train), val=min(few, preset.mini.val))
+        make_shapes(folder / 'shapes', mini.shapes)
+    return folder / 'shapes'
+
+
+def _whole(timing: Timing, preset: Preset) -> Timing:
+    """The timing for all images, where it was made on a few."""
+    if preset.mini is None:
+        return timing
+    mini = preset.mini
+    return replace(timing, iterations=math.ceil(mini.train / mini.batch_size), images=mini.train, val_images=mini.val)
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+def _hours(seconds: float) -> str:
+    return f'{seconds / 3600:.1f} h' if seconds > 5400 else f'{seconds / 3600:.2f} h ({span(seconds)})'

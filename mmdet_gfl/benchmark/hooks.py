@@ -1,0 +1,186 @@
+"""What a benchmark's training needs beside MMEngine's hooks: seeds by epoch, finite losses, where it ran, a timing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import time
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmdet_gfl.registry import HOOKS
+
+#: What a result says of the place it comes from; written into the work dir.
+WHERE = 'where.json'
+
+
+def seed_everything(seed: int, *more: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators with a sequence of numbers from 0 up."""
+    state = np.random.SeedSequence([seed, *more]).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(state[1])
+    torch.manual_seed(int(state[2]))
+
+
+@FUNCTIONS.register_module(name='mmdet_gfl_seed_worker')
+def seed_worker(worker_id: int) -> None:
+    """Seeds a data worker from what torch gave it, which the main process's seed and the worker's number determine.
+
+    MMEngine seeds the workers alike at every start of a training, so a resumed one would repeat the augmentations of
+    its first epochs.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Seeds all generators before each epoch with the seed, the epoch and the rank, and asks for repeatable operators.
+
+    What an epoch draws then depends on nothing before it: a training that was killed and resumed draws what an
+    uninterrupted one draws.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_run(self, runner: Runner) -> None:
+        """Chooses operators that give the same every time where there are some; the others warn."""
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds."""
+        seed_everything(self.seed, runner.epoch, get_rank())
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Ends a training whose loss or weights are no numbers any more, before the weights are kept in a checkpoint.
+
+    Args:
+        interval: Iterations from one look at the loss to the next; each makes a GPU wait.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
+    ) -> None:
+        """Looks at the loss.
+
+        Raises:
+            FloatingPointError: It is NaN or infinite.
+        """
+        due = self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(
+            runner.train_dataloader, batch_idx
+        )
+        if due and outputs and 'loss' in outputs and not torch.isfinite(outputs['loss']).all():
+            value = float(outputs['loss'])
+            raise FloatingPointError(f'the loss is {value} in epoch {runner.epoch + 1}, iteration {batch_idx + 1}')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Looks at the weights; it comes before the checkpoint.
+
+        Raises:
+            FloatingPointError: Some are NaN or infinite.
+        """
+        for name, parameter in runner.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise FloatingPointError(f'{name} is not finite after epoch {runner.epoch + 1}')
+
+
+@HOOKS.register_module()
+class WhereHook(Hook):
+    """Writes device, versions, processes and threads of a training into its work dir, as the training sees them."""
+
+    def before_run(self, runner: Runner) -> None:
+        """Writes, on the first rank."""
+        if get_rank() != 0:
+            return
+        cuda = torch.cuda.is_available()
+        names = ('torch', 'mmdet', 'mmengine', 'numpy')
+        where = dict(
+            device=torch.cuda.get_device_name() if cuda else f'CPU, {os.cpu_count()} cores',
+            processes=get_world_size(),
+            threads=torch.get_num_threads(),
+            versions={name: version(name) for name in names},
+        )
+        Path(runner.work_dir, WHERE).write_text(json.dumps(where))
+
+
+@HOOKS.register_module()
+class TimingHook(Hook):
+    """Ends a training after some iterations, and writes how long they took.
+
+    Args:
+        out: File for seconds an iteration and a validation image, and the numbers of iterations and images.
+        iterations: Iterations to time; the first two are warm-up.
+    """
+
+    def __init__(self, out: str, iterations: int = 6) -> None:
+        self.out, self.iterations = Path(out), iterations
+        self.marks: list[float] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
+    ) -> None:
+        """Takes the time, and ends the process after the last.
+
+        Raises:
+            SystemExit: With status 0, when the times are written.
+        """
+        self.marks.append(_now())
+        if len(self.marks) < self.iterations:
+            return
+        if get_rank() == 0:
+            steps = [after - before for before, after in zip(self.marks[1:], self.marks[2:])]
+            timing = dict(
+                iteration=statistics.median(steps),
+                iterations=len(runner.train_dataloader),
+                images=len(runner.train_dataloader.dataset),
+                val_image=self._val_image(runner),
+                val_images=len(runner.val_dataloader.dataset),
+            )
+            self.out.write_text(json.dumps(timing))
+        raise SystemExit(0)
+
+    @staticmethod
+    def _val_image(runner: Runner) -> float:
+        """Seconds an image of the second and third validation batch, read and detected in."""
+        model = getattr(runner.model, 'module', runner.model)
+        model.eval()
+        times, images, start = 0.0, 0, _now()
+        for number, batch in enumerate(islice(runner.val_dataloader, 3)):
+            with torch.no_grad():
+                model.val_step(batch)
+            end = _now()
+            if number or len(runner.val_dataloader) == 1:
+                times, images = times + end - start, images + len(batch['data_samples'])
+            start = end
+        return times / max(images, 1)
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,52 @@
+"""Locks that go with the process: whoever is killed holds none."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+def acquire(path: Path, tries: int = 5) -> TextIO | None:
+    """Locks a file, which is made, and returns it open; None where another process holds it.
+
+    The lock lasts until the file is closed here and in every child that inherited it.
+    """
+    file = path.open('a')
+    for left in reversed(range(tries)):  # `is_held` looks at it for an instant
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.02 if left else 0)
+        else:
+            return file
+    file.close()
+    return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of this file."""
+    if not path.is_file():
+        return False
+    with path.open('a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+@contextmanager
+def waiting(path: Path, say: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock of a file; ``say`` is called once where another process has to be waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = acquire(path)
+    if file is None:
+        say()
+        file = path.open('a')
+        fcntl.flock(file, fcntl.LOCK_EX)
+    with file:
+        yield

@@ -1,0 +1,155 @@
+"""The report in words and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .compare import Comparison, Effect, Line, Measured, measure
+from .progress import span
+from .results import COLUMNS, Result
+
+_HOW_TO_READ = (
+    'Cells are paper / measured, AP in percent, the measured one as mean ± standard deviation over seeds. An effect is '
+    "a row less the table's first row of the same host; its ± is the standard deviation of the difference of two "
+    'single runs, sqrt(s² + s_baseline²), and an effect is beyond the spread where it is larger than that. Effects, '
+    'not absolute values, are what a shrunk run can confirm.'
+)
+
+
+def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Result]], drawn: Mapping[str, str]) -> str:
+    """The whole report.
+
+    Args:
+        comparisons: Of each table.
+        results: By config.
+        drawn: File of the picture by table, where there is one.
+    """
+    inside = {line.row.config for comparison in comparisons for line in comparison.lines}
+    measured = sum(config in results for config in inside)
+    parts = ['# The paper and what was measured', *settings(results)]
+    parts.append(f'{measured} of {len(inside)} configs of these tables have results. {_HOW_TO_READ}')
+    parts += [_table(comparison, drawn.get(comparison.table.name)) for comparison in comparisons]
+    others = {config: runs for config, runs in results.items() if config not in inside}
+    if others:
+        parts.append(_others(others))
+    return '\n\n'.join(parts)
+
+
+def settings(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """What was trained, on what and where: a sentence for each way that the results have."""
+    ways: dict[str, list[Result]] = {}
+    for runs in results.values():
+        for run in runs:
+            ways.setdefault(_way(run), []).append(run)
+    return [f'{way} {_circumstances(runs)}' for way, runs in ways.items()] or ['Nothing was measured yet.']
+
+
+def _way(run: Result) -> str:
+    mini, options = run.get('mini'), run.get('options')
+    changed = f' Changed with --cfg-options: {", ".join(f"{k}={v}" for k, v in options.items())}.' if options else ''
+    if mini:
+        base, classes = run.get('base_channels'), run.get('classes')
+        width = f' ({base} channels where the usual one has 64)' if base else ''
+        kinds = f' with {classes} classes' if classes else ''
+        return (
+            f'Preset mini, no reproduction of absolute values: a narrow ResNet-18{width} from scratch, '
+            f'{mini["channels"]} channels in the heads, {mini["train"]} training and {mini["val"]} validation images '
+            f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs.{changed} The paper has COCO '
+            f'and ResNet-50.'
+        )
+    return f'Preset paper: the configs as they are, on the COCO images of data/coco.{changed}'
+
+
+def _circumstances(runs: Sequence[Result]) -> str:
+    def said(key: str) -> str:
+        return ', '.join(dict.fromkeys(str(run.get(key)) for run in runs if run.get(key) is not None)) or 'unknown'
+
+    versions = dict.fromkeys(f'torch {v["torch"]}' for run in runs if 'torch' in (v := run.get('versions', {})))
+    gpus = dict.fromkeys(f', {run["gpus"]} GPUs a row' for run in runs if run.get('gpus', 1) > 1)
+    found = [str(run['commit']) for run in runs if run.get('commit')]
+    commits = ', '.join(dict.fromkeys(commit[:10] + '-dirty' * commit.endswith('-dirty') for commit in found))
+    time = span(sum(run.get('seconds', 0) for run in runs))
+    of = f'{len(runs)} runs, seeds {said("seed")}' if len(runs) > 1 else f'One run, seed {said("seed")}'
+    what = '; '.join([', '.join(versions) or 'torch unknown', *([f'commit {commits}'] if commits else [])])
+    return f'{of}; {time} of training on {said("device")}{"".join(gpus)} ({what}).'
+
+
+def _table(comparison: Comparison, picture: str | None) -> str:
+    table, lines = comparison.table, comparison.lines
+    parts = [f'## Table {table.name}: {table.title}']
+    measured = [line for line in lines if line.seeds]
+    if picture:
+        parts.append(f'![table {table.name}]({picture})')
+    if measured:
+        cells = [
+            [line.row.label, _seeds(line), *(_score(line.row.paper.get(c), line.measured[c]) for c in COLUMNS)]
+            for line in measured
+        ]
+        parts.append(_grid(['row', 'seeds', *COLUMNS], cells))
+    compared = [line for line in measured if line.effects]
+    if compared:
+        cells = [
+            [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), verdict(line.effects['AP'])]
+            for line in compared
+        ]
+        parts.append(_grid(['effect of', *COLUMNS, 'on AP'], cells))
+        parts.append(_summary([line.effects['AP'] for line in compared]))
+    if len(measured) < len(lines):
+        parts.append('Not measured: ' + '; '.join(f'{x.row.label} ({x.state})' for x in lines if not x.seeds) + '.')
+    return '\n\n'.join(parts)
+
+
+def verdict(effect: Effect) -> str:
+    """Whether an effect is there, in words."""
+    if effect.measured is None:
+        return 'no baseline to compare with'
+    sign = {None: 'the paper has none', True: 'same sign', False: 'not the sign'}[effect.agrees]
+    size = {None: 'one seed: no spread', True: 'beyond the spread', False: 'within the spread'}[effect.exceeds]
+    return f'{sign}, {size}'
+
+
+def _summary(effects: Sequence[Effect]) -> str:
+    signed = [effect for effect in effects if effect.agrees is not None]
+    agreeing = [effect for effect in signed if effect.agrees]
+    if not signed:
+        return 'No effect on AP can be compared with the paper yet.'
+    sure = sum(effect.exceeds is True for effect in agreeing)
+    has_spread = any(effect.exceeds is not None for effect in agreeing)
+    beyond = f'{sure} of these beyond the spread of the seeds' if has_spread else 'no seeds to tell a spread from'
+    return f"Effects on AP with the paper's sign: {len(agreeing)} of {len(signed)}, {beyond}."
+
+
+def _seeds(line: Line) -> str:
+    lost = len(line.seeds) - (len(line.measured['AP'].values) if line.measured['AP'] else 0)
+    return f'{len(line.seeds)}' + (f', {lost} without AP' if lost else '')
+
+
+def _score(paper: float | None, measured: Measured | None) -> str:
+    return f'{_number(paper)} / {"-" if measured is None else _spread(f"{measured.mean:.1f}", measured.std)}'
+
+
+def _effect(effect: Effect) -> str:
+    own = '-' if effect.measured is None else _spread(f'{round(effect.measured, 1) + 0.0:+.1f}', effect.spread)
+    return f'{_number(effect.paper, "+.1f")} / {own}'
+
+
+def _number(value: float | None, form: str = '.1f') -> str:
+    return '-' if value is None else format(value, form)
+
+
+def _spread(text: str, std: float | None) -> str:
+    return text if std is None else f'{text} ± {std:.1f}'
+
+
+def _others(results: Mapping[str, Sequence[Result]]) -> str:
+    cells: list[list[str]] = []
+    for config, runs in results.items():
+        scores = [measure(runs, column) for column in COLUMNS]
+        own = ['-' if found is None else _spread(f'{found.mean:.1f}', found.std) for found in scores]
+        cells.append([config, str(len(runs)), *own])
+    return '## In none of these tables\n\n' + _grid(['config', 'seeds', *COLUMNS], cells)
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f'| {" | ".join(row)} |' for row in (head, *rows)]
+    return '\n'.join([lines[0], '|' + '---|' * len(head), *lines[1:]])

@@ -1,0 +1,162 @@
+"""A picture a table: what was measured with error bars, and its effects beside the paper's."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .compare import Comparison, Line
+
+#: Colours of the paper and of what was measured, apart for all eyes, and of the frame.
+PAPER, MEASURED, GREY = '#8C8C8C', '#0B6BB8', '#444444'
+_SYMBOLS = dict(beta=r'$\beta$', delta=r'$\Delta$', n='n')
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """Draws a table into a PNG: lines over a parameter where each row is a value of one, else bars."""
+    found = parameter_of([line.row.label for line in comparison.lines])
+    figure = _curves(comparison, *found) if found else _bars(comparison)
+    figure.suptitle(f'Table {comparison.table.name}: {comparison.table.title}', fontsize=11)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+
+
+def parameter_of(labels: Sequence[str]) -> tuple[str, list[float]] | None:
+    """The parameter that the rows vary, and its values, from labels like ``beta = 2.5``; None where they are others."""
+    matches = [re.fullmatch(r'(\w+) = ([\d.]+)', label) for label in labels]
+    if not all(matches) or len({match.group(1) for match in matches if match}) != 1:
+        return None
+    return str(matches[0] and matches[0].group(1)), [float(match.group(2)) for match in matches if match]
+
+
+def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
+    """Scores on the left, effects on the right, over the parameter."""
+    figure = Figure(figsize=(9, 3.9), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    lines = comparison.lines
+    _curve(left, values, [line.row.paper['AP'] for line in lines], None, PAPER, 'paper (COCO)')
+    own = [line.measured['AP'] for line in lines]
+    _curve(
+        left, values, [m.mean if m else None for m in own], [m.std if m else None for m in own], MEASURED, 'measured'
+    )
+    effects = [line.effects.get('AP') for line in lines]
+    first = lines[0].measured['AP']
+    zero = 0.0 if first is not None and lines[0].is_baseline else None
+    _curve(right, values, [e.paper if e else 0.0 for e in effects], None, PAPER, 'paper (COCO)')
+    _curve(
+        right,
+        values,
+        [e.measured if e else zero for e in effects],
+        [e.spread if e else None for e in effects],
+        MEASURED,
+        'measured',
+    )
+    right.axhline(0, color=GREY, linewidth=0.8)
+    left.set_ylabel('AP (bars: standard deviation over seeds)', fontsize=9)
+    first_value = f'{_SYMBOLS.get(name, name)} = {values[0]:g}'
+    right.set_ylabel(f'AP less that of {first_value}' if lines[0].is_baseline else 'effect on AP', fontsize=9)
+    for axes in (left, right):
+        axes.set_xlabel(_SYMBOLS.get(name, name))
+        axes.set_xticks(values, [f'{value:g}' for value in values])
+        _tidy(axes, 'y')
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=2, fontsize=9, frameon=False)
+    return figure
+
+
+def _curve(
+    axes: Axes,
+    xs: Sequence[float],
+    ys: Sequence[float | None],
+    spreads: Sequence[float | None] | None,
+    color: str,
+    label: str,
+) -> None:
+    points = [
+        (x, y, math.nan if s is None else s) for x, y, s in zip(xs, ys, spreads or [None] * len(xs)) if y is not None
+    ]
+    if points:
+        x, y, error = zip(*points)
+        marker, line = ('s', '--') if color == PAPER else ('o', '-')
+        bars = None if all(math.isnan(size) for size in error) else error
+        axes.errorbar(x, y, yerr=bars, color=color, label=label, capsize=4, fmt=marker + line)
+
+
+def _bars(comparison: Comparison) -> Figure:
+    """A row a line: AP on the left, the effect on it on the right, the paper's above the measured one."""
+    lines = comparison.lines
+    figure = Figure(figsize=(10, 1.5 + 0.46 * len(lines)), layout='constrained')
+    left, right = figure.subplots(1, 2, sharey=True)
+    places = _places(lines)
+    for place, line in zip(places, lines):
+        _bar(left, place - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
+        found = line.measured['AP']
+        if found is not None:
+            _bar(left, place + 0.18, found.mean, found.std, MEASURED, '.1f')
+        _effect_bars(right, place, line)
+    left.set_yticks(places, [line.row.label for line in lines])
+    left.set_ylim(max(places) + 0.6, min(places) - 0.6)
+    left.set_xlabel('AP (error bar: standard deviation over seeds)', fontsize=9)
+    right.set_xlabel('effect on AP against the first row of the host', fontsize=9)
+    right.axvline(0, color=GREY, linewidth=0.8)
+    for axes in (left, right):
+        axes.use_sticky_edges = False
+        axes.margins(x=0.14)
+        _tidy(axes, 'x')
+    left.set_xlim(left=0)
+    handles = [
+        left.barh(0, 0, color=color, label=label) for color, label in ((PAPER, 'paper (COCO)'), (MEASURED, 'measured'))
+    ]
+    figure.legend(handles=handles, loc='outside lower center', ncols=2, fontsize=9, frameon=False)
+    return figure
+
+
+def _effect_bars(axes: Axes, place: float, line: Line) -> None:
+    if line.is_baseline:
+        axes.text(0, place, ' baseline', va='center', fontsize=8, color=GREY)
+        return
+    effect = line.effects['AP']
+    if effect.paper is not None:
+        _bar(axes, place - 0.18, effect.paper, None, PAPER, '+.1f')
+    if effect.measured is not None:
+        _bar(axes, place + 0.18, effect.measured, effect.spread, MEASURED, '+.1f')
+    else:
+        axes.text(0, place + 0.18, ' not measured', va='center', fontsize=7, color=MEASURED)
+
+
+def _places(lines: Sequence[Line]) -> list[float]:
+    """Where the rows are, from above; a gap before each further host."""
+    places, gap = [], 0.0
+    for number, line in enumerate(lines):
+        gap += 0.5 * (number > 0 and line.row.host != lines[number - 1].row.host and line.is_baseline)
+        places.append(number + gap)
+    return places
+
+
+def _bar(axes: Axes, place: float, value: float, spread: float | None, color: str, form: str) -> None:
+    axes.barh(place, value, height=0.34, color=color, xerr=spread, error_kw=dict(ecolor=GREY, capsize=3, elinewidth=1))
+    end = value + (spread or 0.0) * (1 if value >= 0 else -1)
+    axes.annotate(
+        format(value, form),
+        (end, place),
+        xytext=(3 if value >= 0 else -3, 0),
+        textcoords='offset points',
+        ha='left' if value >= 0 else 'right',
+        va='center',
+        fontsize=7,
+        color=color if color != PAPER else GREY,
+    )
+
+
+def _tidy(axes: Axes, grid: str) -> None:
+    for side in ('top', 'right'):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis=grid, color='#DDDDDD', linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)

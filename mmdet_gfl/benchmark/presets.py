@@ -1,0 +1,197 @@
+"""The two ways to train a row: as the paper does on COCO, or shrunk on the built-in shapes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmdet_gfl.engine import launch
+from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+from .mini import Mini, shrink
+from .rows import RowError
+
+#: GPUs of the paper's trainings; a row's batch is meant for them.
+PAPER_GPUS = 8
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How rows are trained.
+
+    Attributes:
+        name: ``'paper'`` or ``'mini'``.
+        gpus: Processes of a row, one a GPU.
+        batch_size: Images a GPU; None: an eighth of the row's batch. Of the paper preset.
+        mini: The size of a mini run; None in the paper preset.
+        options: ``--cfg-options``, put over every row.
+    """
+
+    name: str
+    gpus: int
+    batch_size: int | None = None
+    mini: Mini | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def sizes(self) -> dict[str, Any]:
+        """What results must share to stand in one table."""
+        if self.mini is not None:
+            return dict(preset=self.name, mini=asdict(self.mini), options=self.options)
+        # Any number of GPUs will do as long as a step sees as many images.
+        batch = dict(share=self.gpus / PAPER_GPUS) if self.batch_size is None else dict(images=self.batch)
+        return dict(preset=self.name, **batch, options=self.options)
+
+    @property
+    def batch(self) -> int:
+        """Images a step that are the same for every row; 0 where each has its own."""
+        return self.gpus * (self.batch_size or 0)
+
+    def config(self, name: str, seed: int, data_root: Path) -> Config:
+        """A row's config, resolved.
+
+        Args:
+            name: Relative to ``configs/``.
+            seed: Of initialisation, order and augmentation.
+            data_root: Folder of the shapes; COCO is where the config says.
+
+        Raises:
+            RowError: The batch does not fit the number of GPUs, or an option the config.
+        """
+        row = Config.fromfile(CONFIG_DIR / name)
+        if self.mini is not None:
+            cfg = shrink(row, data_root, self.mini, seed)
+            cfg.train_dataloader.batch_size = _share(self.mini.batch_size, self.gpus)
+        else:
+            cfg = as_in_paper(row, name, self.gpus, self.batch_size)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its notes come once a row, and again in the row's log
+                launch.merge_options(cfg, copy.deepcopy(self.options))
+        except launch.UserError as error:
+            raise RowError(str(error)) from error
+        return watched(cfg, seed)
+
+
+def choose(
+    name: str,
+    gpus: int | None,
+    batch_size: int | None,
+    mini: dict[str, Any],
+    options: dict[str, Any] | None,
+    devices: int,
+) -> Preset:
+    """The preset of a command line.
+
+    Args:
+        name: ``'paper'`` or ``'mini'``.
+        gpus: As asked for; None: 8 for the paper's, 1 for mini.
+        batch_size: Images a GPU, as asked for.
+        mini: Fields of :class:`Mini` that differ from its defaults.
+        options: ``--cfg-options``.
+        devices: GPUs of this machine; -1 where the rows train elsewhere.
+
+    Raises:
+        RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset.
+    """
+    default = PAPER_GPUS if name == 'paper' else 1
+    count = default if gpus is None else gpus
+    if min(count, 1 if batch_size is None else batch_size) < 1:
+        raise RowError(f'--gpus {gpus} --batch-size {batch_size}: give integers from 1 up')
+    if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
+        raise RowError(
+            f'a row of --preset {name} takes {count} GPUs{" by default" if gpus is None else ""}, and this machine has '
+            f'{devices or "none"}; give --gpus {max(devices, 1)}: the lr is scaled to the smaller batch'
+        )
+    if name == 'paper':
+        if mini:
+            raise RowError(f'{", ".join(mini)}: sizes of the mini preset; --preset paper takes --cfg-options')
+        return Preset(name, count, batch_size, None, options or {})
+    if batch_size is not None:
+        raise RowError(
+            '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
+        )
+    return Preset(name, count, None, sized(mini), options or {})
+
+
+def sized(values: dict[str, Any]) -> Mini:
+    """The mini preset with other sizes.
+
+    Raises:
+        RowError: There is no such size, or its value is none.
+    """
+    known = {name: type(value) for name, value in asdict(Mini()).items()}
+    for key, value in values.items():
+        if key not in known:
+            raise RowError(f'--mini {key}={value}: there is no such size; there are {", ".join(known)}')
+        if isinstance(value, bool) or not isinstance(value, (int, known[key])) or value <= 0:
+            raise RowError(f'--mini {key}={value}: give a number above 0' + (', an integer' * (known[key] is int)))
+    mini = replace(Mini(), **values)
+    try:
+        _ = mini.shapes
+    except ValueError as error:
+        raise RowError(f'--mini: {error}') from error
+    return mini
+
+
+def _share(batch: int, gpus: int) -> int:
+    """A GPU's part of the batch: a step of the mini preset sees the same images on one GPU or on many."""
+    if batch % gpus:
+        raise RowError(f'--gpus {gpus} does not divide the batch of {batch} images of the mini preset')
+    return batch // gpus
+
+
+def as_in_paper(row: Config, name: str, gpus: int, batch_size: int | None = None) -> Config:
+    """A shipped config for these GPUs; the given one stays as it is.
+
+    Its lr belongs to ``auto_scale_lr.base_batch_size`` images, 8 GPUs' together, and MMEngine scales it to what the
+    GPUs really see.
+
+    Raises:
+        RowError: The config does not say which batch its lr is for.
+    """
+    cfg = copy.deepcopy(row)
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not base:
+        raise RowError(f'{name} has no auto_scale_lr.base_batch_size, the batch that its lr is for')
+    cfg.train_dataloader.batch_size = batch_size or max(1, base // PAPER_GPUS)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    return cfg
+
+
+def watched(cfg: Config, seed: int) -> Config:
+    """Changes a config so that its training is seeded, watched, and tested as it is validated; returns it."""
+    cfg.randomness = dict(seed=seed)
+    loader = cfg.train_dataloader
+    loader.worker_init_fn = dict(type='mmdet_gfl_seed_worker')
+    loader.persistent_workers = False  # each epoch starts workers of its own seed
+    cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
+    imports = cfg.get('custom_imports') or dict(imports=[])
+    names = imports['imports'] if isinstance(imports['imports'], (list, tuple)) else [imports['imports']]
+    cfg.custom_imports = dict(imports=[*names, 'mmdet_gfl.benchmark.hooks'], allow_failed_imports=False)
+    hooks = [
+        dict(type='mmdet_gfl.EpochSeedHook', seed=seed),
+        *({'type': f'mmdet_gfl.{n}Hook'} for n in ('Finite', 'Where')),
+    ]
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
+    return Config(cfg._cfg_dict)
+
+
+def lr_notes(configs: Sequence[Config], gpus: int) -> list[str]:
+    """A sentence for each kind of row whose lr is scaled, since its batch is not the one that its lr is for."""
+    notes: dict[str, int] = {}
+    for cfg in configs:
+        scale, per_gpu = cfg.auto_scale_lr, cfg.train_dataloader.batch_size
+        if scale.get('enable') and gpus * per_gpu != scale.base_batch_size:
+            lr = cfg.optim_wrapper.optimizer.lr
+            note = (
+                f'lr {lr:g} is for {scale.base_batch_size} images a step; with {gpus} x {per_gpu} it is scaled to '
+                f'{lr * gpus * per_gpu / scale.base_batch_size:g}'
+            )
+            notes[note] = notes.get(note, 0) + 1
+    return [f'{note} ({count} row{"s" * (count > 1)})' for note, count in notes.items()]

@@ -1,0 +1,80 @@
+"""Writes the report of a work dir: Markdown, JSON, and a picture a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import markdown, pictures
+from .compare import Comparison, Line, compare
+from .results import Result, place_of, read_results, write
+from .rows import RowError, Table
+from .status import state_of
+
+
+def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, str]:
+    """Of each config whether it fails, trains, or has begun, in words, where the work dir has something of it."""
+    states: dict[str, str] = {}
+    for config in {row.config for table in tables for row in table.rows}:
+        for place in sorted(place_of(config, 0, work_dir).parent.glob('seed-*')):
+            kind, more = state_of(place)
+            if kind not in ('done', 'not begun'):
+                states[config] = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
+    return states
+
+
+def write_report(tables: Sequence[Table], work_dir: Path) -> str:
+    """Writes ``report.md``, ``report.json`` and a picture a table with results; returns the first.
+
+    Raises:
+        RowError: There is no such work dir.
+    """
+    if not work_dir.is_dir():
+        raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
+    results = read_results(work_dir)
+    states = states_of(tables, work_dir)
+    comparisons = [compare(table, results, states) for table in tables]
+    drawn = {}
+    for comparison in comparisons:
+        if any(line.measured['AP'] for line in comparison.lines):
+            name = f'table_{comparison.table.name}.png'
+            pictures.draw(comparison, work_dir / name)
+            drawn[comparison.table.name] = name
+    text = markdown.page(comparisons, results, drawn)
+    write(work_dir / 'report.md', text + '\n')
+    write(work_dir / 'report.json', json.dumps(as_json(comparisons, results), indent=1, allow_nan=False))
+    return text
+
+
+def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+    """All numbers of the report, and the results they come from without their resolved configs."""
+    tables = [
+        dict(
+            name=comparison.table.name,
+            title=comparison.table.title,
+            rows=[_line_as_json(line, comparison.table) for line in comparison.lines],
+        )
+        for comparison in comparisons
+    ]
+    kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
+    return dict(tables=tables, results=kept)
+
+
+def _line_as_json(line: Line, table: Table) -> dict[str, Any]:
+    effects = {
+        column: dict(asdict(found), agrees=found.agrees, exceeds_spread=found.exceeds)
+        for column, found in line.effects.items()
+    }
+    return dict(
+        config=line.row.config,
+        label=line.row.label,
+        baseline=table.baseline(line.row).config,
+        seeds=line.seeds,
+        paper=line.row.paper,
+        measured={column: found and asdict(found) for column, found in line.measured.items()},
+        effects=effects,
+        state=line.state or 'done',
+    )

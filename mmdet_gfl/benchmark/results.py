@@ -1,0 +1,167 @@
+"""What is kept of a run: its folder, state, scores and result, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .hooks import WHERE
+from .presets import Preset
+
+#: The paper's columns and MMEngine's names of them.
+COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APS='mAP_s', APM='mAP_m', APL='mAP_l')
+
+#: AP in percent by column; None where it is not defined, as for large objects where there are none.
+Scores = dict[str, float | None]
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation in training: after which epoch, and what it gave."""
+
+    epoch: int
+    scores: Scores
+
+
+def place_of(config: str, seed: int, work_dir: Path) -> Path:
+    """Folder of a run."""
+    return work_dir / Path(config).with_suffix('') / f'seed-{seed}'
+
+
+def found_configs(work_dir: Path) -> list[str]:
+    """The configs that a work dir has runs of."""
+    return sorted({f'{place.parent.relative_to(work_dir).as_posix()}.py' for place in work_dir.glob('*/*/seed-*')})
+
+
+def write(path: Path, text: str) -> None:
+    """The whole file or none of it, on the disk."""
+    part = path.with_name(f'.{path.name}.part')
+    with part.open('w') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file of JSON; empty where it is not there or no JSON object."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def scores_of(entry: dict[str, Any]) -> Scores:
+    """MMEngine's metrics as the paper's columns.
+
+    MMDetection's ``CocoMetric`` gives -1 where a score is not defined, and nothing where no image has a detection,
+    which is AP 0.
+    """
+    if 'coco/bbox_mAP' not in entry:
+        return dict.fromkeys(COLUMNS, 0.0)
+    values = {column: float(entry.get(f'coco/bbox_{name}', math.nan)) for column, name in COLUMNS.items()}
+    return {column: round(100 * value, 6) if value >= 0 else None for column, value in values.items()}
+
+
+def last_evaluation(place: Path) -> Evaluation | None:
+    """The last evaluation that a training has written into its work dir; None where there was none."""
+    found = None
+    for file in sorted(place.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # cut short by a kill
+                continue
+            if 'loss' not in entry and 'step' in entry:
+                found = Evaluation(entry['step'], scores_of(entry))
+    return found
+
+
+def tested_scores(place: Path) -> Scores | None:
+    """The scores of the last test below ``place/test``; None where there was none."""
+    files = sorted((place / 'test').glob('*/*.json'))
+    return scores_of(read(files[-1])) if files else None
+
+
+def result_of(
+    config: str, seed: int, scores: Scores, seconds: float, preset: Preset, cfg: Config, place: Path
+) -> Result:
+    """All that is to be known about a finished run; paths inside its work dir are given from there."""
+    where = read(place / WHERE)
+    return dict(
+        config=config,
+        seed=seed,
+        scores=scores,
+        seconds=round(seconds),
+        preset=preset.name,
+        mini=asdict(preset.mini) if preset.mini else None,
+        classes=cfg.model.bbox_head.get('num_classes'),
+        base_channels=cfg.model.backbone.get('base_channels', 64) if preset.mini else None,
+        options=preset.options,
+        gpus=preset.gpus,
+        images_a_step=preset.gpus * cfg.train_dataloader.batch_size,
+        epochs=cfg.train_cfg.max_epochs,
+        versions={**where.get('versions', {}), 'mmdet_gfl': version('mmdet_gfl')},
+        device=where.get('device', 'unknown'),
+        threads=where.get('threads'),
+        commit=commit(),
+        resolved=cfg.pretty_text.replace(f'{place.parents[2]}/', ''),
+    )
+
+
+def commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` where files differ from it; None where the package is in no checkout."""
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(['git', *arguments], cwd=package, capture_output=True, text=True).stdout.strip()
+
+    try:
+        if not git('ls-files', '__init__.py'):  # an installed package inside someone else's checkout
+            return None
+        return git('describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*') or None
+    except OSError:
+        return None
+
+
+def read_result(file: Path) -> Result | None:
+    """A result; scores that are no numbers become None. None where the file is none."""
+    result = read(file)
+    scores = result.get('scores')
+    if not isinstance(scores, dict) or 'config' not in result:
+        return None
+    values = {column: scores.get(column) for column in COLUMNS}
+    return {
+        **result,
+        'scores': {c: v if isinstance(v, (int, float)) and math.isfinite(v) else None for c, v in values.items()},
+    }
+
+
+def read_results(work_dir: Path) -> dict[str, list[Result]]:
+    """All results of a work dir by config, in order of their seeds."""
+    results: dict[str, list[Result]] = {}
+    for file in sorted(work_dir.glob('*/*/seed-*/result.json')):
+        result = read_result(file)
+        if result is not None:
+            results.setdefault(result['config'], []).append(result)
+    return {config: sorted(runs, key=lambda run: run.get('seed', 0)) for config, runs in results.items()}
+
+
+def read_state(place: Path) -> dict[str, Any]:
+    """What ``state.json`` says: ``seconds`` so far, ``epochs``, and ``failed``, why the last attempt did, or None."""
+    return read(place / 'state.json')
+
+
+def write_state(place: Path, seconds: float, epochs: int, failed: str | None = None) -> None:
+    """Writes ``state.json``; see :func:`read_state`."""
+    write(place / 'state.json', json.dumps(dict(seconds=round(seconds, 1), epochs=epochs, failed=failed)))

@@ -1,0 +1,309 @@
+"""Trains rows: each in processes of its own, several side by side, kept and gone on with after any end."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from mmengine.config import Config
+
+from mmdet_gfl.engine import launch
+
+from . import locks
+from .commands import Launcher, environment
+from .presets import Preset, lr_notes
+from .progress import Progress, line_of, progress_of, reason_of, span, time_left
+from .results import (
+    last_evaluation,
+    place_of,
+    read_state,
+    result_of,
+    tested_scores,
+    write,
+    write_state,
+)
+from .screen import Screen
+from .work_dir import Job, missing, open_jobs, prepare
+
+#: Seconds from one note of the time spent and of the progress to the next.
+NOTE_SECONDS = 5
+#: Bytes of a log that hold its last lines of progress.
+_TAIL = 16_384
+
+
+@dataclass
+class Running:
+    """A job with its process.
+
+    Attributes:
+        lock: Held by this process and its child, so the folder is nobody else's while either lives.
+        offset: Where in the log this attempt begins.
+        before: Seconds that former attempts have taken.
+        slot: Place among those side by side.
+    """
+
+    job: Job
+    place: Path
+    cfg: Config
+    lock: TextIO
+    slot: int
+    before: float
+    offset: int = 0
+    started: float = field(default_factory=time.monotonic)
+    process: subprocess.Popen[bytes] | None = None
+    log: Path = Path()
+    noted: float = 0.0
+    progress: Progress | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of all attempts."""
+        return self.before + time.monotonic() - self.started
+
+
+@dataclass
+class Queue:
+    """Trains the jobs, ``jobs`` at a time; see :func:`run_all`."""
+
+    work_dir: Path
+    preset: Preset
+    launcher: Launcher
+    jobs: int
+    visible: Sequence[str]
+    total: int
+    waiting: deque[Job]
+    say: Callable[[str], None]
+    running: list[Running] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def run(self, screen: Screen) -> None:
+        """Until nothing is left; whatever happens here, no process stays behind."""
+        try:
+            while self.waiting or self.running:
+                while self.waiting and len(self.running) < self.jobs:
+                    self.begin(self.waiting.popleft())
+                for run in list(self.running):
+                    self.look(run)
+                screen.show(self.line())
+                time.sleep(0.2 if self.running else 0)
+        finally:
+            for run in self.running:
+                if run.process is not None:
+                    run.process.terminate()
+            for run in self.running:
+                stop(run)
+
+    def begin(self, job: Job) -> None:
+        """Starts a job's training, unless another process has it, or it cannot run."""
+        place = place_of(job.config, job.seed, self.work_dir)
+        place.mkdir(parents=True, exist_ok=True)
+        lock = locks.acquire(place / '.lock')
+        if lock is None:
+            self.elsewhere.append(str(job))
+            self.say(f'[{job.number}/{self.total}] {job}: another process is training it')
+            return
+        if (place / 'result.json').is_file():  # since this one looked
+            lock.close()
+            self.say(f'[{job.number}/{self.total}] {job}: another process has trained it')
+            return
+        cfg = self.preset.config(job.config, job.seed, self.work_dir / 'shapes')
+        taken = {run.slot for run in self.running}
+        slot = next(number for number in range(self.jobs) if number not in taken)
+        run = Running(job, place, cfg, lock, slot, read_state(place).get('seconds', 0.0))
+        problem = missing(cfg) if self.launcher.kind != 'slurm' else None
+        if problem:
+            self.fail(run, problem, 'nothing was started')
+            return
+        cfg.dump(place / 'config.py')
+        note(run)
+        self.start(run, 'train.py', ['--resume'], place, place / 'train.log')
+        self.running.append(run)
+        self.say(f'[{job.number}/{self.total}] {job}: training')
+
+    def start(self, run: Running, tool: str, arguments: list[str], work_dir: Path, log: Path) -> None:
+        """Starts a process of a run; its output goes behind what the log holds."""
+        config = str(run.place / 'config.py')
+        name = f'{Path(run.job.config).stem}-{run.job.seed}'
+        command = self.launcher.command(tool, [config, *arguments, '--work-dir', str(work_dir)], name)
+        env = {**os.environ, **environment(self.launcher, run.slot, self.jobs, self.visible, str(run.job))}
+        with log.open('ab') as out:
+            run.log, run.offset = log, out.tell()
+            run.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=env,
+                pass_fds=[run.lock.fileno()],
+                preexec_fn=_ender(os.getpid()),
+            )
+
+    def look(self, run: Running) -> None:
+        """Notes how far a run is; ends it where its process has ended."""
+        assert run.process is not None
+        code = run.process.poll()
+        now = time.monotonic()
+        if code is None:
+            if now - run.noted > NOTE_SECONDS:
+                run.noted, run.progress = now, progress_of(tail(run.log, run.offset)) or run.progress
+                note(run)
+        elif code:
+            self.running.remove(run)
+            self.fail(run, reason_of(tail(run.log, run.offset, whole=True), code), f'see {run.log}')
+        else:
+            self.finish(run)
+
+    def finish(self, run: Running) -> None:
+        """Keeps the result of a run, or tests its last checkpoint where its end was not evaluated.
+
+        The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
+        """
+        evaluation = last_evaluation(run.place)
+        scores = tested_scores(run.place) if run.log.name == 'test.log' else None
+        if scores is None and evaluation is not None and evaluation.epoch == run.cfg.train_cfg.max_epochs:
+            scores = evaluation.scores
+        if scores is None and run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
+            self.start(run, 'test.py', [checkpoint], run.place / 'test', run.place / 'test.log')
+            return
+        self.running.remove(run)
+        if scores is None:
+            self.fail(run, 'it ended without a checkpoint or without scores', f'see {run.log}')
+            return
+        job = run.job
+        result = result_of(job.config, job.seed, scores, run.seconds, self.preset, run.cfg, run.place)
+        write(run.place / 'result.json', json.dumps(result, indent=1, allow_nan=False))
+        note(run)
+        run.lock.close()
+        if not run.before:
+            self.durations.append(run.seconds)
+        ap = 'not defined: no validation image has an object' if scores['AP'] is None else f'{scores["AP"]:.1f}'
+        self.say(f'[{job.number}/{self.total}] {job}: AP {ap} ({span(run.seconds)})')
+
+    def fail(self, run: Running, reason: str, where: str) -> None:
+        """Notes a run that has failed; the others go on."""
+        note(run, reason)
+        run.lock.close()
+        self.failed.append(f'{run.job}: {reason} ({where})')
+        self.say(f'[{run.job.number}/{self.total}] {run.job}: failed: {reason} ({where})')
+
+    def line(self) -> str:
+        """Which rows of how many are in training, how far they are, and the time that is left."""
+        parts = [
+            f'[{run.job.number}/{self.total}] {Path(run.job.config).stem}, seed {run.job.seed}: '
+            f'{line_of(run.progress, run.cfg.train_cfg.max_epochs)}'
+            for run in self.running
+        ]
+        now = time.monotonic()
+        running = [(now - run.started, run.progress.eta if run.progress else None) for run in self.running]
+        left = time_left(self.durations, running, len(self.waiting), self.jobs)
+        return ' | '.join([*([] if left is None else [f'all: {span(left)} left']), *parts])
+
+
+def run_all(
+    configs: Sequence[str],
+    seeds: Sequence[int],
+    work_dir: Path,
+    preset: Preset,
+    launcher: Launcher,
+    jobs: int = 1,
+    visible: Sequence[str] = (),
+) -> int:
+    """Trains every config with every seed that has no result yet; a run that fails does not stop the others.
+
+    Run again after a kill, it keeps what is finished, and an unfinished run goes on from its last checkpoint, which is
+    an epoch old at most.
+
+    Args:
+        configs: Relative to ``configs/``.
+        seeds: Of each config.
+        work_dir: Where everything goes.
+        preset: How rows are trained.
+        launcher: What starts their processes.
+        jobs: Rows side by side.
+        visible: GPUs of this machine.
+
+    Returns:
+        Exit status: 1 if a run failed, else 0.
+
+    Raises:
+        RowError: The work dir holds runs of other settings.
+    """
+    work_dir = work_dir.absolute()
+    waiting, done = open_jobs(configs, seeds, work_dir)
+    screen = Screen(sys.stdout)
+    screen.say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
+    cfgs = [preset.config(config, seeds[0], work_dir / 'shapes') for config in configs]
+    for note in lr_notes(cfgs, preset.gpus):
+        screen.say(note)
+    prepare(work_dir, preset, screen.say)
+    queue = Queue(work_dir, preset, launcher, jobs, visible, len(waiting) + done, deque(waiting), screen.say)
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        queue.run(screen)
+    except KeyboardInterrupt:
+        screen.say('stopped; the same command goes on')
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    if queue.elsewhere:
+        screen.say('\n'.join(['These runs were left to another process:', *(f'  {name}' for name in queue.elsewhere)]))
+    if queue.failed:
+        screen.say(
+            '\n'.join(['These runs failed; the same command tries them again:', *(f'  {x}' for x in queue.failed)])
+        )
+    return int(bool(queue.failed))
+
+
+def last_checkpoint(run: Running) -> str | None:
+    """The checkpoint that a run would go on from."""
+    cfg = Config(dict(resume=True, load_from=None, work_dir=str(run.place)))
+    return launch.start_of(cfg)
+
+
+def tail(log: Path, offset: int, whole: bool = False) -> str:
+    """The end of what an attempt has written into its log, or all of it."""
+    with log.open('rb') as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(offset if whole else max(offset, end - _TAIL))
+        return file.read().decode(errors='replace')
+
+
+def note(run: Running, failed: str | None = None) -> None:
+    """Writes what is known of a run into its ``state.json``."""
+    write_state(run.place, run.seconds, run.cfg.train_cfg.max_epochs, failed)
+
+
+def stop(run: Running) -> None:
+    """Waits for the end of a process that was told to end, and gives its folder free."""
+    if run.process is not None:
+        try:
+            run.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            run.process.kill()
+            run.process.wait()
+    run.lock.close()
+
+
+def _ender(parent: int) -> Callable[[], None]:
+    """For a child: ends it when its parent ends, however that ends. Linux alone can; elsewhere the lock tells of it."""
+    prctl = getattr(ctypes.CDLL(None), 'prctl', None)
+
+    def arrange() -> None:
+        if prctl is not None:
+            prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:
+                os._exit(143)
+
+    return arrange

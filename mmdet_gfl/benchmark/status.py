@@ -1,0 +1,56 @@
+"""What has become of each run, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import locks
+from .progress import line_of, progress_of
+from .results import place_of, read_result, read_state
+from .rows import RowError
+from .running import tail
+
+
+def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) -> str:
+    """A line a run: its AP, how far it is, why it failed, that it has begun, or that it has not; and their numbers.
+
+    Args:
+        configs: Relative to ``configs/``.
+        seeds: Of each config; None: all that the work dir has.
+        work_dir: Of a run.
+
+    Raises:
+        RowError: There is no such work dir.
+    """
+    if not work_dir.is_dir():
+        raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
+    seeds = seeds or sorted({int(found.name[5:]) for found in work_dir.glob('*/*/seed-*')}) or [0]
+    states = [(state_of(place_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
+    counts: dict[str, int] = {}
+    for (kind, _), _, _ in states:
+        counts[kind] = counts.get(kind, 0) + 1
+    lines = [f'{kind:9} {config}, seed {seed}' + (f': {more}' if more else '') for (kind, more), config, seed in states]
+    return '\n'.join([*lines, ', '.join(f'{count} {kind}' for kind, count in counts.items())])
+
+
+def state_of(place: Path) -> tuple[str, str]:
+    """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and what there is to say beside."""
+    result = read_result(place / 'result.json')
+    if result is not None:
+        ap = result['scores'].get('AP')
+        return 'done', 'AP not defined' if ap is None else f'AP {ap:.1f}'
+    log = place / 'train.log'
+    progress = progress_of(tail(log, 0)) if log.is_file() else None
+    if locks.is_held(place / '.lock'):
+        return 'running', line_of(progress, _epochs(place))
+    failed = read_state(place).get('failed')
+    if failed:
+        return 'failed', f'{failed}, see {log}' if log.is_file() else failed
+    if not log.is_file():
+        return 'not begun', ''
+    return 'begun', f'in epoch {progress.epoch}/{_epochs(place)}' if progress else ''
+
+
+def _epochs(place: Path) -> int:
+    return int(read_state(place).get('epochs', 0))

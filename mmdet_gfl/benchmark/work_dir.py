@@ -1,0 +1,99 @@
+"""A work dir: what of it is still to be trained, its data, and the settings that all its runs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmdet_gfl.datasets.shapes.generator import make_shapes
+from mmdet_gfl.datasets.shapes.storage import ShapesError
+from mmdet_gfl.engine import launch
+
+from . import locks
+from .commands import cores
+from .presets import Preset
+from .results import place_of, read, read_results, write
+from .rows import RowError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row with a seed, and the how-manieth of all it is."""
+
+    config: str
+    seed: int
+    number: int
+
+    def __str__(self) -> str:
+        return f'{self.config}, seed {self.seed}'
+
+
+def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> tuple[list[Job], int]:
+    """The jobs without a result, and how many have one; numbered from the latter on."""
+    pairs = [(config, seed) for seed in seeds for config in configs]
+    todo = [pair for pair in pairs if not (place_of(*pair, work_dir) / 'result.json').is_file()]
+    done = len(pairs) - len(todo)
+    return [Job(config, seed, done + number) for number, (config, seed) in enumerate(todo, start=1)], done
+
+
+def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
+    """Sees to it that the work dir is for these settings and has its data; one process at a time.
+
+    Raises:
+        RowError: It is for others, or holds something else in the data's place.
+    """
+    with locks.waiting(work_dir / '.prepare.lock', lambda: say('waiting for another process to make the data ...')):
+        check_settings(work_dir, preset)
+        if preset.mini is not None:
+            images = preset.mini.train + preset.mini.val
+            workers = max(1, min(cores(), images // 200))
+            try:
+                make_shapes(work_dir / 'shapes', preset.mini.shapes, workers=workers)
+            except ShapesError as error:
+                raise RowError(f'{str(error).partition(";")[0]}; name another --work-dir') from error
+        write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))
+
+
+def check_settings(work_dir: Path, preset: Preset) -> None:
+    """Refuses a work dir with runs of another size: they cannot stand in one table, nor be gone on with.
+
+    Raises:
+        RowError: Names what differs.
+    """
+    wanted = json.loads(json.dumps(preset.sizes()))
+    found = read(work_dir / 'settings.json')
+    if not found:  # results put together by hand
+        kept = next(iter(read_results(work_dir).values()), None)
+        mini = kept[0].get('mini') if kept else None
+        found = dict(wanted, preset='mini' if mini else 'paper', **({'mini': mini} if mini else {})) if kept else wanted
+    differing = _differences(found, wanted)
+    if differing:
+        raise RowError(
+            f'{work_dir} holds runs of other settings ({differing}); name another --work-dir, or give the same'
+        )
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    words = []
+    for key in sorted({*found, *wanted}):
+        old, new = found.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            words.append(_differences(old, new))
+        elif old != new:
+            words.append(f'{key} is {old!r} there, {new!r} here')
+    return ', '.join(word for word in words if word)
+
+
+def missing(cfg: Config) -> str | None:
+    """What a training of this config would miss of its data; None where it is all there."""
+    try:
+        launch.check_data(cfg, 'train', 'val')
+        launch.check_classes(cfg, 'train')
+    except launch.UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,85 @@
+"""Seeds by epoch, losses and weights that are no numbers."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdet_gfl.benchmark import hooks
+
+
+def drawn():
+    return [random.random(), np.random.rand(), torch.rand(1).item()]
+
+
+@pytest.fixture
+def restored():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.backends.cudnn.deterministic = False
+
+
+def test_an_epoch_draws_the_same_whatever_came_before():
+    found = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 1)):
+        drawn()
+        hooks.EpochSeedHook(seed).before_train_epoch(SimpleNamespace(epoch=epoch))
+        found.setdefault((seed, epoch), []).append(drawn())
+    assert found[0, 1][0] == found[0, 1][1]
+    assert len({tuple(values[0]) for values in found.values()}) == 3
+    assert len(set(found[0, 0][0])) == 3  # the three generators have seeds of their own
+
+
+def test_ranks_draw_different_numbers(monkeypatch):
+    found = []
+    for rank in (0, 1):
+        monkeypatch.setattr(hooks, 'get_rank', lambda rank=rank: rank)
+        hooks.EpochSeedHook(0).before_train_epoch(SimpleNamespace(epoch=2))
+        found.append(drawn())
+    assert all(first != second for first, second in zip(*found))
+
+
+def test_workers_follow_the_seed_of_their_epoch():
+    found = []
+    for seed in (5, 5, 2**40 + 5, 6):
+        torch.manual_seed(seed)
+        hooks.seed_worker(0)
+        found.append((random.random(), np.random.rand()))
+    assert found[0] == found[1] == found[2] != found[3]
+
+
+def test_repeatable_operators(restored):
+    hooks.EpochSeedHook(0).before_run(SimpleNamespace())
+    assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.deterministic
+
+
+def runner():
+    return SimpleNamespace(train_dataloader=range(25), epoch=1, model=nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize('loss', [float('nan'), float('inf')])
+def test_a_loss_that_is_no_number_ends_the_training(loss):
+    hook, outputs = hooks.FiniteHook(interval=10), dict(loss=torch.tensor(loss))
+    for index in (0, 8, 10, 23):  # it looks at every tenth iteration and at the last of the epoch
+        hook.after_train_iter(runner(), index, outputs=outputs)
+    for index in (9, 19, 24):
+        with pytest.raises(FloatingPointError, match=f'the loss is {loss} in epoch 2, iteration {index + 1}'):
+            hook.after_train_iter(runner(), index, outputs=outputs)
+        hook.after_train_iter(runner(), index, outputs=dict(loss=torch.tensor(1.0)))
+
+
+def test_weights_that_are_no_numbers_end_it_before_the_checkpoint():
+    hook, broken = hooks.FiniteHook(), runner()
+    hook.after_train_epoch(broken)
+    broken.model.bias.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match='bias is not finite after epoch 2'):
+        hook.after_train_epoch(broken)
+    from mmdet_gfl.engine.hooks import SafeCheckpointHook
+
+    order = ['VERY_HIGH', 'HIGH', 'ABOVE_NORMAL', 'NORMAL', 'BELOW_NORMAL', 'LOW', 'VERY_LOW']
+    assert order.index(hook.priority) < order.index(SafeCheckpointHook.priority)

@@ -1,0 +1,178 @@
+"""The report is what hand-made results say."""
+
+import json
+import math
+
+import cv2
+import pytest
+
+from mmdet_gfl.benchmark import pictures, report, results
+from mmdet_gfl.benchmark.compare import Effect, Measured, compare, effect, measure
+from mmdet_gfl.benchmark.markdown import verdict
+from mmdet_gfl.benchmark.mini import Mini
+from mmdet_gfl.benchmark.presets import Preset
+from mmdet_gfl.benchmark.rows import Row, RowError, Table
+
+TABLES = [
+    Table(
+        '1a',
+        'Quality',
+        [
+            Row('fcos/a.py', 'FCOS, none', dict(AP=37.8)),
+            Row('atss/b.py', 'ATSS, none', dict(AP=38.0)),
+            Row('atss/c.py', 'ATSS, branch', dict(AP=39.2)),
+            Row('gfl/d.py', 'ATSS, joint', dict(AP=39.9)),
+        ],
+    ),
+    Table('3', 'Both', [Row('atss/c.py', 'baseline', dict(AP=39.2)), Row('gfl/e.py', 'GFL', dict(AP=40.2))]),
+    Table(
+        '1c',
+        'beta',
+        [
+            Row(f'atss/{name}.py', f'beta = {name}', dict(AP=ap))
+            for name, ap in (('0', 37.6), ('1', 39.0), ('2.5', 39.7))
+        ],
+    ),
+]
+
+
+def runs(config, *aps):
+    scores = [dict.fromkeys(results.COLUMNS, 10.0) | dict(AP=ap, APL=None) for ap in aps]
+    kept = dict(config=config, preset='mini', mini=dict(vars(Mini(epochs=3))), seconds=60, device='CPU, 2 cores')
+    more = dict(commit='a' * 40, classes=3, base_channels=16, versions=dict(torch='2.13.0'), resolved='model = ...')
+    return [dict(kept, **more, seed=seed, scores=score) for seed, score in enumerate(scores)]
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """ATSS: none 31 ± sqrt(2), joint 33.5 once; FCOS 20 twice, once without AP; a config of no table."""
+    by_hand = {
+        'atss/b.py': (30.0, 32.0),
+        'gfl/d.py': (33.5,),
+        'fcos/a.py': (20.0, math.nan),
+        'ssd/x.py': (5.0,),
+        'atss/0.py': (30.0, 31.0),
+        'atss/2.5.py': (32.0, 33.0),
+    }
+    for config, aps in by_hand.items():
+        for run in runs(config, *aps):
+            place = results.place_of(config, run['seed'], tmp_path)
+            place.mkdir(parents=True)
+            (place / 'result.json').write_text(json.dumps(run))
+    return tmp_path
+
+
+def test_scores_over_seeds():
+    two = runs('a', 30.0, 32.0)
+    assert measure(two, 'AP') == Measured(31.0, math.sqrt(2), [30.0, 32.0])
+    assert measure(two[:1], 'AP') == Measured(30.0, None, [30.0])
+    assert measure(runs('a', 30.0, math.nan, None), 'AP') == Measured(30.0, None, [30.0])
+    assert measure(two, 'APL') is None and measure([], 'AP') is None
+
+
+def test_effects():
+    row, base = Row('a', 'row', dict(AP=39.9)), Row('b', 'base', dict(AP=39.2))
+    found = effect(row, base, {'a': runs('a', 33.0, 35.0), 'b': runs('b', 30.0, 32.0)}, 'AP')
+    assert found.paper == 0.7 and found.measured == 3 and found.spread == pytest.approx(2)  # sqrt(2 + 2)
+    assert effect(row, base, {'a': runs('a', 33.0), 'b': runs('b', 30.0, 32.0)}, 'AP') == Effect(0.7, 2.0, None)
+    assert effect(row, base, {'a': runs('a', 33.0)}, 'AP') == Effect(0.7, None, None)
+    assert effect(row, base, {}, 'AP50') == Effect(None, None, None)
+
+
+@pytest.mark.parametrize(
+    'found, words',
+    [
+        (Effect(0.7, 3.0, 2.0), 'same sign, beyond the spread'),
+        (Effect(-0.7, -3.0, 4.0), 'same sign, within the spread'),
+        (Effect(0.7, -3.0, 2.0), 'not the sign, beyond the spread'),
+        (Effect(0.7, 0.04, 2.0), 'not the sign, within the spread'),  # it rounds to 0.0
+        (Effect(0.0, 3.0, None), 'the paper has none, one seed: no spread'),
+        (Effect(None, 3.0, 2.0), 'the paper has none, beyond the spread'),
+        (Effect(0.7, None, None), 'no baseline to compare with'),
+    ],
+)
+def test_verdicts(found, words):
+    assert verdict(found) == words
+
+
+def test_report_by_hand(work_dir):
+    failed = results.place_of('atss/c.py', 0, work_dir)
+    failed.mkdir(parents=True)
+    results.write_state(failed, 1.0, 3, 'out of memory: it')
+    (failed / 'train.log').touch()
+    text = report.write_report(TABLES, work_dir)
+    # ATSS and GFL are compared with ATSS's first row, FCOS with its own.
+    assert '| ATSS, none | 2 | 38.0 / 31.0 ± 1.4 | - / 10.0 ± 0.0 |' in text
+    assert '| ATSS, joint | 1 | 39.9 / 33.5 | - / 10.0 |' in text
+    assert '| FCOS, none | 2, 1 without AP | 37.8 / 20.0 |' in text
+    assert '| ATSS, joint | +1.9 / +2.5 | - / +0.0 |' in text and '| same sign, one seed: no spread |' in text
+    assert '| beta = 2.5 | +2.1 / +2.0 ± 1.0 |' in text and '| same sign, beyond the spread |' in text
+    assert "Effects on AP with the paper's sign: 1 of 1, 1 of these beyond the spread of the seeds." in text
+    assert 'Not measured: ATSS, branch (failed: out of memory: it, see atss/c/seed-0/train.log).' in text
+    assert 'Not measured: baseline (failed: out of memory: it, see atss/c/seed-0/train.log); GFL (not run).' in text
+    assert '| ssd/x.py | 1 | 5.0 |' in text and '5 of 8 configs of these tables have results' in text
+    assert 'Preset mini' in text and '3 epochs' in text and 'built-in shapes of 160 px with 3 classes, 3 epochs' in text
+    assert 'narrow ResNet-18 (16 channels where the usual one has 64)' in text
+    assert 'CPU, 2 cores (torch 2.13.0; commit aaaaaaaaaa)' in text
+    assert (work_dir / 'report.md').read_text() == text + '\n'
+    assert '![table 1a](table_1a.png)' in text and '![table 3]' not in text
+
+
+def test_numbers_as_json(work_dir):
+    report.write_report(TABLES, work_dir)
+    kept = json.loads((work_dir / 'report.json').read_text())
+    joint = kept['tables'][0]['rows'][3]
+    assert joint['baseline'] == 'atss/b.py' and joint['seeds'] == [0] and joint['state'] == 'done'
+    assert joint['measured']['AP'] == dict(mean=33.5, std=None, values=[33.5]) and joint['measured']['APL'] is None
+    assert joint['effects']['AP'] == dict(paper=1.9, measured=2.5, spread=None, agrees=True, exceeds_spread=None)
+    assert kept['tables'][0]['rows'][2]['state'] == 'not run' and kept['tables'][0]['rows'][1]['effects'] == {}
+    assert len(kept['results']) == 10 and 'resolved' not in kept['results'][0]
+
+
+def test_a_row_without_its_baseline(work_dir):
+    for seed in (0, 1):
+        (results.place_of('atss/b.py', seed, work_dir) / 'result.json').unlink()
+    text = report.write_report(TABLES[:1], work_dir)
+    assert '| ATSS, joint | +1.9 / - |' in text and 'no baseline to compare with' in text
+    assert 'No effect on AP can be compared' in text
+
+
+def test_nothing_measured_yet(tmp_path):
+    text = report.write_report(TABLES, tmp_path)
+    assert 'Nothing was measured yet.' in text and '0 of 8 configs' in text and not list(tmp_path.glob('*.png'))
+    with pytest.raises(RowError, match='does not exist'):
+        report.write_report(TABLES, tmp_path / 'none')
+
+
+def test_the_paper_preset_says_so(tmp_path):
+    run = runs('atss/b.py', 38.0)[0] | dict(
+        preset='paper', mini=None, gpus=8, options=Preset('paper', 8, options=dict(a=1)).options
+    )
+    place = results.place_of('atss/b.py', 0, tmp_path)
+    place.mkdir(parents=True)
+    (place / 'result.json').write_text(json.dumps(run))
+    text = report.write_report(TABLES, tmp_path)
+    assert 'Preset paper: the configs as they are' in text and 'Changed with --cfg-options: a=1.' in text
+    assert '8 GPUs a row' in text and 'Preset mini' not in text
+
+
+def test_pictures(work_dir):
+    """Bars for names, lines for values of a parameter; each shows what was measured in its colour."""
+    report.write_report(TABLES, work_dir)
+    assert sorted(file.name for file in work_dir.glob('*.png')) == ['table_1a.png', 'table_1c.png']
+    blue = tuple(int(pictures.MEASURED[i : i + 2], 16) for i in (5, 3, 1))
+    for name in ('1a', '1c'):
+        image = cv2.imread(str(work_dir / f'table_{name}.png'))
+        assert image.shape[1] > 900 and ((image == blue).all(axis=2)).sum() > 500
+
+
+def test_lines_are_for_values_of_one_parameter():
+    assert pictures.parameter_of(['beta = 0', 'beta = 2.5']) == ('beta', [0.0, 2.5])
+    assert pictures.parameter_of(['n = 12', 'n = 14']) == ('n', [12.0, 14.0])
+    assert pictures.parameter_of(['beta = 0', 'n = 2']) is None
+    assert pictures.parameter_of(['baseline', 'QFL']) is None
+
+
+def test_compared_lines():
+    lines = compare(TABLES[1], {'gfl/e.py': runs('gfl/e.py', 1.0)}, {'atss/c.py': 'failed: x'}).lines
+    assert [(line.is_baseline, line.seeds, line.state) for line in lines] == [(True, [], 'failed: x'), (False, [0], '')]

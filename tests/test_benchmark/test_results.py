@@ -1,0 +1,154 @@
+"""What is read from a training, and kept of it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mmdet_gfl.benchmark import locks, results
+from mmdet_gfl.benchmark.mini import Mini
+from mmdet_gfl.benchmark.presets import Preset
+from mmdet_gfl.benchmark.rows import RowError
+from mmdet_gfl.benchmark.status import state_of, status
+
+GFL = 'gfl/gfl_r50_fpn_1x_coco.py'
+
+
+def metrics(ap, **others):
+    return {f'coco/bbox_{name}': others.get(column, ap) for column, name in results.COLUMNS.items()}
+
+
+def training(place, *attempts):
+    """A work dir with these lines of scalars an attempt."""
+    for number, lines in enumerate(attempts):
+        folder = place / f'2024010{number}_000000' / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text(
+            '\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        )
+
+
+def test_the_last_evaluation_counts(tmp_path):
+    assert results.last_evaluation(tmp_path) is None
+    training(
+        tmp_path,
+        [dict(loss=1.0, step=10), dict(metrics(0.1), step=1)],
+        [
+            dict(loss=math.nan, step=20),
+            dict(metrics(0.25), step=2),
+            dict(loss=0.7, step=25),
+            '{"loss": 0.5, "st',
+        ],  # cut by a kill
+    )
+    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 25.0))
+
+
+def test_no_detection_is_ap_0_and_what_coco_leaves_undefined_is_none(tmp_path):
+    assert results.scores_of(dict(time=1.0, step=2)) == dict.fromkeys(results.COLUMNS, 0.0)
+    scores = results.scores_of(metrics(0.3, APL=-1.0, APM=math.nan))
+    assert scores == dict.fromkeys(results.COLUMNS, 30.0) | dict(APL=None, APM=None)
+    training(tmp_path, [dict(metrics(0.1), step=1), dict(time=1.0, step=2)])
+    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 0.0))
+
+
+def test_the_last_test_counts(tmp_path):
+    assert results.tested_scores(tmp_path) is None
+    for time, ap in (('20240101_1', 0.1), ('20240102_1', 0.2)):
+        (tmp_path / 'test' / time).mkdir(parents=True)
+        (tmp_path / 'test' / time / f'{time}.json').write_text(json.dumps(metrics(ap)))
+    assert results.tested_scores(tmp_path)['AP'] == 20
+
+
+def test_a_result_holds_all_that_is_to_be_known(tmp_path):
+    preset = Preset('mini', 1, mini=Mini(size=64), options={'a.b': 1})
+    cfg, place = preset.config(GFL, 3, tmp_path / 'shapes'), results.place_of(GFL, 3, tmp_path)
+    place.mkdir(parents=True)
+    (place / 'where.json').write_text(json.dumps(dict(device='a GPU', threads=4, versions=dict(torch='2.13'))))
+    scores = dict.fromkeys(results.COLUMNS, 25.0)
+    kept = results.result_of(GFL, 3, scores, 61.4, preset, cfg, place)
+    assert json.loads(json.dumps(kept)) == kept
+    assert (kept['config'], kept['seed'], kept['scores'], kept['seconds']) == (GFL, 3, scores, 61)
+    assert kept['preset'] == 'mini' and kept['mini']['size'] == 64 and kept['options'] == {'a.b': 1}
+    assert kept['device'] == 'a GPU' and kept['threads'] == 4
+    assert kept['versions']['torch'] == '2.13' and kept['versions']['mmdet_gfl']
+    assert 'mmdet_gfl.GFLHead' in kept['resolved'] and 'seed=3' in kept['resolved']
+    assert "'shapes'" in kept['resolved'] and str(tmp_path) not in kept['resolved']
+    assert kept['classes'] == cfg.model.bbox_head.num_classes
+    assert kept['images_a_step'] == Mini.batch_size and kept['epochs'] == Mini.epochs
+
+
+def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
+    found = results.commit()
+    assert found is None or len(found.removesuffix('-dirty')) == 40
+    monkeypatch.setattr(results.subprocess, 'run', lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError('git')))
+    assert results.commit() is None
+
+
+def test_files_are_written_whole(tmp_path, monkeypatch):
+    file = tmp_path / 'result.json'
+    results.write(file, 'old')
+    monkeypatch.setattr(results.os, 'replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        results.write(file, 'new')
+    assert file.read_text() == 'old'
+    assert results.read_results(tmp_path) == {}
+
+
+def result(place: Path, **entries):
+    place.mkdir(parents=True)
+    (place / 'result.json').write_text(json.dumps(entries))
+
+
+def test_reading_bears_with_old_and_broken_files(tmp_path):
+    result(results.place_of('gfl/a.py', 1, tmp_path), config='gfl/a.py', seed=1, scores=dict(AP=math.nan, AP50=2.0))
+    result(results.place_of('gfl/a.py', 0, tmp_path), config='gfl/a.py', seed=0, scores=dict(AP=1.0, AP50=2.0))
+    result(results.place_of('gfl/b.py', 0, tmp_path), seed=0)
+    (results.place_of('gfl/b.py', 0, tmp_path) / 'result.json').write_text('{"config": ')
+    found = results.read_results(tmp_path)
+    assert results.found_configs(tmp_path) == ['gfl/a.py', 'gfl/b.py']
+    assert list(found) == ['gfl/a.py'] and [run['seed'] for run in found['gfl/a.py']] == [0, 1]
+    assert found['gfl/a.py'][1]['scores'] == dict.fromkeys(results.COLUMNS) | dict(AP50=2.0)
+
+
+def test_states(tmp_path):
+    names = ['done', 'nan', 'running', 'failed', 'missing', 'begun', 'not-begun']
+    places = {name: results.place_of(f'gfl/{name}.py', 0, tmp_path) for name in names}
+    result(places['done'], config='gfl/done.py', scores=dict(AP=31.25))
+    result(places['nan'], config='gfl/nan.py', scores=dict(AP=math.nan))
+    line = 'x Epoch(train)  [2][ 5/10]  lr: 1.0000e-03  eta: 0:01:00  time: 1'
+    for name in ('running', 'failed', 'begun'):
+        places[name].mkdir(parents=True)
+        (places[name] / 'train.log').write_text(line)
+        results.write_state(places[name], 12.0, 3, 'out of memory: it' if name == 'failed' else None)
+    places['missing'].mkdir(parents=True)
+    results.write_state(places['missing'], 0.0, 3, 'no data')
+    log = places['failed'] / 'train.log'
+    with locks.acquire(places['running'] / '.lock'):
+        assert {name: state_of(place) for name, place in places.items()} == {
+            'done': ('done', 'AP 31.2'),
+            'nan': ('done', 'AP not defined'),
+            'running': ('running', 'epoch 2/3 [5/10], 60 s left'),
+            'failed': ('failed', f'out of memory: it, see {log}'),
+            'missing': ('failed', 'no data'),
+            'begun': ('begun', 'in epoch 2/3'),
+            'not-begun': ('not begun', ''),
+        }
+    assert state_of(places['running'])[0] == 'begun'
+    text = status([f'gfl/{name}.py' for name in names], None, tmp_path)
+    assert text.splitlines()[0] == 'done      gfl/done.py, seed 0: AP 31.2'
+    assert text.splitlines()[-1] == '2 done, 2 begun, 2 failed, 1 not begun'
+    with pytest.raises(RowError, match='does not exist'):
+        status(['gfl/a.py'], None, tmp_path / 'none')
+
+
+def test_locks(tmp_path):
+    file = tmp_path / '.lock'
+    assert not locks.is_held(file)
+    with locks.acquire(file):
+        assert locks.is_held(file) and locks.acquire(file) is None
+    assert not locks.is_held(file)
+    said = []
+    with locks.waiting(file, lambda: said.append(1)):
+        assert locks.is_held(file)
+    assert not said and not locks.is_held(file)

@@ -1,0 +1,267 @@
+"""``tools/reproduce.py`` end to end: run, kill, go on, status, report; launchers; what it refuses."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mmdet_gfl.benchmark import locks, running
+from mmdet_gfl.benchmark.commands import Launcher
+from mmdet_gfl.benchmark.presets import choose
+from mmdet_gfl.benchmark.results import COLUMNS, place_of, read
+
+BASE, GFL = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'
+SIZES = dict(size=64, train=8, val=4, epochs=6, batch_size=4, channels=32, stacked_convs=1)
+#: As the command line has it.
+MINI = ['--mini', *(f'{key}={value}' for key, value in SIZES.items())]
+ROWS = ['--tables', '3', '--rows', BASE, GFL]
+
+
+@pytest.fixture
+def reproduce(root, monkeypatch, capsys):
+    """The tool in this process: takes its arguments, returns its exit status and what it said on stdout and stderr."""
+    spec = importlib.util.spec_from_file_location('reproduce', root / 'tools' / 'reproduce.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['reproduce.py', *map(str, arguments)])
+        status = tool.main()
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """The number of threads decides in which order sums are formed."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+
+
+def run(work_dir, seed=0, configs=(GFL,), gpus=1, **sizes):
+    preset = choose('mini', gpus, None, dict(SIZES, **sizes), None, -1)
+    return running.run_all(configs, [seed], work_dir, preset, Launcher('pytorch' if gpus > 1 else 'none', gpus), jobs=2)
+
+
+def weights(place):
+    (file,) = place.glob('epoch_*.pth')
+    return torch.load(file, weights_only=False)['state_dict']
+
+
+def until(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it did not come to that'
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
+    work = tmp_path / 'work'
+    places = [place_of(config, 0, work) for config in (BASE, GFL)]
+    command = [
+        sys.executable,
+        str(root / 'tools' / 'reproduce.py'),
+        'run',
+        *ROWS,
+        *MINI,
+        '--work-dir',
+        str(work),
+        '--jobs',
+        '2',
+    ]
+    with (tmp_path / 'out').open('w') as out:
+        process = subprocess.Popen(command, cwd=root, stdout=out, stderr=subprocess.STDOUT)
+        until(lambda: all((place / 'train.log').is_file() for place in places) or process.poll() is not None)
+
+        # A second invocation meanwhile leaves both alone.
+        status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work)
+        assert status == 0 and said.count('another process is training it') == 2 and 'left to another process' in said
+        _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
+        assert said.count('running   ') == 2 and '2 running' in said
+
+        until(lambda: any((place / 'last_checkpoint').is_file() for place in places) or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (tmp_path / 'out').read_text()
+    until(lambda: not any(locks.is_held(place / '.lock') for place in places), 60)  # the trainings go with it
+    _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
+    assert 'begun' in said and 'running' not in said
+    (places[0] / '.result.json.part').write_text('{"config"')  # killed while it wrote a result
+
+    status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work, '--jobs', '2')
+    assert status == 0 and '2 runs, 0 of them done' in said and said.count(': AP ') == 2
+    assert 'resumed epoch: ' in ''.join((place / 'train.log').read_text() for place in places)
+    kept = [read(place / 'result.json') for place in places]
+    assert [result['config'] for result in kept] == [BASE, GFL]
+    assert all(set(result['scores']) == set(COLUMNS) and result['mini']['size'] == 64 for result in kept)
+    assert all(result['versions']['torch'] == torch.__version__ and result['device'] != 'unknown' for result in kept)
+    assert all(result['seconds'] > 0 and "type='mmdet_gfl" in result['resolved'] for result in kept)
+    _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
+    assert said.endswith('2 done\n')
+    status, said, _ = reproduce('report', *ROWS, '--work-dir', work)
+    assert status == 0 and 'QFL + DFL (GFL)' in said and (work / 'table_3.png').is_file()
+
+    # The same seed without a kill gives the same weights and scores, another seed gives others.
+    whole = tmp_path / 'whole'
+    assert run(whole) == 0 and run(whole, seed=1) == 0
+    same, other = (weights(place_of(GFL, seed, whole)) for seed in (0, 1))
+    resumed = weights(places[1])
+    assert all(torch.equal(resumed[key], value) for key, value in same.items())
+    assert read(place_of(GFL, 0, whole) / 'result.json')['scores'] == kept[1]['scores']
+    assert not torch.equal(same['bbox_head.gfl_cls.weight'], other['bbox_head.gfl_cls.weight'])
+
+    # What is finished is not trained again.
+    before = (places[1] / 'train.log').stat().st_mtime_ns
+    status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work)
+    assert status == 0 and '2 runs, 2 of them done' in said
+    assert (places[1] / 'train.log').stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='on CPUs')
+def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
+    """Two processes that gloo connects; a damaged checkpoint stops its own row alone."""
+    broken = place_of(BASE, 0, tmp_path)
+    broken.mkdir(parents=True)
+    (broken / 'last_checkpoint').write_text(str(broken / 'epoch_1.pth'))
+    (broken / 'epoch_1.pth').write_bytes(b'no checkpoint')
+    assert run(tmp_path, configs=(BASE, GFL), gpus=2, epochs=1) == 1
+    result = read(place_of(GFL, 0, tmp_path) / 'result.json')
+    assert result['gpus'] == 2 and result['images_a_step'] == 4
+    assert read(place_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
+    said = capsys.readouterr().out
+    assert 'These runs failed' in said and f'see {broken / "train.log"}' in said and 'epoch_1.pth' in said
+    assert torch.load(place_of(GFL, 0, tmp_path) / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+
+
+@pytest.mark.slow
+def test_a_row_as_in_the_paper_on_real_images(coco128, reproduce, tmp_path):
+    """GFL as it is shipped but for a smaller backbone and images; its end was not evaluated, so it is tested."""
+    annotations, images = 'annotations/instances_train2017.json', dict(img='train2017/')
+    options = ['model.backbone.depth=18', 'model.backbone.init_cfg=None', 'model.neck.in_channels=[64,128,256,512]']
+    for split in ('train', 'val'):
+        data = f'{split}_dataloader.dataset'
+        options += [f'{data}.data_root={coco128}', f'{data}.ann_file={annotations}', f'{data}.indices=4']
+        options += [f'{data}.data_prefix.img={images["img"]}', f'{split}_dataloader.num_workers=1']
+    options += [
+        'train_dataloader.dataset.pipeline.2.scale=(128,128)',
+        'val_dataloader.dataset.pipeline.1.scale=(128,128)',
+    ]
+    options += [f'val_evaluator.ann_file={coco128 / annotations}', 'val_dataloader.persistent_workers=False']
+    options += ['train_cfg.max_epochs=1', 'train_cfg.val_begin=9', 'model.test_cfg.score_thr=0']
+    arguments = ['--tables', '3', '--rows', GFL, '--work-dir', tmp_path]
+    status, said, _ = reproduce('run', *arguments, '--preset', 'paper', '--gpus', '1', '--cfg-options', *options)
+    assert status == 0, said
+    assert 'lr 0.01 is for 16 images a step; with 1 x 2 it is scaled to 0.00125' in said
+    place = place_of(GFL, 0, tmp_path)
+    result = read(place / 'result.json')
+    assert result['preset'] == 'paper' and result['mini'] is None and result['images_a_step'] == 2
+    assert result['scores']['AP'] is not None and (place / 'test.log').is_file()
+    assert 'effective batch size 2, lr 0.00125' in (place / 'train.log').read_text()
+    assert torch.load(place / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+    _, said, _ = reproduce('report', *arguments)
+    assert 'Preset paper' in said and '1 of 1 configs' in said
+
+
+@pytest.mark.slow
+def test_dry_run(reproduce, tmp_path):
+    work = tmp_path / 'work'
+    status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work, '--seeds', '0', '1', '--dry-run', '--quick')
+    assert status == 0 and '4 runs, 0 of them done' in said
+    assert f'{BASE}, 2 x: 8 images x 6 epochs, 0.0' in said and f'{GFL}, 2 x: 8 images' in said
+    assert 'in all about 0.0' in said and not work.exists() and list(tmp_path.iterdir()) == []
+
+
+def test_rows_without_their_data_are_said(reproduce, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ['run', *ROWS, '--preset', 'paper', '--gpus', '1', '--work-dir', 'work']
+    status, said, _ = reproduce(*arguments, '--dry-run')
+    assert status == 1 and said.count('cannot run: ') == 2 and f'{tmp_path}/data/coco/annotations' in said
+    status, said, _ = reproduce(*arguments)
+    assert status == 1 and said.count('failed: train_dataloader.dataset.ann_file: ') == 2
+    assert 'These runs failed' in said and said.count('nothing was started') == 4
+    _, said, _ = reproduce('status', *ROWS, '--work-dir', 'work')
+    assert said.count('failed    ') == 2 and 'does not exist' in said
+
+
+def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/seen\nenv >> {tmp_path}/env\necho no such partition\nexit 1\n'
+    )
+    srun.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{srun.parent}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('SRUN_ARGS', '-p gpu --time 24:00:00')
+    work = tmp_path / 'work'
+    arguments = ['run', '--tables', '3', '--rows', GFL, '--preset', 'paper', '--launcher', 'slurm', '--work-dir', work]
+    status, said, _ = reproduce(*arguments)
+    assert status == 1 and 'failed: exit status 1: no such partition' in said
+    place = place_of(GFL, 0, work)
+    seen = (tmp_path / 'seen').read_text().splitlines()
+    head = [
+        '--job-name=gfl_r50_fpn_1x_coco-0',
+        '--ntasks=8',
+        '--ntasks-per-node=8',
+        '--gres=gpu:8',
+        '--cpus-per-task=5',
+    ]
+    assert seen[:5] == head
+    assert seen[5:10] == ['--kill-on-bad-exit=1', '-p', 'gpu', '--time', '24:00:00']
+    assert seen[10:12] == [sys.executable, '-u'] and seen[12].endswith('/tools/train.py')
+    rest = [str(place / 'config.py'), '--resume', '--work-dir', str(place), '--launcher', 'slurm']
+    assert seen[13:] == rest
+    assert 'MASTER_PORT=2' in (tmp_path / 'env').read_text()
+
+
+def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
+    from mmdet_gfl.datasets.shapes.generator import make_shapes
+    from mmdet_gfl.datasets.shapes.layout import Parameters
+
+    make_shapes(tmp_path / 'shapes', Parameters(2, 2, 64, 64))
+    status, _, error = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
+    assert status == 2 and error.startswith('error: ') and error.count('\n') == 1
+    assert f'{tmp_path}/shapes holds a shapes data set of other parameters (train is 2, wanted 8' in error
+    assert error.endswith('; name another --work-dir\n')
+
+    (tmp_path / 'settings.json').write_text(json.dumps(choose('mini', 1, None, dict(SIZES, epochs=9), None, 0).sizes()))
+    status, _, error = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
+    assert status == 2 and 'holds runs of other settings (epochs is 9 there, 6 here); name another --work-dir' in error
+    status, _, error = reproduce('run', *ROWS, '--preset', 'paper', '--gpus', '1', '--work-dir', tmp_path, '--dry-run')
+    assert status == 2 and "preset is 'mini' there, 'paper' here" in error
+
+    for arguments, message in (
+        (['run', '--tables', '4'], '--tables 4: there is no such table'),
+        (['run', '--tables', '3', '--jobs', '0'], '--jobs must be 1 or more'),
+        (
+            ['run', '--tables', '3', '--launcher', 'none', '--preset', 'paper', '--gpus', '2'],
+            '--launcher none starts one',
+        ),
+        (['run', '--configs', 'gfl/x'], '--configs gfl/x.py: not in'),
+        (['status', '--work-dir', tmp_path / 'none'], 'does not exist'),
+    ):
+        status, _, error = reproduce(*arguments)
+        assert status == 2 and error.startswith('error: ') and message in error and error.count('\n') == 1
+
+
+def test_results_put_together_by_hand_are_gone_on_with(tmp_path):
+    """Results without settings.json, as copies have them, count as what they are."""
+    from mmdet_gfl.benchmark.rows import RowError
+    from mmdet_gfl.benchmark.work_dir import check_settings
+
+    mini = choose('mini', 1, None, SIZES, None, 0)
+    place = place_of(GFL, 0, tmp_path)
+    place.mkdir(parents=True)
+    result = dict(config=GFL, seed=0, scores=dict(AP=1.0), mini=mini.sizes()['mini'])
+    (place / 'result.json').write_text(json.dumps(result))
+    check_settings(tmp_path, mini)
+    with pytest.raises(RowError, match='epochs is 6 there, 9 here'):
+        check_settings(tmp_path, choose('mini', 1, None, dict(SIZES, epochs=9), None, 0))
+    with pytest.raises(RowError, match="preset is 'mini' there, 'paper' here"):
+        check_settings(tmp_path, choose('paper', 8, None, {}, None, 8))
