@@ -75,6 +75,8 @@ def check_data(cfg: Config, *splits: str) -> None:
     what the files hold: fields, classes and their order, and whether the images are there. Remote files are not looked
     at, nor the images of a data set with ``indices``, which reads a few only.
 
+    Under torchrun one process of a machine looks: it ends the others where it fails, and they wait for it where not.
+
     Args:
         cfg: The config.
         *splits: ``'train'``, ``'val'`` or ``'test'``; a split without a data loader is skipped.
@@ -82,6 +84,8 @@ def check_data(cfg: Config, *splits: str) -> None:
     Raises:
         UserError: Names the key, the file and what to set.
     """
+    if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
+        return
     files: dict[str, CocoFile] = {}
     for split in splits:
         for key, dataset in data_sets(cfg, split):

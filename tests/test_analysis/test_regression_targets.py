@@ -13,9 +13,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
-from mmdet_gfl.analysis.regression_targets import Progress, Tally, add_image, as_dict, as_text, new_report
+from mmdet_gfl.analysis.regression_targets import Progress, add_image, new_report
+from mmdet_gfl.analysis.target_counts import RESOLUTION, Tally, by_area, density
+from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
+from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
+from mmdet_gfl.visualization.regression_targets import draw
 
 NONE = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
 
@@ -39,9 +43,9 @@ def test_percentiles_by_hand():
 def test_percentiles_are_numpys_to_a_bin():
     values = torch.rand(5000) ** 2 * 20
     counts = tally(*values.tolist())
-    for percent in tool.PERCENTILES:
+    for percent in PERCENTILES:
         exact = np.percentile(values.numpy(), percent, method='inverted_cdf')
-        assert 0 <= counts.percentile(percent) - exact <= 1 / tool.RESOLUTION
+        assert 0 <= counts.percentile(percent) - exact <= 1 / RESOLUTION
 
 
 @pytest.mark.parametrize(
@@ -82,11 +86,11 @@ def test_tallies_add_up():
     for key in ('positives', 'targets', 'clipped', 'outside', 'largest'):
         assert getattr(both, key) == getattr(joint, key), key
     assert np.array_equal(both.bins, joint.bins) and np.array_equal(both.needs, joint.needs)
-    assert len(first.bins) == 3 * tool.RESOLUTION + 1  # as they were
+    assert len(first.bins) == 3 * RESOLUTION + 1  # as they were
 
 
 def test_density_is_one_in_all():
-    edges, heights = tool.density(tally(0.0, 0.25, 0.26, 3.9), 0.25)
+    edges, heights = density(tally(0.0, 0.25, 0.26, 3.9), 0.25)
     assert heights.sum() * 0.25 == 1 and len(edges) == 16
     assert heights[0] == 2 and heights[1] == 1 and heights[15] == 1  # (0, 0.25], with 0 itself; (0.25, 0.5]; (3.75, 4]
 
@@ -109,8 +113,8 @@ def test_one_object_one_level_by_hand():
     (level,) = report.levels
     # 24 is 8 px from the left side and 24 px from the right one: half a stride, and one and a half.
     assert level.positives == 4 and level.targets == 16 and level.bins.sum() == 16
-    assert level.bins[tool.RESOLUTION // 2] == level.bins[3 * tool.RESOLUTION // 2] == 8
-    assert report.longest.targets == 4 and report.longest.bins[3 * tool.RESOLUTION // 2] == 4
+    assert level.bins[RESOLUTION // 2] == level.bins[3 * RESOLUTION // 2] == 8
+    assert report.longest.targets == 4 and report.longest.bins[3 * RESOLUTION // 2] == 4
     assert level.smallest_reg_max(0) == 2 and report.objects == [0, 1, 0]  # 32 x 32 px is medium
 
 
@@ -245,7 +249,7 @@ def test_an_ignored_region_takes_anchors_away():
 
 def test_areas():
     boxes = torch.tensor([[0, 0, 31, 32], [0, 0, 32, 32], [0, 0, 95, 96], [0, 0, 96, 96.0]])
-    assert tool.by_area(boxes) == [1, 2, 1] and tool.by_area(boxes[:0]) == [0, 0, 0]
+    assert by_area(boxes) == [1, 2, 1] and by_area(boxes[:0]) == [0, 0, 0]
 
 
 def test_a_broken_box_is_named():
@@ -299,9 +303,9 @@ def test_the_split_for_validation_takes_the_pipeline_too(cfg):
     report = tool.measure(cfg, 'val')
     assert report.images == 6
     # A test pipeline leaves the boxes in the file's pixels; these are twice as large.
-    boxes = tool.training_dataset(cfg, 'val')[0]['data_samples'].gt_instances.bboxes.tensor
+    boxes = training_dataset(cfg, 'val')[0]['data_samples'].gt_instances.bboxes.tensor
     cfg.train_dataloader.dataset.pipeline[2].scale = (160, 160)
-    half = tool.training_dataset(cfg, 'val')[0]['data_samples'].gt_instances.bboxes.tensor
+    half = training_dataset(cfg, 'val')[0]['data_samples'].gt_instances.bboxes.tensor
     torch.testing.assert_close(boxes[:, 3] - boxes[:, 1], 2 * (half[:, 3] - half[:, 1]))
 
 
@@ -390,7 +394,7 @@ def test_the_json(report):
 
 def test_the_picture(report, tmp_path):
     for name, drawn in (('full', report), ('empty', new_report(MODELS.build(host_config('FCOS')), 1))):
-        tool.draw(drawn, 0.001, tmp_path / f'{name}.png', 'a title')
+        draw(drawn, 0.001, tmp_path / f'{name}.png', 'a title')
     full, empty = (cv2.imread(str(tmp_path / f'{name}.png')).astype(int) for name in ('full', 'empty'))
     assert full.shape[1] > 1000
 

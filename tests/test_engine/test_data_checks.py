@@ -94,6 +94,16 @@ def test_data_that_is_there_passes(cfg):
     check_data(cfg, 'test')
 
 
+def test_one_process_of_torchrun_looks(cfg, data, monkeypatch):
+    (data / 'train').rename(data / 'elsewhere')
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    says(cfg, 'does not exist')  # not torchrun's: nobody would end the others
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    check_data(cfg, 'train')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    says(cfg, 'does not exist')
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 

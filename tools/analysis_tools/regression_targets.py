@@ -10,8 +10,10 @@ import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmengine.config import DictAction
 
-from mmdet_gfl.analysis import regression_targets
+from mmdet_gfl.analysis.regression_targets import Progress, measure
+from mmdet_gfl.analysis.target_report import as_dict, as_text
 from mmdet_gfl.engine import launch
+from mmdet_gfl.visualization.regression_targets import draw
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,15 +45,15 @@ def main() -> None:
     launch.check_data(cfg, args.split)
     launch.check_classes(cfg, args.split)
 
-    progress = regression_targets.Progress(lambda line: print(line, file=sys.stderr, flush=True))
-    report = regression_targets.measure(cfg, args.split, args.images, args.workers, args.seed, progress)
-    print(regression_targets.as_text(report, args.share))
+    progress = Progress(lambda line: print(line, file=sys.stderr, flush=True))
+    report = measure(cfg, args.split, args.images, args.workers, args.seed, progress)
+    print(as_text(report, args.share))
 
     folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f'regression_targets_{args.split}'
-    regression_targets.draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
-    stem.with_suffix('.json').write_text(json.dumps(regression_targets.as_dict(report, args.share)) + '\n')
+    draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
+    stem.with_suffix('.json').write_text(json.dumps(as_dict(report, args.share)) + '\n')
     print(f'{stem}.png, {stem}.json')
 
 

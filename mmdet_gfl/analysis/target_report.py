@@ -1,0 +1,102 @@
+"""What counts of distance targets say about ``reg_max``, as a table with its verdict and as a dict for a JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally
+
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+
+
+def as_text(report: Report, share: float) -> str:
+    """The report as a table and what follows from it; ``share`` of the targets may be cut short."""
+    head = ['level', 'stride', 'positives', *(f'{percent:g}%' for percent in PERCENTILES), 'max', 'clipped', 'reg_max']
+    names = [(str(index), str(stride)) for index, stride in enumerate(report.strides)]
+    rows = [[*name, *_cells(level, share)] for name, level in zip(names, report.levels)]
+    lines = [head, *rows, ['all', '', *_cells(report.all, share)], ['longest', '', *_cells(report.longest, share)]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    table = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
+    return '\n'.join([_what_was_read(report), '', *table, '', _verdict(report, share)])
+
+
+def _cells(tally: Tally, share: float) -> list[str]:
+    if not tally.targets:
+        return ['0', *('-' for _ in PERCENTILES), '-', '-', '-']
+    values = [*(tally.percentile(percent) for percent in PERCENTILES), tally.largest]
+    return [
+        str(tally.positives),
+        *(f'{value:.1f}' for value in values),
+        f'{tally.clipped_share:.2%}',
+        str(tally.smallest_reg_max(share)),
+    ]
+
+
+def _what_was_read(report: Report) -> str:
+    total = sum(report.objects)
+    lines = [
+        f'{report.images} of {report.available} images, {report.empty_images} of them without objects; '
+        f'{total} objects, {report.ignored} ignored regions'
+    ]
+    sizes = ', '.join(
+        f'{count / max(total, 1):.1%} {name}' for name, count in zip(('small', 'medium', 'large'), report.objects)
+    )
+    lines.append(f"of the objects {sizes} (COCO's areas, in the network's input)")
+    alone = sum(report.unassigned)
+    if alone:
+        lines.append(f'{alone} objects, {report.unassigned[0]} of them small, are learned by no location')
+    outside = report.all.outside
+    if outside:
+        lines.append(f'{outside / report.all.targets:.2%} of the targets are below 0 and count as 0')
+    lines.append('distances in strides of the level; reg_max: the smallest that is safe for the line alone')
+    lines.append("longest: of each positive's four sides the longest only")
+    return '\n'.join(lines)
+
+
+def _verdict(report: Report, share: float) -> str:
+    box, total = report.box, report.all
+    safe = total.smallest_reg_max(share)
+    if safe is None:
+        return 'no location learns an object: check the classes, the boxes and the image size'
+    now = f'reg_max={box.reg_max}, delta={box.delta:g}'
+    origin = "the head has no reg_max; with GeneralBox's default" if report.assumed else 'now'
+    reach = f'{box.reach:g} strides, {box.reach * report.strides[0]:g} to {box.reach * report.strides[-1]:g} px'
+    return (
+        f'{origin} {now} reaches {reach}: {total.clipped_share:.3%} of the targets are clipped\n'
+        f'smallest safe reg_max with delta={box.delta:g}: {safe}, which cuts at most {share:.2%} of the targets short'
+    )
+
+
+def as_dict(report: Report, share: float) -> dict[str, Any]:
+    """The report for a JSON file; see the attributes of :class:`Report` and :class:`Tally`."""
+    sizes = ('small', 'medium', 'large')
+    return dict(
+        reg_max=report.box.reg_max,
+        delta=report.box.delta,
+        reg_max_is_assumed=report.assumed,
+        smallest_safe_reg_max=report.all.smallest_reg_max(share),
+        safe_share=share,
+        images=report.images,
+        images_available=report.available,
+        images_without_objects=report.empty_images,
+        objects=dict(zip(sizes, report.objects)),
+        objects_without_location=dict(zip(sizes, report.unassigned)),
+        ignored_regions=report.ignored,
+        all=_level_dict(report.all, share),
+        longest_sides=_level_dict(report.longest, share),
+        levels=[
+            dict(stride=stride, **_level_dict(level, share)) for stride, level in zip(report.strides, report.levels)
+        ],
+    )
+
+
+def _level_dict(tally: Tally, share: float) -> dict[str, Any]:
+    return dict(
+        positives=tally.positives,
+        percentiles={f'{percent:g}': tally.percentile(percent) if tally.targets else None for percent in PERCENTILES},
+        max=tally.largest if tally.targets else None,
+        clipped_share=tally.clipped_share,
+        below_zero=tally.outside,
+        smallest_safe_reg_max=tally.smallest_reg_max(share),
+        histogram=dict(width=1 / RESOLUTION, counts=tally.bins.tolist()),
+    )
