@@ -16,9 +16,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.models.task_modules import Layout, Locations, Targets
+from mmdet_gfl.models.task_modules.layout import divide
 
-from .dense_gfl_mixin import DenseGFLMixin, square
+from .dense_gfl_mixin import DenseGFLMixin
+from .predict_mixin import square
 
 
 class AnchorCoding(SideCoding):
@@ -84,19 +86,23 @@ class AnchorGFLMixin(DenseGFLMixin):
         labels, label_weights, boxes, _, avg_factor = self.get_targets(
             anchors, flags, gts, metas, batch_gt_instances_ignore=ignored
         )[-5:]
-        strides = [
-            level.new_full((len(metas) * len(level),), square(stride))
-            for level, stride in zip(of_levels, self.prior_generator.strides)
-        ]
         flat_labels = rows(labels)
         pos = (flat_labels < self.num_classes).nonzero().squeeze(1)
-        priors = torch.cat([level.repeat(len(metas), 1) for level in of_levels])
+        layout = Layout(sizes, len(metas), self.prior_generator.num_base_priors)
+        bounds = layout.bounds(pos)
+        priors, objects, strides = [], [], []
+        for level, first in enumerate(layout.starts[:-1]):
+            count = len(of_levels[level])
+            image, prior = divide(pos[bounds[level] : bounds[level + 1]] - first, count)
+            priors.append(of_levels[level][prior])
+            objects.append(boxes[level][image, prior])
+            strides.append(priors[-1].new_full((len(prior),), square(self.prior_generator.strides[level])))
         return Targets(
             labels=flat_labels,
             label_weights=rows(label_weights),
             pos=pos,
-            gt=rows(boxes, 4)[pos],
-            at=Locations.of_priors(priors[pos], torch.cat(strides)[pos]),
+            gt=torch.cat(objects),
+            at=Locations.of_priors(torch.cat(priors), torch.cat(strides)),
             avg_factor=avg_factor,
             num_images=len(metas),
         )
@@ -109,6 +115,6 @@ def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:
     return torch.cat((half, half), dim=1)
 
 
-def rows(levels: Sequence[Tensor], *width: int) -> Tensor:
-    """Levels (N, priors, *width) to (R, *width)."""
-    return torch.cat([level.reshape(-1, *width) for level in levels])
+def rows(levels: Sequence[Tensor]) -> Tensor:
+    """Levels (N, priors) to (R,)."""
+    return torch.cat([level.reshape(-1) for level in levels])

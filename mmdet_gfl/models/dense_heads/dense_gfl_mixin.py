@@ -1,46 +1,41 @@
-"""The loss and predict steps of a dense detector, once for all hosts.
+"""The loss steps of a dense detector, once for all hosts.
 
-The loss is always the same six steps: flatten the levels, pick the positives, decode their boxes, measure quality, box
-loss, class loss. What differs is asked of three parties: the :class:`~mmdet_gfl.models.quality.Quality`, the
-:class:`~mmdet_gfl.models.boxes.BoxRepresentation`, and the host head, which brings its towers and priors, ``targets``,
-``coding`` and ``normalizers``.
+The loss is always the same six steps: flatten the levels (here: number their locations, so that outputs can be read
+where they lie), pick the positives, decode their boxes, measure quality, box loss, class loss. What differs is asked of
+three parties: the :class:`~mmdet_gfl.models.quality.Quality`, the :class:`~mmdet_gfl.models.boxes.BoxRepresentation`,
+and the host head, which brings its towers and priors, ``targets``, ``coding`` and ``normalizers``.
 
-Dimension letters: N images, L levels, A priors a cell, R = all priors of the batch, P positives, M survivors of the
-score threshold, C classes, k outputs a side.
+Dimension letters: N images, L levels, A priors a cell, R = all priors of the batch, P positives, C classes, k outputs a
+side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from mmdet.models.utils import filter_scores_and_topk
-from mmengine.config import ConfigDict
+from mmdet.models.losses import FocalLoss
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_gfl.models.boxes.base import BoxRepresentation, SideCoding
+from mmdet_gfl.models.losses.focal_loss_of_levels import focal_loss_of_levels, one_hot_focal_loss
 from mmdet_gfl.models.quality.base import Quality
-from mmdet_gfl.models.task_modules import Locations, Positives, Targets, check_ground_truth
+from mmdet_gfl.models.task_modules import Layout, Outputs, Picked, Positives, Targets, check_ground_truth
 from mmdet_gfl.utils import build_part
 
 from .clipping_monitor import ClippingMonitor
+from .predict_mixin import PredictMixin, square
 
-if TYPE_CHECKING:
-    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead as HostHead
-else:
-    HostHead = object  # the class that follows in the bases
+__all__ = ['BRANCH_LOSS', 'DenseGFLMixin', 'conv_like', 'square']
 
 #: What ATSS and FCOS train their branch with; the default on hosts that have none in MMDetection.
 BRANCH_LOSS: dict[str, Any] = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
 
-#: What ``test_cfg.with_distribution`` accepts.
-WITH_DISTRIBUTION = (None, False, 'stats', 'full')
 
-
-class DenseGFLMixin(HostHead):
+class DenseGFLMixin(PredictMixin):
     """Turns a dense head of MMDetection into a GFL host; stands before it in the bases.
 
     Args:
@@ -217,19 +212,21 @@ class DenseGFLMixin(HostHead):
         ignored: Sequence[InstanceData] | None,
     ) -> dict[str, Tensor]:
         check_ground_truth(gts, metas, self.num_classes)
-        targets = self.targets([(level.size(-2), level.size(-1)) for level in cls_scores], gts, metas, ignored)
+        sizes = [(level.size(-2), level.size(-1)) for level in cls_scores]
+        targets = self.targets(sizes, gts, metas, ignored)
 
-        logits = flatten_levels(cls_scores, self.cls_out_channels)  # (R, C)
-        raw = flatten_levels(bbox_preds, 4 * self.box.channels)[targets.pos]  # (P, 4k)
+        picked = Picked(Layout(sizes, len(metas), self.prior_generator.num_base_priors), targets.pos)
+        logits = Outputs(cls_scores, self.cls_out_channels, picked)
+        raw = Outputs(bbox_preds, 4 * self.box.channels, picked).positives  # (P, 4k)
         boxes = self.box.decode(raw, targets.at, self)  # (P, 4)
-        positives = Positives(logits[targets.pos], boxes, targets, self.class_scores)
+        positives = Positives(logits.positives, boxes, targets, self.class_scores)
         weights = self.quality.box_weights(positives, self.auto_box_weight)  # (P,)
         cls_norm, box_norm = self.normalizers(targets, weights)
 
         losses = dict(loss_cls=self.quality.class_loss(logits, targets, positives, cls_norm, self))
         losses.update(self.box.losses(raw, boxes, targets, weights, box_norm, self))
         if branches is not None:
-            quality = flatten_levels(branches, 1)[targets.pos, 0]  # (P,)
+            quality = Outputs(branches, 1, picked).positives[:, 0]  # (P,)
             losses.update(self.quality.branch_losses(quality, positives, cls_norm, self))
         return self._with_measures(losses, positives)
 
@@ -254,160 +251,32 @@ class DenseGFLMixin(HostHead):
         """What the host divides by: the class and branch losses, and the box losses with ``weights`` (P,)."""
         raise NotImplementedError
 
-    def one_hot_loss(self, logits: Tensor, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
-        """The host's class loss for one-hot labels: logits (R, C), weights (R,), divided by ``norm``."""
-        return self.loss_cls(logits, targets.labels, weights, avg_factor=norm)
+    def one_hot_loss(self, logits: Outputs, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
+        """The host's class loss for one-hot labels, with weights (R,), divided by ``norm``.
+
+        MMDetection's focal loss is computed where the logits lie; any other gets them as rows.
+        """
+        loss = self.loss_cls
+        if type(loss) is FocalLoss and loss.use_sigmoid and not loss.activated and loss.reduction == 'mean':
+            labels = targets.labels[targets.pos]
+            total = focal_loss_of_levels(
+                logits,
+                labels,
+                lambda at_label: one_hot_focal_loss(at_label, loss.gamma, loss.alpha),
+                None if targets.all_count and weights is targets.label_weights else weights,
+                loss.gamma,
+                1 - loss.alpha,
+            )
+            return loss.loss_weight * (total / (norm + torch.finfo(torch.float32).eps))  # as MMDetection divides
+        return self.loss_cls(logits.rows, targets.labels, weights, avg_factor=norm)
 
     def one_hot_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The same location by location, before weights: logits (P, C), labels (P,) to losses (P,), summed over C."""
         losses = self.loss_cls(logits, labels, reduction_override='none')
         return losses if losses.dim() == 1 else losses.sum(dim=1)
 
-    # Predict --------------------------------------------------------------------------------------------------------
-
-    def predict_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        score_factors: list[Tensor] | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> list[InstanceData]:
-        """Detections of a batch, as MMDetection's, computed in float32 (float64 stays) whatever comes in.
-
-        With ``test_cfg.with_distribution='stats'`` a result also holds ``bbox_mean`` and ``bbox_std`` (N, 4): the
-        predicted distances l, t, r, b from the location to the sides and their standard deviations, in pixels of the
-        returned image, before clipping to it. ``'full'`` adds ``bbox_distribution`` (N, 4, n+1), the probabilities, and
-        ``bbox_step`` (N, 4), the pixels between neighbouring entries.
-        """
-        in_float = [[at_least_float(level) for level in levels] for levels in (cls_scores, bbox_preds)]
-        factors = None if score_factors is None else [at_least_float(level) for level in score_factors]
-        return super().predict_by_feat(*in_float, factors, *args, **kwargs)
-
-    def _predict_by_feat_single(
-        self,
-        cls_score_list: list[Tensor],
-        bbox_pred_list: list[Tensor],
-        score_factor_list: list[Tensor | None],
-        mlvl_priors: list[Tensor],
-        img_meta: dict[str, Any],
-        cfg: ConfigDict | None,
-        rescale: bool = False,
-        with_nms: bool = True,
-    ) -> InstanceData:
-        """Detections of one image: threshold and top k a level, decode the survivors, then MMDetection's NMS."""
-        cfg = self.test_cfg if cfg is None else cfg
-        what = self._check_with_distribution(cfg.get('with_distribution'))
-        levels = [
-            self._survivors(*level, cfg)
-            for level in zip(
-                cls_score_list, bbox_pred_list, score_factor_list, mlvl_priors, self.prior_generator.strides
-            )
-        ]
-        results = InstanceData(**{key: torch.cat([level[key] for level in levels]) for key in levels[0]})
-        at = Locations.of_priors(results.pop('priors'), results.pop('strides'))
-        raw = results.pop('raw')
-        results.bboxes = self.clip(self.box.decode(raw, at, self), img_meta['img_shape'])
-        if what:
-            results.raw, results.strides = raw, at.strides
-        results = self._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
-        return self._with_statistics(results, what, img_meta['scale_factor'] if rescale else (1, 1))
-
-    def _survivors(
-        self,
-        cls_score: Tensor,
-        bbox_pred: Tensor,
-        score_factor: Tensor | None,
-        priors: Tensor,
-        stride: tuple[int, int],
-        cfg: ConfigDict,
-    ) -> dict[str, Tensor]:
-        """What passes a level's score threshold and top k, (M, …) each."""
-        scores = self.class_scores(cls_score.permute(1, 2, 0).reshape(-1, self.cls_out_channels))
-        top_k = cfg.get('nms_pre', -1)
-        scores, labels, keep, _ = filter_scores_and_topk(
-            scores, cfg.get('score_thr', 0), top_k if top_k > 0 else scores.numel()
-        )
-        survivors = dict(
-            scores=scores,
-            labels=labels,
-            raw=bbox_pred.permute(1, 2, 0).reshape(-1, 4 * self.box.channels)[keep],
-            priors=priors[keep],
-            strides=priors.new_full(keep.shape, square(stride)),
-        )
-        if score_factor is not None:
-            survivors['score_factors'] = score_factor.permute(1, 2, 0).reshape(-1)[keep].sigmoid()
-        return survivors
-
-    def class_scores(self, logits: Tensor) -> Tensor:
-        """Scores (M, C) in [0, 1] of logits (M, C), or (M, C + 1) of a softmax whose last entry is the background."""
-        return logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(dim=-1)[:, :-1]
-
-    def clip(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
-        """Boxes (M, 4) clipped to an image of ``shape`` (h, w), unless ``bbox_coder.clip_border`` is False."""
-        if not getattr(self.bbox_coder, 'clip_border', True):
-            return boxes
-        corner = boxes.new_tensor([shape[1], shape[0], shape[1], shape[0]])
-        return boxes.clamp(min=torch.zeros_like(corner), max=corner)
-
-    def _check_with_distribution(self, what: Any) -> str | None:
-        if what not in WITH_DISTRIBUTION:
-            raise ValueError(
-                f"test_cfg.with_distribution={what!r}; accepted: 'stats' (mean and standard deviation of each side), "
-                f"'full' (the probabilities too), or None"
-            )
-        if what and what not in self.box.statistics:
-            can = ' or '.join(repr(name) for name in self.box.statistics) or 'none'
-            raise ValueError(
-                f'test_cfg.with_distribution={what!r}, but a {type(self.box).__name__} can give {can}; '
-                f"use box=dict(type='mmdet_gfl.GeneralBox')"
-            )
-        return what or None
-
-    def _with_statistics(self, results: InstanceData, what: str | None, scale_factor: Sequence[float]) -> InstanceData:
-        """Replaces ``raw`` and ``strides`` of the kept boxes by what was asked for, in pixels of the returned image."""
-        if what is None:
-            return results
-        raw, strides = results.pop('raw'), results.pop('strides')
-        sides = self.box.side_statistics(raw, self)
-        pixels = strides[:, None] / strides.new_tensor([*scale_factor, *scale_factor])  # (M, 4) of l, t, r, b
-        results.bbox_mean = sides.mean * pixels
-        results.bbox_std = sides.std * pixels
-        if what == 'full':
-            results.bbox_distribution = sides.distribution
-            results.bbox_step = sides.step * pixels
-        return results
-
-
-def flatten_levels(levels: Sequence[Tensor], width: int) -> Tensor:
-    """All locations of a batch in one row each, at least float32: levels (N, A · width, H, W) to (R, width).
-
-    In the order of :class:`~mmdet_gfl.models.task_modules.Targets`.
-    """
-    return torch.cat([at_least_float(level.permute(0, 2, 3, 1).reshape(-1, width)) for level in levels])
-
-
-def at_least_float(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it is narrower."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
 
 def conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:
     """A convolution of the same geometry with other outputs."""
     geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding)
     return nn.Conv2d(conv.in_channels, out_channels, **geometry)
-
-
-def square(stride: int | Sequence[int]) -> int:
-    """The one stride of a level; distances are in strides, so width and height must agree.
-
-    Raises:
-        ValueError: They do not.
-    """
-    if isinstance(stride, (int, float)):
-        return stride
-    if stride[0] != stride[1]:
-        raise ValueError(
-            f'prior strides {tuple(stride)} differ in width and height; distances in strides need square cells'
-        )
-    return stride[0]

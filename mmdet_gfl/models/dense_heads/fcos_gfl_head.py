@@ -9,16 +9,17 @@ import torch
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fcos_owners, targets_of
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import DenseGFLMixin
 from .normalizers import weight_normalizers
-from .points import point_targets
+from .points import assigns_as, point_targets
 
 
 class PointCoding(SideCoding):
@@ -100,7 +101,16 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
         metas: Sequence[dict[str, Any]],
         ignored: Sequence[InstanceData] | None,
     ) -> Targets:
-        """FCOS's assignment; ``ignored`` means nothing to it, as in MMDetection."""
+        """FCOS's assignment; ``ignored`` means nothing to it, as in MMDetection.
+
+        On the grid, unless a subclass has overridden what MMDetection assigns by.
+        """
+        if assigns_as(self, FCOSHead):
+            grid = PointGrid.of(self.prior_generator, sizes, len(gts), gts[0].labels.device)
+            boxes = [get_box_tensor(gt.bboxes) for gt in gts]
+            radius = self.center_sample_radius if self.center_sampling else None
+            owners = fcos_owners(grid, boxes, self.regress_ranges, radius)
+            return targets_of(grid.layout, owners, gts, self.num_classes, grid.centers, grid.strides[:, 0])
         return point_targets(self, sizes, gts, lambda points, objects: torch.cat(self.get_targets(points, objects)[0]))
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,18 @@ import torch
 from mmdet.models.dense_heads import FoveaHead
 from mmdet.models.utils import multi_apply
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import Locations, Targets
+from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fovea_owners, targets_of
 from mmdet_gfl.registry import MODELS
 
-from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin, square
+from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin
 from .normalizers import count_normalizers
-from .points import point_targets
+from .points import assigns_as, point_targets
+from .predict_mixin import square
 
 
 class FoveaCoding(SideCoding):
@@ -129,7 +131,15 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
         metas: Sequence[dict[str, Any]],
         ignored: Sequence[InstanceData] | None,
     ) -> Targets:
-        """FoveaBox's assignment; ``ignored`` means nothing to it, as in MMDetection."""
+        """FoveaBox's assignment; ``ignored`` means nothing to it, as in MMDetection.
+
+        On the grid, unless a subclass has overridden what MMDetection assigns by.
+        """
+        if assigns_as(self, FoveaHead):
+            grid = PointGrid.of(self.prior_generator, sizes, len(gts), gts[0].labels.device)
+            boxes = [get_box_tensor(gt.bboxes) for gt in gts]
+            owners = fovea_owners(grid, boxes, self.scale_ranges, self.sigma)
+            return targets_of(grid.layout, owners, gts, self.num_classes, grid.centers, grid.strides[:, 0])
         return point_targets(self, sizes, gts, lambda points, objects: self.get_targets(objects, sizes, points)[0])
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmdet_gfl.models.task_modules import Targets
 
 
-def weight_normalizers(count: float, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def weight_normalizers(count: float | Tensor, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Normalisers of hosts that weight their boxes: the count of the classes, and the sum of the box weights.
 
     Args:
@@ -17,7 +17,7 @@ def weight_normalizers(count: float, weights: Tensor, least: tuple[float, float]
         weights: Box weights of the positives, (P,).
         least: Lower bounds of the two.
     """
-    sums = reduce_mean(torch.stack([weights.new_full((), count), weights.sum()]))
+    sums = reduce_mean(torch.stack([_scalar(count, weights), weights.sum()]))
     return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
 
 
@@ -26,7 +26,9 @@ def atss_normalizers(targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]
     return weight_normalizers(targets.avg_factor, weights, (0.0, 1.0))
 
 
-def count_normalizers(cls_count: float, box_count: float, weights: Tensor, uniform: bool) -> tuple[Tensor, Tensor]:
+def count_normalizers(
+    cls_count: float | Tensor, box_count: float | Tensor, weights: Tensor, uniform: bool
+) -> tuple[Tensor, Tensor]:
     """Normalisers of hosts that count: RetinaNet, FoveaBox, SSD.
 
     Where a quality weights their boxes all the same, the sum of the weights normalises the box losses, as on FCOS:
@@ -38,5 +40,10 @@ def count_normalizers(cls_count: float, box_count: float, weights: Tensor, unifo
         weights: Box weights of the positives, (P,).
         uniform: All weights are 1.
     """
-    sums = reduce_mean(torch.stack([weights.new_full((), cls_count), weights.new_full((), box_count), weights.sum()]))
+    sums = reduce_mean(torch.stack([_scalar(cls_count, weights), _scalar(box_count, weights), weights.sum()]))
     return sums[0], sums[1 if uniform else 2].clamp(min=1e-6)
+
+
+def _scalar(count: float | Tensor, like: Tensor) -> Tensor:
+    """A count as a tensor of no dimension."""
+    return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)

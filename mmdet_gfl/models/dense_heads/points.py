@@ -8,9 +8,10 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Locations, Targets, by_number, numbered
+from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, by_number, numbered
 
-from .dense_gfl_mixin import DenseGFLMixin, square
+from .dense_gfl_mixin import DenseGFLMixin
+from .predict_mixin import square
 
 
 def point_targets(
@@ -40,3 +41,11 @@ def point_targets(
         avg_factor=float(len(pos)),
         num_images=len(gts),
     )
+
+
+def assigns_as(head: DenseGFLMixin, host: type) -> bool:
+    """Whether ``head`` has plain points, square cells, and the target assignment of MMDetection's ``host``."""
+    names = ('get_targets', '_get_targets_single')
+    for stride in head.prior_generator.strides:
+        square(stride)
+    return PointGrid.fits(head.prior_generator) and all(getattr(type(head), n) is getattr(host, n) for n in names)

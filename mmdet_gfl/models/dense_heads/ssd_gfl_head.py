@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmdet_gfl.models.quality.joint import JointQuality
 from mmdet_gfl.models.quality.none import NoQuality
-from mmdet_gfl.models.task_modules import Targets
+from mmdet_gfl.models.task_modules import Outputs, Targets
 from mmdet_gfl.registry import MODELS
 
 from .anchor_gfl_mixin import AnchorGFLMixin, half_anchors
@@ -122,9 +122,9 @@ class SSDGFLHead(AnchorGFLMixin, SSDWithLosses):
         """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
         return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.uniform_boxes)
 
-    def one_hot_loss(self, logits: Tensor, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
+    def one_hot_loss(self, logits: Outputs, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
         """Softmax: in each image the positives, and the ``neg_pos_ratio`` times as many hardest background anchors."""
-        losses = F.cross_entropy(logits, targets.labels, reduction='none') * weights  # (R,)
+        losses = F.cross_entropy(logits.rows, targets.labels, reduction='none') * weights  # (R,)
         return sum(self._mined(losses[of], targets.labels[of]) for of in self._by_image(targets)) / norm
 
     def _by_image(self, targets: Targets) -> list[Tensor]:

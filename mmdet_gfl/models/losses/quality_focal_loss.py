@@ -6,12 +6,16 @@ Dimension letters: N locations, C classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_gfl.models.task_modules import Outputs
 from mmdet_gfl.registry import MODELS
 
+from .focal_loss_of_levels import focal_loss_of_levels
 from .fused_quality_focal_loss import FusedQualityFocalLoss
 from .utils import (
     HEADS,
@@ -190,6 +194,33 @@ class QualityFocalLoss(ElementwiseLoss):
         self.use_sigmoid = use_sigmoid
         self.beta = check_number('beta', beta, low=0)
         self.activated = activated
+
+    def forward(
+        self,
+        pred: Tensor | Outputs,
+        target: Any,
+        weight: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """See :class:`ElementwiseLoss`; ``pred`` may also be the class logits of a head where they lie.
+
+        Then ``target`` is ``(label, score)`` of all locations, (R,) each, with the background everywhere but at the
+        positives, and ``weight`` is (R,) or None. What comes out is the same.
+        """
+        if not isinstance(pred, Outputs):
+            return super().forward(pred, target, weight, avg_factor, reduction_override)
+        reduction = self.reduction if reduction_override is None else reduction_override
+        if self.activated or reduction != 'mean' or avg_factor is None or torch.compiler.is_compiling():
+            return super().forward(pred.rows, target, weight, avg_factor, reduction_override)
+        label, score = target
+        at = pred.picked.pos
+        quality = _quality(label[at], score[at], pred.width).to(pred.dtype)
+        with autocast_off(quality):
+            total = focal_loss_of_levels(
+                pred, label[at], lambda logits: equation_2(logits, quality, self.beta), weight, self.beta
+            )
+        return self.loss_weight * (total / (avg_factor + torch.finfo(torch.float32).eps))  # as MMDetection divides
 
     def elementwise(self, pred: Tensor, target: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """See :func:`quality_focal_loss`."""

@@ -8,7 +8,7 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
-from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.models.task_modules import Outputs, Positives, Targets
 
 if TYPE_CHECKING:
     from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
@@ -95,12 +95,12 @@ class Quality:
         return (auto or self.auto_box_weight) if self.box_weight == 'auto' else self.box_weight
 
     def class_loss(
-        self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+        self, logits: Outputs, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
     ) -> Tensor:
         """Class loss of all locations, a scalar.
 
         Args:
-            logits: (R, C).
+            logits: Class logits of the batch; ``logits.rows`` is the tensor (R, C).
             targets: Labels and weights.
             positives: The positives' measures.
             norm: What the sum is divided by.

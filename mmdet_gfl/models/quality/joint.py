@@ -8,7 +8,8 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.models.losses import QualityFocalLoss
+from mmdet_gfl.models.task_modules import Outputs, Positives, Targets
 from mmdet_gfl.registry import MODELS
 
 from .base import BoxWeight, Quality, takes_quality_targets
@@ -58,9 +59,12 @@ class JointQuality(Quality):
         return dict(use_sigmoid=True) | dict(chosen)
 
     def class_loss(
-        self, logits: Tensor, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+        self, logits: Outputs, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
     ) -> Tensor:
-        """QFL of all locations (eq. 2), divided by ``norm``."""
-        quality = logits.new_zeros(len(targets.labels))
-        quality[targets.pos] = self.target(positives).to(quality.dtype)
-        return head.loss_cls(logits, (targets.labels, quality), weight=targets.label_weights, avg_factor=norm)
+        """QFL of all locations (eq. 2), divided by ``norm``; ours reads the logits where they lie."""
+        target = self.target(positives)
+        quality = target.new_zeros(len(targets.labels), dtype=logits.dtype)
+        quality[targets.pos] = target.to(logits.dtype)
+        pred = logits if isinstance(head.loss_cls, QualityFocalLoss) else logits.rows
+        weights = None if targets.all_count else targets.label_weights
+        return head.loss_cls(pred, (targets.labels, quality), weight=weights, avg_factor=norm)

@@ -62,9 +62,11 @@ class Targets(NamedTuple):
         pos: (P,) int64, the positives among the R locations.
         gt: (P, 4), the objects the positives belong to, xyxy in pixels.
         at: The positives' :class:`Locations`.
-        avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks.
+        avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks; a scalar
+            tensor where it is known to the device only.
         num_images: Images of the batch.
         images: (R,) int64, the image of each location; None on hosts whose losses do not ask for it.
+        all_count: All ``label_weights`` are 1, known without a look at them.
     """
 
     labels: Tensor
@@ -72,9 +74,10 @@ class Targets(NamedTuple):
     pos: Tensor
     gt: Tensor
     at: Locations
-    avg_factor: float
+    avg_factor: float | Tensor
     num_images: int
     images: Tensor | None = None
+    all_count: bool = False
 
 
 class Positives:

@@ -8,7 +8,7 @@ from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.quality.centerness_guided import CenternessGuided
 from mmdet_gfl.models.quality.guided import rescaled_weights
 from mmdet_gfl.models.quality.none import NoQuality
-from mmdet_gfl.models.task_modules import Locations, Positives, Targets
+from mmdet_gfl.models.task_modules import Layout, Locations, Outputs, Picked, Positives, Targets
 
 
 def test_rescaled_weights_by_hand():
@@ -71,7 +71,9 @@ def test_only_the_positives_are_reweighted(loss, channels):
     aim = Targets(torch.tensor([1, 3, 0, 3]), label_weights[[0, 2, 1, 3]], torch.tensor([0, 2]), gt, at, 2.0, 1)
     logits = torch.randn(4, channels, requires_grad=True)
     found = Positives(logits[aim.pos], gt, aim)
-    args = (logits, aim, found, torch.tensor(1.7), head)
+    level = logits.t().reshape(1, channels, 1, 4)  # four cells in a row
+    outputs = Outputs([level], channels, Picked(Layout([(1, 4)], 1, [1]), aim.pos))
+    args = (outputs, aim, found, torch.tensor(1.7), head)
     guided, plain = CenternessGuided().class_loss(*args), NoQuality().class_loss(*args)
     torch.testing.assert_close(guided, plain)
     grads = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (guided, plain)]
