@@ -191,6 +191,19 @@ def batch(size, images):
 @pytest.mark.parametrize('name', DEFORMABLE)
 def test_a_step_of_a_shipped_model_trains(name, kind, monkeypatch):
     use_stand_in(monkeypatch, SLOW)
+    check_a_step(name, kind)
+
+
+@pytest.mark.skipif(mmcv_flavour() != 'compiled', reason='mmcv is installed without compiled operators')
+@pytest.mark.agreement
+@pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
+@pytest.mark.parametrize('name', DEFORMABLE)
+def test_a_step_of_a_shipped_model_trains_on_compiled_mmcv(name, kind):
+    check_a_step(name, kind)
+
+
+def check_a_step(name, kind):
+    """A step of the small model has finite losses and moves every parameter."""
     cfg = small(name)
     cfg.model.backbone.dcn.type = kind
     model = MODELS.build(cfg.model)
