@@ -7,7 +7,7 @@ import os
 import random
 import statistics
 import time
-from importlib.metadata import version
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class WhereHook(Hook):
             device=torch.cuda.get_device_name() if cuda else f'CPU, {os.cpu_count()} cores',
             processes=get_world_size(),
             threads=torch.get_num_threads(),
-            versions={name: version(name) for name in names},
+            versions={name: import_module(name).__version__ for name in names},
         )
         Path(runner.work_dir, WHERE).write_text(json.dumps(where))
 

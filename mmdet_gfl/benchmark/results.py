@@ -7,11 +7,12 @@ import math
 import os
 import subprocess
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
+from mmdet_gfl.version import __version__
 
 from .hooks import WHERE
 from .presets import Preset
@@ -111,7 +112,7 @@ def result_of(
         gpus=preset.gpus,
         images_a_step=preset.gpus * cfg.train_dataloader.batch_size,
         epochs=cfg.train_cfg.max_epochs,
-        versions={**where.get('versions', {}), 'mmdet_gfl': version('mmdet_gfl')},
+        versions={**where.get('versions', {}), 'mmdet_gfl': __version__},
         device=where.get('device', 'unknown'),
         threads=where.get('threads'),
         commit=commit(),

@@ -92,7 +92,8 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
         ignores = assigner.ignore_iof_thr > 0 and any(len(regions) for regions in ignored or ())
         return (
             not ignores
-            and (type(overlaps), overlaps.scale, overlaps.dtype) == (BboxOverlaps2D, 1.0, None)
+            and type(overlaps) is BboxOverlaps2D
+            and (overlaps.scale, overlaps.dtype) == (1.0, None)
             and type(self.sampler) is PseudoSampler
             and self.train_cfg['allowed_border'] < 0
             and AnchorGrid.fits(self.prior_generator)

@@ -38,16 +38,17 @@ def focal_loss_of_levels(
 
     Args:
         logits: Class logits; all locations but its positives are background.
-        labels: Labels of the positives, (P,) in [0, C).
+        labels: Labels of the positives, (P,) in [0, C). The loss is NaN with any other: visible, and no index error.
         of_positives: The loss (P,) of the positives' logits (P,) at their labels.
         weights: Weights of all locations, (R,); None: 1.
         beta: β of the background.
         share: Factor of the background.
     """
     picked, num_classes = logits.picked, logits.width
-    at = picked.entries(num_classes, labels)
+    wrong = (labels < 0) | (labels >= num_classes)
+    at = picked.entries(num_classes, labels.clamp(0, num_classes - 1))
     scale = logits.levels[0].new_ones((), dtype=logits.dtype)
-    weights_at = scale if weights is None else weights[picked.pos]
+    weights_at = torch.where(wrong, torch.nan, scale if weights is None else weights[picked.pos])
     of_groups = None if weights is None else _by_group(weights * share, picked.layout)
     if weights is None and share != 1:
         of_groups = [scale * share] * len(logits.levels)

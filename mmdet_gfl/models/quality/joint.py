@@ -65,6 +65,6 @@ class JointQuality(Quality):
         target = self.target(positives)
         quality = target.new_zeros(len(targets.labels), dtype=logits.dtype)
         quality[targets.pos] = target.to(logits.dtype)
-        pred = logits if isinstance(head.loss_cls, QualityFocalLoss) else logits.rows
+        pred = logits if type(head.loss_cls) is QualityFocalLoss else logits.rows  # a subclass may compute otherwise
         weights = None if targets.all_count else targets.label_weights
         return head.loss_cls(pred, (targets.labels, quality), weight=weights, avg_factor=norm)

@@ -13,7 +13,7 @@ import torch
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from torch import Tensor
 
-from .layout import Layout, Places
+from .layout import Layout, Places, tensor_like
 
 
 class AnchorGrid(NamedTuple):
@@ -46,7 +46,12 @@ class AnchorGrid(NamedTuple):
             ]
             for meta in metas
         ]
-        return cls(layout, base.permute(1, 2, 0).to(device), strides.t().to(device), valid)
+        return cls(
+            layout,
+            base.permute(1, 2, 0).to(device, non_blocking=True),
+            strides.t().to(device, non_blocking=True),
+            valid,
+        )
 
     @staticmethod
     def fits(generator: Any) -> bool:
@@ -65,7 +70,7 @@ class AnchorGrid(NamedTuple):
         full = [(wide, high) for high, wide in self.layout.sizes]
         if all(image == full for image in self.valid):
             return None
-        valid = torch.tensor(self.valid, device=self.sides.device)  # (N, L, axes)
+        valid = tensor_like(self.sides, self.valid, torch.long)  # (N, L, axes)
         levels = []
         for level, (high, wide) in enumerate(self.layout.sizes):
             across, down = valid[:, level, :, None].unbind(1)  # (N, 1) each

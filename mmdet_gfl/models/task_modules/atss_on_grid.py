@@ -23,6 +23,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
 from .anchor_grid import AnchorGrid
+from .layout import tensor_like
 from .point_grid import images_of
 
 #: How far inside its object the centre of a positive lies at least, in pixels.
@@ -69,7 +70,7 @@ def nearest(grid: AnchorGrid, objects: Tensor, images: Tensor, k: int) -> Candid
     reach = min(k, max(max(size) for size in grid.layout.sizes))
     lines, squares = _nearest_lines(grid, objects, images, reach)  # (axes, G, L, reach)
     ranks = [(i, j) for i in range(reach) for j in range(reach) if (i + 1) * (j + 1) <= k]  # Q pairs
-    rows, columns = (torch.tensor(rank, device=lines.device) for rank in zip(*ranks))
+    rows, columns = (tensor_like(lines, rank) for rank in zip(*ranks))
     distances = (squares[0][..., columns] + squares[1][..., rows]).sqrt()  # (G, L, Q)
     distances, which = distances.topk(min(k, len(ranks)), largest=False)
     cells = torch.stack((lines[0].gather(-1, columns[which]), lines[1].gather(-1, rows[which])))
@@ -84,7 +85,7 @@ def _nearest_lines(grid: AnchorGrid, objects: Tensor, images: Tensor, reach: int
     """
     low, high, strides = (side[:, None, :, None] for side in (*grid.sides, grid.strides))  # (axes, 1, L, 1)
     at = ((objects[:, :2] + objects[:, 2:]) / 2.0).t()[..., None, None]  # (axes, G, 1, 1)
-    count = torch.tensor(grid.valid, device=objects.device)[images].permute(2, 0, 1)[..., None]  # (axes, G, L, 1)
+    count = tensor_like(images, grid.valid)[images].permute(2, 0, 1)[..., None]  # (axes, G, L, 1)
     closest = ((at - (low + high) / 2) / strides).round().nan_to_num(0.0).clamp(min=0).minimum(count - 1).long()
     first = (closest - reach).clamp(min=0)
     lines = first + torch.arange(2 * reach + 1, device=objects.device)  # (axes, G, L, 2 reach + 1)
@@ -118,7 +119,7 @@ def _thresholds(iou: Tensor, grid: AnchorGrid, k: int, per_image: list[int]) -> 
 def _numbers(grid: AnchorGrid, near: Candidates, images: Tensor) -> Tensor:
     """Numbers of the candidates' locations, (G, L, k); 0 where they are not real."""
     layout = grid.layout
-    table = images.new_tensor([(start, high, wide) for start, (high, wide) in zip(layout.starts, layout.sizes)])
+    table = tensor_like(images, [(start, high, wide) for start, (high, wide) in zip(layout.starts, layout.sizes)])
     start, high, wide = table.t()[..., None].unbind(0)  # (L, 1) each
     column, row = near.cells
     return (start + (images[:, None, None] * high + row) * wide + column).masked_fill(~near.real, 0)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .layout import tensor_like
 from .point_grid import Claims, PointGrid, claims_of, images_of, owners_by_rank
 
 
@@ -33,7 +34,7 @@ def fcos_owners(
         (R,) int64: an object, counted through the batch from 0; G at the background.
     """
     objects = torch.cat(list(boxes))
-    low, high = objects.new_tensor(ranges).unbind(1)  # (L,) each
+    low, high = tensor_like(objects, ranges).unbind(1)  # (L,) each
     reach = None if radius is None else grid.strides[:, 0] * radius
     claims = _rectangles(grid, objects, high, reach)
     gt = objects[claims.gt]  # (T, 4)
@@ -57,7 +58,7 @@ def _rectangles(grid: PointGrid, objects: Tensor, high: Tensor, reach: Tensor | 
     if reach is not None:
         center = (start + end) / 2
         first, last = first.maximum(center - reach[:, None]), last.minimum(center + reach[:, None])
-    farthest = grid.strides.new_tensor([(wide, high) for high, wide in grid.layout.sizes])  # keeps integers small
+    farthest = tensor_like(grid.strides, [(wide, high) for high, wide in grid.layout.sizes])  # keeps integers small
     columns = (bound / grid.strides - grid.offset for bound in (first, last))
     first, last = (column.nan_to_num(0.0).clamp(min=-1).minimum(farthest) for column in columns)
     return claims_of(grid.layout, first.floor().long(), last.ceil().long())

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .layout import tensor_like
 from .point_grid import PointGrid, claims_of, images_of, owners_by_rank
 
 
@@ -33,11 +34,11 @@ def fovea_owners(
     """
     objects = torch.cat(list(boxes))
     sizes = torch.sqrt((objects[:, 2] - objects[:, 0]) * (objects[:, 3] - objects[:, 1]))  # (G,)
-    low, high = objects.new_tensor(ranges).unbind(1)
+    low, high = tensor_like(objects, ranges).unbind(1)
     suits = (sizes[:, None] >= low) & (sizes[:, None] <= high)  # (G, L)
     start, end = (side[:, None] / grid.strides for side in (objects[:, :2], objects[:, 2:]))  # (G, L, 2)
     half = 0.5 * (end - start)
-    last_cells = objects.new_tensor([(wide - 1, high - 1) for high, wide in grid.layout.sizes])
+    last_cells = tensor_like(objects, [(wide - 1, high - 1) for high, wide in grid.layout.sizes])
     bounds = (torch.ceil(start + (1 - sigma) * half - 0.5), torch.floor(start + (1 + sigma) * half - 0.5))
     first, last = (bound.nan_to_num(0.0).clamp(min=0).minimum(last_cells).long() for bound in bounds)
     claims = claims_of(grid.layout, first, torch.where(suits[..., None], last, -1))

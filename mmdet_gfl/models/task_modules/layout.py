@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,13 +56,14 @@ class Layout:
 
     def level_of(self, numbers: Tensor) -> Tensor:
         """Level of locations (M,)."""
-        return torch.bucketize(numbers, numbers.new_tensor(self.starts[1:]), right=True)
+        return torch.bucketize(numbers, tensor_like(numbers, self.starts[1:]), right=True)
 
     def places(self, numbers: Tensor) -> Places:
         """Places of locations (M,)."""
         level = self.level_of(numbers)
-        table = numbers.new_tensor(
-            [(start, high, wide, a) for start, (high, wide), a in zip(self.starts, self.sizes, self.num_priors)]
+        table = tensor_like(
+            numbers,
+            [(start, high, wide, a) for start, (high, wide), a in zip(self.starts, self.sizes, self.num_priors)],
         )
         start, high, wide, num_priors = table[level].unbind(1)
         cell, anchor = divide(numbers - start, num_priors)
@@ -75,8 +76,13 @@ class Layout:
 
         A device is asked once; where ``numbers`` come from ``nonzero`` it has been waited for already.
         """
-        bounds: list[int] = torch.searchsorted(numbers, numbers.new_tensor(self.starts)).tolist()
+        bounds: list[int] = torch.searchsorted(numbers, tensor_like(numbers, self.starts)).tolist()
         return bounds
+
+
+def tensor_like(like: Tensor, values: Sequence[Any], dtype: torch.dtype | None = None) -> Tensor:
+    """Values on the device of ``like`` and in its dtype, or another; nobody waits for the device."""
+    return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=True)
 
 
 def divide(numbers: Tensor, by: Tensor | int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmdet_gfl.ops.pick_rows import Cells, pick_rows, rows_of_levels
 
-from .layout import Layout
+from .layout import Layout, tensor_like
 
 
 class Picked:
@@ -44,8 +44,9 @@ class Picked:
             column: Which of them, (P,) in [0, width).
         """
         at, layout = self.places, self.layout
-        table = self.pos.new_tensor(
-            [(start, a, high, wide) for start, a, (high, wide) in zip(layout.starts, layout.num_priors, layout.sizes)]
+        table = tensor_like(
+            self.pos,
+            [(start, a, high, wide) for start, a, (high, wide) in zip(layout.starts, layout.num_priors, layout.sizes)],
         )
         start, num_priors, high, wide = table[at.level].unbind(1)
         channel = (at.image * num_priors + at.anchor) * width + column

@@ -13,7 +13,7 @@ import torch
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from torch import Tensor
 
-from .layout import Layout, Places
+from .layout import Layout, Places, tensor_like
 
 
 class PointGrid(NamedTuple):
@@ -32,7 +32,8 @@ class PointGrid(NamedTuple):
     @classmethod
     def of(cls, generator: MlvlPointGenerator, sizes: list[tuple[int, int]], num_images: int, device: Any) -> PointGrid:
         """What ``generator`` makes for feature maps of ``sizes`` (h, w)."""
-        strides = torch.tensor([list(stride) for stride in generator.strides], dtype=torch.float32, device=device)
+        strides = torch.tensor([list(stride) for stride in generator.strides], dtype=torch.float32)
+        strides = strides.to(device, non_blocking=True)
         return cls(Layout(sizes, num_images, [1] * len(sizes)), strides, generator.offset)
 
     @staticmethod
@@ -73,7 +74,7 @@ def claims_of(layout: Layout, first: Tensor, last: Tensor) -> Claims:
         first: Smallest column and row of an object's rectangle on each level, (G, L, 2).
         last: Largest, (G, L, 2); smaller than ``first`` where the rectangle is empty.
     """
-    largest = first.new_tensor([(wide - 1, high - 1) for high, wide in layout.sizes])  # (L, 2)
+    largest = tensor_like(first, [(wide - 1, high - 1) for high, wide in layout.sizes])  # (L, 2)
     first, last = first.clamp(min=0).flatten(0, 1), last.minimum(largest).flatten(0, 1)  # (G · L, 2)
     wide, high = (last - first + 1).clamp(min=0).unbind(1)
     count = wide * high
@@ -99,7 +100,7 @@ def owners_by_rank(layout: Layout, claims: Claims, images: Tensor, valid: Tensor
         (R,) int64; G at the background.
     """
     count = len(ranking)
-    table = images.new_tensor([(start, high, wide) for start, (high, wide) in zip(layout.starts, layout.sizes)])
+    table = tensor_like(images, [(start, high, wide) for start, (high, wide) in zip(layout.starts, layout.sizes)])
     start, high, wide = table[claims.level].unbind(1)
     numbers = start + (images[claims.gt] * high + claims.y) * wide + claims.x
     ranks = torch.empty_like(ranking).scatter_(0, ranking, torch.arange(count, device=ranking.device))

@@ -13,11 +13,13 @@ from cases import (
     objects,
     totals,
 )
-from mmdet.registry import MODELS
+from mmdet.models.task_modules import BboxOverlaps2D
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.models.dense_heads import ATSSGFLHead
 from mmdet_gfl.models.dense_heads.anchor_gfl_mixin import AnchorGFLMixin
+from mmdet_gfl.models.losses import QualityFocalLoss
 
 SIZE = (160, 224)
 ATSS = dict(type='ATSSAssigner', topk=9)
@@ -126,3 +128,38 @@ def test_bytes_kept_for_the_backward():
         losses = totals(head.loss_by_feat(*outs, gts, metas(size, 2)))
     logits = sum(4 * level.numel() for level in outs[0])
     assert logits <= sum(kept.values()) < 1.6 * logits and losses['loss_cls'] > 0
+
+
+@TASK_UTILS.register_module(force=True)
+class IoUOfTheUsersOwn:
+    """Measures as MMDetection's, and has none of its attributes."""
+
+    def __call__(self, *args, **kwargs):
+        return BboxOverlaps2D()(*args, **kwargs)
+
+
+def test_an_iou_calculator_of_ones_own_goes_mmdetections_way():
+    head = atss(dict(ATSS, iou_calculator=dict(type='IoUOfTheUsersOwn')))
+    assert not head.on_grid(None)
+    outs = head(host_features('ATSS', SIZE, 1))
+    assert totals(head.loss_by_feat(*outs, objects([2], SIZE), metas(SIZE, 1)))['loss_cls'] > 0
+
+
+@MODELS.register_module(force=True)
+class HalvedQualityFocalLoss(QualityFocalLoss):
+    """A user's change to the formula."""
+
+    def elementwise(self, *args, **kwargs):
+        return super().elementwise(*args, **kwargs) * 0.5
+
+
+def test_a_subclass_of_the_loss_computes_what_it_says():
+    losses = []
+    for name in ('mmdet_gfl.QualityFocalLoss', 'HalvedQualityFocalLoss'):
+        quality = dict(type='mmdet_gfl.JointQuality', loss_cls=dict(type=name, beta=2.0))
+        cfg = host_config('ATSS')
+        cfg.update(quality=quality, loss_cls=None)
+        head = build(cfg)
+        outs = head(host_features('ATSS', SIZE, 1))
+        losses.append(totals(head.loss_by_feat(*outs, objects([2], SIZE), metas(SIZE, 1)))['loss_cls'])
+    torch.testing.assert_close(losses[1], 0.5 * losses[0])

@@ -137,3 +137,16 @@ def test_the_gradient_can_be_taken_twice():
     second = torch.autograd.grad(3 * value, outputs.levels)
     for one, three in zip(first, second):
         torch.testing.assert_close(3 * one, three)
+
+
+@pytest.mark.parametrize('label', [-1, CLASSES, CLASSES + 9])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_a_label_that_is_no_class_is_nan_and_no_index_error(label, weighted):
+    """On a GPU nobody looks at the labels beforehand: the address must be valid and the loss must show it."""
+    outputs, labels, _, weights = batch(1, 6)
+    at = labels[outputs.picked.pos].clone()
+    at[-1] = label  # the last location of all: one channel further there is nothing
+    loss = focal_loss_of_levels(
+        outputs, at, lambda x: one_hot_focal_loss(x, 2.0, 0.25), weights if weighted else None, 2.0
+    )
+    assert loss.isnan()
