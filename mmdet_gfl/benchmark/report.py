@@ -30,10 +30,12 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
     """Writes ``report.md``, ``report.json`` and a picture a table with results; returns the first.
 
     Raises:
-        RowError: There is no such work dir.
+        RowError: There is no such work dir, or none of a run.
     """
     if not work_dir.is_dir():
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
+    if not (work_dir / 'settings.json').is_file() and not read_results(work_dir):
+        raise RowError(f'--work-dir {work_dir} has no runs; name the one of a `reproduce.py run`, or start one')
     results = read_results(work_dir)
     states = states_of(tables, work_dir)
     comparisons = [compare(table, results, states) for table in tables]

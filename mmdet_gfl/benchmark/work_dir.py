@@ -45,8 +45,13 @@ def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
     """Sees to it that the work dir is for these settings and has its data; one process at a time.
 
     Raises:
-        RowError: It is for others, or holds something else in the data's place.
+        RowError: It is for others, holds something else in the data's place, or cannot be written to.
     """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        (work_dir / '.prepare.lock').touch()
+    except OSError as error:
+        raise RowError(f'--work-dir {work_dir} cannot be written to ({error.strerror}); name another folder') from error
     with locks.waiting(work_dir / '.prepare.lock', lambda: say('waiting for another process to make the data ...')):
         check_settings(work_dir, preset)
         if preset.mini is not None:

@@ -138,6 +138,9 @@ def test_a_row_without_its_baseline(work_dir):
 
 
 def test_nothing_measured_yet(tmp_path):
+    with pytest.raises(RowError, match='has no runs'):
+        report.write_report(TABLES, tmp_path)
+    (tmp_path / 'settings.json').write_text('{}')
     text = report.write_report(TABLES, tmp_path)
     assert 'Nothing was measured yet.' in text and '0 of 8 configs' in text and not list(tmp_path.glob('*.png'))
     with pytest.raises(RowError, match='does not exist'):

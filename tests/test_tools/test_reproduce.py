@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,6 +246,8 @@ def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
         ),
         (['run', '--configs', 'gfl/x'], '--configs gfl/x.py: not in'),
         (['status', '--work-dir', tmp_path / 'none'], 'does not exist'),
+        (['report', '--work-dir', Path(__file__).parent], 'has no runs'),
+        (['run', '--work-dir', __file__], 'cannot be written to (File exists); name another folder'),
     ):
         status, _, error = reproduce(*arguments)
         assert status == 2 and error.startswith('error: ') and message in error and error.count('\n') == 1

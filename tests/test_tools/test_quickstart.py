@@ -1,0 +1,41 @@
+"""The first command, in the smallest size: what it leaves, that it reuses it, that it names what is wrong."""
+
+import os
+import subprocess
+
+import pytest
+
+SMALL = dict(EPOCHS='1', MINI='size=64 train=16 val=8 stacked_convs=1')
+
+
+def quickstart(root, *arguments, **env):
+    return subprocess.run(
+        ['bash', str(root / 'tools' / 'quickstart.sh'), *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_table_3_in_small_twice(root, tmp_path):
+    ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **SMALL)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    folder = tmp_path / 'quick start'
+    assert (folder / 'report.md').is_file() and (folder / 'table_3.png').is_file()
+    assert len(list(folder.glob('*/*/seed-0/result.json'))) == 4
+    assert len(list((folder / 'pictures').glob('*.png'))) == 8
+    for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
+        assert words in ran.stdout
+    before = {file: file.stat().st_mtime_ns for file in folder.glob('*/*/seed-0/*.pth')}
+    again = quickstart(root, WORK_DIR=str(folder), **SMALL)
+    assert again.returncode == 0 and 'Table 3' in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in folder.glob('*/*/seed-0/*.pth')} == before
+
+
+def test_help_and_arguments(root):
+    told = quickstart(root, '--help')
+    assert told.returncode == 0 and 'WORK_DIR=DIR' in told.stdout and 'set -euo' not in told.stdout
+    wrong = quickstart(root, '--fast')
+    assert wrong.returncode == 2 and 'takes no arguments (got: --fast)' in wrong.stderr
