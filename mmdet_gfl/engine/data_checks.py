@@ -37,12 +37,14 @@ class CocoFile(NamedTuple):
         names: Image ids to file names.
         categories: Names of the categories, in the file's order.
         images_of: Category names to the ids of the images that have an object of it.
+        lists: Keys of the file; a file of unlabeled images is without ``annotations``.
     """
 
     path: str
     names: dict[Any, str]
     categories: list[str]
     images_of: dict[str, set[Any]]
+    lists: list[str]
 
     def images_with(self, classes: Iterable[str]) -> set[Any]:
         """Ids of the listed images with an object of one of the classes."""
@@ -72,8 +74,9 @@ def check_data(cfg: Config, *splits: str) -> None:
     """Refuses data of the splits that will run which is missing, in another format, or of other classes.
 
     Looked at are the annotation files and image folders of all data sets; of those in COCO and Pascal VOC format also
-    what the files hold: fields, classes and their order, and whether the images are there. Remote files are not looked
-    at, nor the images of a data set with ``indices``, which reads a few only.
+    what the files hold: fields, classes and their order, and whether the images are there. Whether there are objects is
+    asked of all data sets of a split together: one of them may be of unlabeled images. Not looked at are remote files,
+    told by their address or by ``backend_args``, and the images of a data set with ``indices``, which reads a few only.
 
     Under torchrun one process of a machine looks: it ends the others where it fails, and they wait for it where not.
 
@@ -88,14 +91,28 @@ def check_data(cfg: Config, *splits: str) -> None:
         return
     files: dict[str, CocoFile] = {}
     for split in splits:
-        for key, dataset in data_sets(cfg, split):
-            _check_paths(key, dataset)
-            if _loads_like(dataset, 'CocoDataset'):
-                _check_coco(key, dataset, split, files)
-            elif _loads_like(dataset, 'XMLDataset'):
-                _check_voc(key, dataset, split)
-        if cfg.get(f'{split}_dataloader'):
-            _check_evaluators(cfg, split, files)
+        _check_split(cfg, split, files)
+
+
+def _check_split(cfg: Config, split: str, files: dict[str, CocoFile]) -> None:
+    sets = list(data_sets(cfg, split))
+    local = [(key, dataset) for key, dataset in sets if isinstance(dataset['ann_file'], str) and not _remote(dataset)]
+    for key, dataset in local:
+        _check_paths(key, dataset)
+    coco = [
+        (key, dataset, _read_once(f'{key}ann_file', _ann_file(dataset), files, split))
+        for key, dataset in local
+        if _loads_like(dataset, 'CocoDataset') and '://' not in _ann_file(dataset)
+    ]
+    _check_coco(coco, split, len(coco) == len(sets))
+    voc = [
+        (key, dataset)
+        for key, dataset in local
+        if _loads_like(dataset, 'XMLDataset') and '://' not in _ann_file(dataset) + _voc_folder(dataset)
+    ]
+    _check_voc(voc, split, len(voc) == len(sets))
+    if cfg.get(f'{split}_dataloader'):
+        _check_evaluators(cfg, split, files, [(key, file) for key, _, file in coco])
 
 
 def check_classes(cfg: Config, split: str) -> None:
@@ -143,11 +160,23 @@ def _kind(dataset: dict[str, Any]) -> Any:
 
 
 def _loads_like(dataset: dict[str, Any], name: str) -> bool:
-    """Whether the data set reads its files as MMDetection's class of that name does."""
+    """Whether the data set reads its files as MMDetection's class of that name does, in each step."""
     from mmdet.registry import DATASETS
 
-    kind = _kind(dataset)
-    return kind is not None and getattr(kind, 'load_data_list', None) is DATASETS.get(name).load_data_list
+    kind, base = _kind(dataset), DATASETS.get(name)
+    steps = ('load_data_list', 'parse_data_info', '_parse_instance_info')
+    return kind is not None and all(getattr(kind, step, None) is getattr(base, step, None) for step in steps)
+
+
+def _remote(node: dict[str, Any]) -> bool:
+    """Whether a storage other than this machine's disk is named, where a path that looks local need not exist."""
+    storages = [node.get(key) for key in ('backend_args', 'file_client_args')]
+    return any(isinstance(args, dict) and args.get('backend', 'local') not in ('local', 'disk') for args in storages)
+
+
+def _remote_images(dataset: dict[str, Any]) -> bool:
+    """Whether a step of the pipeline fetches the images from such a storage."""
+    return any(_remote(node) for _, node in nodes(dataset.get('pipeline'), ''))
 
 
 # Paths --------------------------------------------------------------------------------------------------------------
@@ -160,12 +189,16 @@ def _check_paths(key: str, dataset: dict[str, Any]) -> None:
         path = _join(root, dataset['ann_file'])
         _check_path(f'{key}ann_file', path, mend, '' if os.path.isabs(dataset['ann_file']) else _what_is_in(root))
     for name, folder in (dataset.get('data_prefix') or {}).items():
-        if isinstance(folder, str):
+        if isinstance(folder, str) and not _remote_images(dataset):
             _check_path(f'{key}data_prefix.{name}', _join(root, folder), mend)
 
 
 def _join(root: str, path: str) -> str:
     return path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
+
+
+def _ann_file(dataset: dict[str, Any]) -> str:
+    return _join(dataset.get('data_root') or '', dataset['ann_file'])
 
 
 def _check_path(key: str, path: str, mend: str, found: str = '') -> None:
@@ -200,23 +233,40 @@ def _some(names: Iterable[str]) -> str:
 # COCO ---------------------------------------------------------------------------------------------------------------
 
 
-def _check_coco(key: str, dataset: dict[str, Any], split: str, files: dict[str, CocoFile]) -> None:
-    path = _join(dataset.get('data_root') or '', dataset['ann_file'])
-    if '://' in path:
-        return
-    file = _read_once(f'{key}ann_file', path, files, split)
-    classes = classes_of(key, dataset) or []
-    _check_categories(key, classes, file, bool((dataset.get('metainfo') or {}).get('classes')))
-    with_objects = file.images_with(classes)
-    if split == 'train' and not with_objects:
+def _check_coco(sets: list[tuple[str, dict[str, Any], CocoFile]], split: str, complete: bool) -> None:
+    """Looks at the data sets of a split in COCO format.
+
+    Args:
+        sets: Of each the dotted key, the config and the file.
+        split: What they are for.
+        complete: Whether the split has no data set beside them, which may have the objects.
+    """
+    labeled = not complete or any(file.images_with(file.categories) for _, _, file in sets)
+    objects = not complete
+    for key, dataset, file in sets:
+        if not labeled and split != 'test':
+            _check_annotations(f'{key}ann_file', file)
+        classes = classes_of(key, dataset)
+        if classes is not None and not (labeled and not file.images_with(file.categories)):
+            _check_categories(key, classes, file, bool((dataset.get('metainfo') or {}).get('classes')))
+        with_objects = file.images_with(file.categories if classes is None else classes)
+        objects = objects or classes is None or bool(with_objects)
+        if dataset.get('indices') is None and not _remote_images(dataset):
+            filtered = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+            names = [name for image, name in file.names.items() if not filtered or image in with_objects]
+            _check_images(key, dataset, names, file.path)
+    if split == 'train' and not objects and sets:
+        key, dataset, file = sets[0]
         raise UserError(
-            f'{key}ann_file: no image of {path} has an object of the classes {_some(classes)}, so there is nothing to '
-            f'learn; give the annotation file of the training images'
+            f'{key}ann_file: no image of {_some(file.path for _, _, file in sets)} has an object of the classes '
+            f'{_some(classes_of(key, dataset) or [])}, so there is nothing to learn; give the annotation file of the '
+            f'training images'
         )
-    if dataset.get('indices') is None:
-        filtered = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
-        names = [name for image, name in file.names.items() if not filtered or image in with_objects]
-        _check_images(key, dataset, names, path)
+
+
+def _check_annotations(key: str, file: CocoFile) -> None:
+    if 'annotations' not in file.lists:
+        raise _no_list(key, file.path, 'annotations', _some(file.lists))
 
 
 def _read_once(key: str, path: str, files: dict[str, CocoFile], split: str) -> CocoFile:
@@ -232,7 +282,7 @@ def read_coco(key: str, path: str, split: str) -> CocoFile:
     Args:
         key: The config's key that names the file, for the message.
         path: The file.
-        split: What it is for: training needs no ``iscrowd``, and a test set for a server has no annotations.
+        split: What it is for: training needs no ``iscrowd``. A file without ``annotations`` is left to the caller.
 
     Raises:
         UserError: It is not in COCO format; says what is missing.
@@ -246,8 +296,7 @@ def read_coco(key: str, path: str, split: str) -> CocoFile:
             f"type='VOCDataset' ({PAGE})"
         ) from error
     for name, fields in COCO_FIELDS.items():
-        optional = name == 'annotations' and split == 'test'
-        if not optional or (isinstance(content, dict) and name in content):
+        if name != 'annotations' or name in content:
             _check_entries(key, path, content, name, fields - {'iscrowd'} if split == 'train' else fields)
     categories = {entry['id']: entry['name'] for entry in content['categories']}
     images_of: dict[str, set[Any]] = {name: set() for name in categories.values()}
@@ -255,17 +304,14 @@ def read_coco(key: str, path: str, split: str) -> CocoFile:
         if entry['category_id'] in categories:
             images_of[categories[entry['category_id']]].add(entry['image_id'])
     names = {entry['id']: entry['file_name'] for entry in content['images']}
-    return CocoFile(path, names, [entry['name'] for entry in content['categories']], images_of)
+    return CocoFile(path, names, [entry['name'] for entry in content['categories']], images_of, list(content))
 
 
 def _check_entries(key: str, path: str, content: Any, name: str, fields: set[str]) -> None:
     """Refuses a file without the list ``name``, or with an entry that lacks a field."""
     entries = content.get(name) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise UserError(
-            f"{key}: {path} is not in COCO format: it has no list '{name}' beside {_beside(content)}; {PAGE} shows "
-            f'what such a file holds'
-        )
+        raise _no_list(key, path, name, _beside(content))
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not fields <= entry.keys():
             missing = sorted(fields - entry.keys()) if isinstance(entry, dict) else sorted(fields)
@@ -273,6 +319,13 @@ def _check_entries(key: str, path: str, content: Any, name: str, fields: set[str
                 f'{key}: {path} is not in COCO format: {name}[{index}] lacks {", ".join(missing)}; {PAGE} shows what '
                 f'such a file holds'
             )
+
+
+def _no_list(key: str, path: str, name: str, beside: str) -> UserError:
+    return UserError(
+        f"{key}: {path} is not in COCO format: it has no list '{name}' beside {beside}; {PAGE} shows what such a file "
+        f'holds'
+    )
 
 
 def _beside(content: Any) -> str:
@@ -333,12 +386,23 @@ def missing_files(folder: str, names: Iterable[str]) -> list[str]:
 # Pascal VOC ---------------------------------------------------------------------------------------------------------
 
 
-def _check_voc(key: str, dataset: dict[str, Any], split: str) -> None:
-    root = dataset.get('data_root') or ''
-    path = _join(root, dataset['ann_file'])
-    folder = _join(root, (dataset.get('data_prefix') or {}).get('sub_data_root') or '')
-    if '://' in path or '://' in folder:
-        return
+def _voc_folder(dataset: dict[str, Any]) -> str:
+    return _join(dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('sub_data_root') or '')
+
+
+def _check_voc(sets: list[tuple[str, dict[str, Any]]], split: str, complete: bool) -> None:
+    """Looks at the data sets of a split in Pascal VOC format; ``complete`` where the split has none beside them."""
+    found: set[str] = set()
+    for key, dataset in sets:
+        found |= _names_of_set(key, dataset)
+    if split == 'train' and complete:
+        for key, dataset in sets:
+            _check_names(key, classes_of(key, dataset) or [], found, _some(_ann_file(each) for _, each in sets))
+
+
+def _names_of_set(key: str, dataset: dict[str, Any]) -> set[str]:
+    """Names of the objects of a data set, whose files have to be there."""
+    path, folder = _ann_file(dataset), _voc_folder(dataset)
     if path.endswith('.json'):
         raise UserError(
             f"{key}ann_file: {path} is JSON, and {dataset['type']} reads a text file with an image's name a line; take "
@@ -346,6 +410,8 @@ def _check_voc(key: str, dataset: dict[str, Any], split: str) -> None:
         )
     images = list_from_file(path)
     for what, suffix, default in (('ann_subdir', '.xml', 'Annotations'), ('img_subdir', '.jpg', 'JPEGImages')):
+        if what == 'img_subdir' and _remote_images(dataset):
+            continue
         place = os.path.join(folder, dataset.get(what, default))
         missing = missing_files(place, [image + suffix for image in images])
         if missing:
@@ -355,10 +421,7 @@ def _check_voc(key: str, dataset: dict[str, Any], split: str) -> None:
                 f'end in {suffix}: fetch them, or take them out of the list'
             )
     place = os.path.join(folder, dataset.get('ann_subdir', 'Annotations'))
-    found = {name for image in images for name in _names_in(key, os.path.join(place, f'{image}.xml'))}
-    classes = classes_of(key, dataset)
-    if classes:
-        _check_names(key, classes, found, split, path)
+    return {name for image in images for name in _names_in(key, os.path.join(place, f'{image}.xml'))}
 
 
 def _names_in(key: str, path: str) -> set[str]:
@@ -380,14 +443,16 @@ def _names_in(key: str, path: str) -> set[str]:
         ) from error
 
 
-def _check_names(key: str, classes: list[str], found: set[str], split: str, path: str) -> None:
-    """Refuses classes that no object has while objects have names that are no class: those would be dropped."""
-    absent, unknown = [name for name in classes if name not in found], sorted(found - set(classes))
-    if (split == 'train' and absent and unknown) or not found & set(classes):
-        close = difflib.get_close_matches(absent[0], unknown, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
+def _check_names(key: str, classes: list[str], found: set[str], path: str) -> None:
+    """Refuses classes of which there is no object at all, and one that looks like another spelling of a name found."""
+    unknown = sorted(found - set(classes))
+    absent = {name: difflib.get_close_matches(name, unknown, n=1) for name in classes if name not in found}
+    misspelt = [name for name, close in absent.items() if close]
+    if misspelt or len(absent) == len(classes) > 0:
+        name = (misspelt or classes)[0]
+        hint = f' (did you mean {absent[name][0]!r}?)' if misspelt else ''
         raise UserError(
-            f'{key}metainfo.classes: no object of the images in {path} is a {absent[0]!r}; they are '
+            f'{key}metainfo.classes: no object of the images in {path} is a {name!r}; they are '
             f'{_some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '
             f'in the XML files that you want'
         )
@@ -396,7 +461,9 @@ def _check_names(key: str, classes: list[str], found: set[str], split: str, path
 # Evaluators ---------------------------------------------------------------------------------------------------------
 
 
-def _check_evaluators(cfg: Config, split: str, files: dict[str, CocoFile]) -> None:
+def _check_evaluators(
+    cfg: Config, split: str, files: dict[str, CocoFile], sets: Iterable[tuple[str, CocoFile]]
+) -> None:
     """Refuses an evaluator's annotation file that is missing, or another set's than the images'."""
     evaluators = [
         (key, node)
@@ -404,15 +471,19 @@ def _check_evaluators(cfg: Config, split: str, files: dict[str, CocoFile]) -> No
         if isinstance(node.get('ann_file'), str) and node['ann_file']
     ]
     for key, evaluator in evaluators:
-        path = evaluator['ann_file']
-        _check_path(f'{key}ann_file', path, f'--cfg-options {key}ann_file=/path/to/file.json')
-    if len(evaluators) != 1 or evaluators[0][1].get('type') != 'CocoMetric' or '://' in evaluators[0][1]['ann_file']:
+        if not _remote(evaluator):
+            path = evaluator['ann_file']
+            _check_path(f'{key}ann_file', path, f'--cfg-options {key}ann_file=/path/to/file.json')
+    if len(evaluators) != 1 or evaluators[0][1].get('type') != 'CocoMetric':
         return  # several data sets with an evaluator each, or another format
     key, path = f'{evaluators[0][0]}ann_file', evaluators[0][1]['ann_file']
+    if _remote(evaluators[0][1]) or '://' in path:
+        return
     truth = _read_once(key, path, files, split)
-    for of, dataset in data_sets(cfg, split):
-        file = files.get(os.path.realpath(_join(dataset.get('data_root') or '', dataset['ann_file'])))
-        if file is not None and file is not truth and not file.names.items() <= truth.names.items():
+    if split != 'test':
+        _check_annotations(key, truth)
+    for of, file in sets:
+        if file is not truth and not file.names.items() <= truth.names.items():
             raise UserError(
                 f'{key}: {path} does not hold the images of {of}ann_file, {file.path}; give the evaluator the file of '
                 f'the data set that it judges'

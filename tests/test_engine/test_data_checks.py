@@ -157,6 +157,50 @@ def test_wrapped_data_sets_and_remote_files(cfg):
     says(cfg, r'train_dataloader\.dataset\.datasets\.0\.ann_file: /nowhere/')
 
 
+@pytest.mark.parametrize('backend', ['petrel', 'lmdb', 'memcached', 'http', 'own'])
+@pytest.mark.parametrize('name', ['backend_args', 'file_client_args'])
+def test_other_storages_than_the_disk(cfg, name, backend):
+    for node in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
+        node.update({'data_root': 'nowhere/', name: dict(backend=backend)})
+    cfg.val_evaluator.update({'ann_file': 'nowhere/val.json', name: dict(backend=backend)})
+    check_data(cfg, 'train', 'val')
+    for split, node in (('train', cfg.train_dataloader.dataset), ('val', cfg.val_evaluator)):
+        for local in (None, dict(), dict(backend='local'), dict(backend='disk')):
+            node[name] = local
+            says(cfg, 'does not exist', split)
+
+
+def test_images_in_another_storage(cfg, voc, data, tmp_path):
+    load = dict(type='LoadImageFromFile', backend_args=dict(backend='lmdb', db_path='images.lmdb'))
+    for name, of in (('train', cfg), ('JPEGImages', voc)):
+        (tmp_path / name).rename(tmp_path / f'no_{name}')
+        says(of, 'does not exist|are not in', 'train')
+        of.train_dataloader.dataset.pipeline = [load]
+        check_data(of, 'train')
+    (data / 'annotations' / 'train.json').unlink()
+    says(cfg, 'does not exist', 'train')
+
+
+@pytest.mark.parametrize('ann_file', [None, ['a.json', 'b.json']])
+def test_an_annotation_file_that_is_no_path(cfg, ann_file):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.ann_file = ann_file
+    check_data(cfg, 'train', 'val')
+
+
+@pytest.mark.parametrize(
+    'base, step', [('CocoDataset', 'parse_data_info'), ('VOCDataset', '_parse_instance_info'), ('VOCDataset', None)]
+)
+def test_a_type_that_reads_its_own_way(cfg, data, base, step):
+    write(data, 'train', '[]')
+    changed = {step: lambda *args, **options: {}} if step else {}
+    cfg.train_dataloader.dataset.type = type('Own', (DATASETS.get(base),), changed)
+    if step:
+        check_data(cfg, 'train')
+    else:
+        says(cfg, 'is JSON', 'train')
+
+
 # Format -------------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +266,52 @@ def test_nothing_to_learn(cfg, data):
     says(cfg, r'no image of .*train\.json has an object of the classes cat, dog, bird')
     write(data, 'val', coco(['val0.jpg']))
     check_data(cfg, 'val')
+
+
+@pytest.mark.parametrize(
+    'change, alone',
+    [
+        (dict(annotations=None), "no list 'annotations' beside images, categories"),
+        (dict(annotations=[]), 'so there is nothing to learn'),
+        (dict(annotations=[], categories=[]), 'is no category'),
+    ],
+)
+def test_a_part_without_objects(cfg, data, change, alone):
+    whole = content(data, 'train')
+    (data / 'annotations' / 'labeled.json').write_text(json.dumps(whole))
+    write(data, 'train', {name: value for name, value in (whole | change).items() if value is not None})
+    part = dict(cfg.train_dataloader.dataset)
+    labeled = dict(part, ann_file='annotations/labeled.json')
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[part, labeled])
+    check_data(cfg, 'train')
+    built = [len(DATASETS.build(dict(each))) for each in (part, labeled)]
+    assert built == [5, 5]  # MMDetection reads both
+    cfg.train_dataloader.dataset.datasets[1] = part
+    says(cfg, alone)
+    cfg.train_dataloader.dataset.datasets[1] = dict(part, ann_file='s3://bucket/labeled.json')  # it may have objects
+    check_data(cfg, 'train')
+
+
+def test_an_evaluator_needs_annotations(cfg, data):
+    part, labeled = dict(cfg.val_dataloader.dataset), dict(cfg.train_dataloader.dataset)
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[part, labeled])
+    bare = content(data, 'val')
+    del bare['annotations']
+    write(data, 'val', bare)
+    says(cfg, r"val_evaluator\.ann_file: .*no list 'annotations'", 'val')
+    cfg.pop('val_evaluator')
+    check_data(cfg, 'val')
+
+
+def test_classes_that_only_the_built_set_knows(cfg, data):
+    dataset = cfg.train_dataloader.dataset
+    dataset.type = 'V3DetDataset'  # which reads them from a file of its own
+    del dataset['metainfo']
+    check_data(cfg, 'train')
+    write(data, 'train', dict(content(data, 'train'), annotations=[]))
+    check_data(cfg, 'train')
+    dataset.type = 'CocoDataset'
+    says(cfg, "'person' is no category")
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
@@ -350,11 +440,26 @@ def test_voc_files_that_are_missing(voc, tmp_path):
 def test_voc_classes_that_no_object_has(voc):
     voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
     says(voc, r"no object .* is a 'dgo'; they are bird, cat, dog \(did you mean 'dog'\?\)")
-    voc.val_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
-    check_data(voc, 'val')  # a small split may lack a class
-    del voc.val_dataloader.dataset['metainfo']
-    voc.val_dataloader.dataset.metainfo = dict(classes=('person', 'car'))
-    says(voc, r"is a 'person'; they are bird, cat, dog:", 'val')
+    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dog', 'person')  # birds are left out
+    check_data(voc, 'train')
+    for split in ('train', 'val'):
+        voc[f'{split}_dataloader'].dataset.metainfo.classes = ('person', 'sofa')
+    says(voc, r"is a 'person'; they are bird, cat, dog:")
+    check_data(voc, 'val')  # a small split may have no object
+
+
+def test_voc_sets_are_judged_together(voc, tmp_path):
+    parts = []
+    for image in ('one', 'two', 'three'):
+        (tmp_path / 'ImageSets' / 'Main' / f'{image}.txt').write_text(image)
+        parts.append(dict(voc.train_dataloader.dataset, ann_file=f'ImageSets/Main/{image}.txt'))
+    voc.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    check_data(voc, 'train')  # no part has all classes, and one has no object
+    for part in voc.train_dataloader.dataset.datasets:
+        part.metainfo = dict(classes=('cat', 'dgo'))
+    says(voc, r"datasets\.0\.metainfo\.classes: .*one\.txt, .*three\.txt is a 'dgo'")
+    voc.train_dataloader.dataset.datasets[2].update(ann_file='s3://bucket/list.txt')  # it may have any
+    check_data(voc, 'train')
 
 
 @pytest.mark.parametrize('broken', ['<annotation>', xml('cat', bndbox=('x', 'y', 'w', 'h'))])
