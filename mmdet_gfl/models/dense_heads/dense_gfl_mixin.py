@@ -89,7 +89,7 @@ class DenseGFLMixin(PredictMixin):
         if given is not None and modules['loss_bbox'] is not self.loss_bbox:
             print_log(
                 f'bbox_head.loss_bbox={given["type"]} is superseded by {type(modules["loss_bbox"]).__name__} of '
-                f'{type(self.box).__name__}; remove it from the config',
+                f'{type(self.box).__name__}; it has no effect',
                 logger='current',
             )
         for name, module in modules.items():
