@@ -7,8 +7,8 @@
 # baseline, with QFL, with DFL, with both: GFL) with a ResNet-18 of quarter width for a few epochs, sets their AP beside
 # the paper's, and draws what GFL detects: each edge with its uncertainty, and the four distributions beside the image.
 # A smoke run: it shows that everything works, and reproduces no numbers; for that see docs/reproduce.md.
-# Run again, it reuses what is there; stopped, it goes on where it was. Other sizes want another WORK_DIR. What it heeds in
-# the environment:
+# Run again, it reuses what is there; stopped, it goes on where it was. Other sizes want another WORK_DIR. What it
+# heeds in the environment:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart
 #   EPOCHS=N          of each row; default 12
@@ -33,7 +33,7 @@ step() { printf '\n=== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECOND
 step 'the environment'
 python=$(bash tools/setup_env.sh)
 # Two rows side by side with a thread each are faster than one after the other with two.
-cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+cores=$(getconf _NPROCESSORS_ONLN)
 jobs=$((cores < 2 ? 1 : cores < 8 ? 2 : 4))
 
 step 'table 3: baseline, + QFL, + DFL, GFL'
@@ -43,7 +43,8 @@ step 'table 3: baseline, + QFL, + DFL, GFL'
 step 'what GFL detects'
 checkpoint=$(ls -t "$gfl"/epoch_*.pth | head -n 1)
 "$python" tools/analysis_tools/draw_distributions.py "$work_dir/shapes/val" "$gfl/config.py" "$checkpoint" \
-  --ann-file "$work_dir/shapes/annotations/instances_val.json" --out-dir "$work_dir/pictures" --max-images 12 >/dev/null
+  --ann-file "$work_dir/shapes/annotations/instances_val.json" --out-dir "$work_dir/pictures" \
+  --max-images 12 --score-thr 0.4 --max-boxes 4 >/dev/null
 
 step 'the table beside the paper'
 "$python" tools/reproduce.py report --tables 3 --work-dir "$work_dir"
