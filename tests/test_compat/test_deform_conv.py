@@ -199,10 +199,10 @@ def test_a_step_of_a_shipped_model_trains(name, kind, monkeypatch):
 @pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
 @pytest.mark.parametrize('name', DEFORMABLE)
 def test_a_step_of_a_shipped_model_trains_on_compiled_mmcv(name, kind):
-    check_a_step(name, kind)
+    check_a_step(name, kind, 128)  # compiled, the operator wants maps no smaller than its kernel
 
 
-def check_a_step(name, kind):
+def check_a_step(name, kind, size=64):
     """A step of the small model has finite losses and moves every parameter."""
     cfg = small(name)
     cfg.model.backbone.dcn.type = kind
@@ -210,7 +210,7 @@ def check_a_step(name, kind):
     check_deformable_convolutions(model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = {key: value.clone() for key, value in model.named_parameters()}
-    logged = model.train_step(batch(64, 2), wrapper)
+    logged = model.train_step(batch(size, 2), wrapper)
     assert all(torch.isfinite(logged[key]) and logged[key] > 0 for key in ('loss_cls', 'loss_bbox', 'loss_dfl'))
     after = dict(model.named_parameters())
     assert not [key for key, value in after.items() if torch.equal(before[key], value) or not value.isfinite().all()]
