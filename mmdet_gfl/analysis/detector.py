@@ -48,6 +48,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def named_models(models: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str, str]]:
+    """Name, config and weights of each model that a tool compares.
+
+    Args:
+        models: Config and weights in turn.
+        names: A name each; None: those of the configs.
+
+    Raises:
+        launch.UserError: A config or weights stand alone, or there are more or fewer names than models.
+    """
+    if len(models) % 2:
+        raise launch.UserError(f'{models[-1]} stands alone: name a config and a checkpoint for each model')
+    pairs = list(zip(models[::2], models[1::2]))
+    names = names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs):
+        raise launch.UserError(f'--names gives {len(names)} names for {len(pairs)} models')
+    return [(name, *pair) for name, pair in zip(names, pairs)]
+
+
 def read_config(path: str, args: argparse.Namespace) -> Config:
     """A config with the options of :func:`add_arguments`, checked.
 

@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import uncertainty
+from mmdet_gfl.analysis.detector import named_models
 from mmdet_gfl.analysis.uncertainty import Sides
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.visualization.uncertainty import draw_uncertainty
@@ -109,3 +110,13 @@ def test_table_and_picture_hold_every_model(tmp_path):
     assert len(figure.axes) == 4
     points = [group.get_offsets().tolist() for group in figure.axes[0].collections]
     assert points == [[[2, 2], [4, 4]], [], []]
+
+
+def test_models_of_a_command_line():
+    pairs = ['a/b.py', 'b.pth', 'c.py', 'd.pth']
+    assert named_models(pairs, None) == [('b', 'a/b.py', 'b.pth'), ('c', 'c.py', 'd.pth')]
+    assert [name for name, _, _ in named_models(pairs, ['x', 'y'])] == ['x', 'y']
+    with pytest.raises(UserError, match='c.py stands alone'):
+        named_models(pairs[:3], None)
+    with pytest.raises(UserError, match='--names gives 1 names for 2 models'):
+        named_models(pairs, ['x'])

@@ -7,7 +7,6 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, uncertainty
-from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.visualization.uncertainty import draw_uncertainty
 
 
@@ -28,16 +27,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Checks, detects with each model, prints what its standard deviations are worth and draws."""
     args = parse_args()
-    pairs = list(zip(args.models[::2], args.models[1::2]))
-    if len(args.models) % 2:
-        raise UserError(f'{args.models[-1]} stands alone: name a config and a checkpoint for each model')
-    names = args.names or [Path(config).stem for config, _ in pairs]
-    if len(names) != len(pairs):
-        raise UserError(f'--names gives {len(names)} names for {len(pairs)} models')
+    named = detector.named_models(args.models, args.names)
     models = []
-    for config, weights in pairs:
+    for _, config, weights in named:
         cfg = detector.read_config(config, args)
         models.append(uncertainty.sides_of(detector.load(cfg, weights, args.device), args.split, args.score_thr))
+    names = [name for name, _, _ in named]
     print(uncertainty.table(names, [uncertainty.judge(sides) for sides in models]))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_uncertainty(names, models).savefig(args.out)

@@ -7,7 +7,6 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, quality
-from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.visualization import draw_scatter
 
 
@@ -32,17 +31,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Checks, detects with each model, prints the rank correlations and draws."""
     args = parse_args()
-    pairs = list(zip(args.models[::2], args.models[1::2]))
-    if len(args.models) % 2:
-        raise UserError(f'{args.models[-1]} stands alone: name a config and a checkpoint for each model')
-    names = args.names or [Path(config).stem for config, _ in pairs]
-    if len(names) != len(pairs):
-        raise UserError(f'--names gives {len(names)} names for {len(pairs)} models')
-    configs = [detector.read_config(config, args) for config, _ in pairs]
+    named = detector.named_models(args.models, args.names)
+    configs = [detector.read_config(config, args) for _, config, _ in named]
     models = []
-    for cfg, (_, weights) in zip(configs, pairs):
+    for cfg, (_, _, weights) in zip(configs, named):
         images, _ = detector.images_of(cfg, weights, args.split, args.device)
         models.append(quality.score_and_iou(images))
+    names = [name for name, _, _ in named]
     print(quality.table(names, models))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_scatter(names, models).savefig(args.out)
