@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import distributed
 
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
@@ -162,9 +164,6 @@ def use_backend_of_device(cfg: Config) -> None:
     MMEngine selects a GPU before it connects the processes of torchrun or Slurm, and gives one to the wrapper of the
     model; so without GPUs they are connected here, and the wrapper gets none.
     """
-    import torch
-    from torch import distributed
-
     if torch.cuda.is_available():
         return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg')
@@ -322,8 +321,6 @@ def is_first_rank() -> bool:
 
 def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:
     """Prints, once and on the first rank, what is about to happen and where its results go."""
-    import torch
-
     if not is_first_rank():
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
@@ -390,7 +387,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def run(action: Callable[[], Any], cfg: Config) -> None:
-    """Runs the training or the test; weights that cannot be downloaded become one sentence.
+    """Runs the training or the test and leaves the process group.
 
     Args:
         action: What is run; it builds the data sets.
@@ -402,12 +399,26 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
     try:
         with explained(cfg):
             action()
+            _leave_process_group()
     except urllib.error.URLError as error:
         raise UserError(
             f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '
             f'{error.reason}. Give a local file (--cfg-options model.backbone.init_cfg.checkpoint=/path/weights.pth) '
             f'or train from scratch (--cfg-options model.backbone.init_cfg=None)'
         ) from error
+
+
+def _leave_process_group() -> None:
+    """Ends the talk between the processes, if there was any, when all have done their work.
+
+    A thread of gloo's drops the tensors of the last exchange a moment after it, and needs Python for that. Where Python
+    is at its end by then the process aborts ("terminate called without an active exception"), and torchrun calls a
+    training failed that was done. A barrier has no tensors and hands Python to that thread while it waits. After an
+    error the group is left to the launcher, which ends the other processes: leaving it would wait for them.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def use_tta(cfg: Config) -> None:

@@ -230,6 +230,15 @@ def test_weights_that_cannot_be_downloaded():
         launch.run(offline, Config())
 
 
+def test_processes_part_after_their_work(tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/met', rank=0, world_size=1)
+    with pytest.raises(ZeroDivisionError):
+        launch.run(lambda: 1 / 0, Config())
+    assert torch.distributed.is_initialized()  # the launcher ends the others
+    launch.run(lambda: None, Config())
+    assert not torch.distributed.is_initialized()
+
+
 def test_tta_reaches_the_inner_data_set(shipped):
     cfg = Config.fromfile(shipped)
     inner = cfg.test_dataloader.dataset

@@ -6,6 +6,8 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,8 +79,15 @@ def start(root, place, script, *arguments, **variables):
 
 
 def finish(*processes):
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    for process, output in zip(processes, outputs):
+    """What they said. One that fails would leave the others waiting for it: they are ended then."""
+    with ThreadPoolExecutor(len(processes)) as pool:
+        talks = [pool.submit(process.communicate, timeout=300) for process in processes]
+        while not all(talk.done() for talk in talks) and not any(process.returncode for process in processes):
+            time.sleep(0.1)
+        for process in processes:
+            process.terminate()
+    outputs = [talk.result()[0] for talk in talks]
+    for process, output in sorted(zip(processes, outputs), key=lambda pair: pair[0].returncode < 0):  # the killed last
         assert process.returncode == 0, output[-3000:]
     return outputs
 
