@@ -34,6 +34,14 @@ __all__ = ['BRANCH_LOSS', 'DenseGFLMixin', 'conv_like', 'square']
 #: What ATSS and FCOS train their branch with; the default on hosts that have none in MMDetection.
 BRANCH_LOSS: dict[str, Any] = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
 
+#: Methods of MMDetection's heads that have no part in a head of ours, and what there is instead.
+NEVER_CALLED = dict(
+    loss_by_feat_single='DenseGFLMixin computes the losses of all levels at once. Override _losses, or write a Quality '
+    'or a BoxRepresentation',
+    _predict_by_feat_single='PredictMixin computes the detections of all images at once. Override predict_by_feat, '
+    'class_scores or clip, or write a BoxRepresentation',
+)
+
 
 class DenseGFLMixin(PredictMixin):
     """Turns a dense head of MMDetection into a GFL host; stands before it in the bases.
@@ -75,14 +83,11 @@ class DenseGFLMixin(PredictMixin):
         """Refuses an override that nothing would call.
 
         Raises:
-            TypeError: The class, or a base of it that comes before this one, defines ``loss_by_feat_single``.
+            TypeError: The class defines one of :data:`NEVER_CALLED`.
         """
         super().__init_subclass__(**kwargs)
-        if 'loss_by_feat_single' in vars(cls):
-            raise TypeError(
-                f'{cls.__name__}.loss_by_feat_single would never be called: DenseGFLMixin computes the losses of all '
-                f'levels at once. Override _losses, or write a Quality or a BoxRepresentation'
-            )
+        for name in NEVER_CALLED.keys() & vars(cls):
+            raise TypeError(f'{cls.__name__}.{name} would never be called: {NEVER_CALLED[name]}')
 
     def _register(self, modules: dict[str, nn.Module], given: dict[str, Any] | None) -> None:
         """Registers the layers and losses of the box; says so where a ``loss_bbox`` of the config is not used."""

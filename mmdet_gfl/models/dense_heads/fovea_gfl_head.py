@@ -147,6 +147,6 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
         positives = targets.avg_factor
         return count_normalizers(positives + targets.num_images, positives, weights, self.uniform_boxes)
 
-    def clip(self, boxes: Tensor, shape: Sequence[int]) -> Tensor:
-        """Boxes (M, 4) clipped to the last pixel of an image of ``shape`` (h, w), as FoveaBox does."""
-        return super().clip(boxes, (shape[0] - 1, shape[1] - 1))
+    def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
+        """Boxes (M, 4) clipped to the last pixels of their images, as FoveaBox does."""
+        return super().clip(boxes, corners - 1)

@@ -25,6 +25,9 @@ def integral(logits: Tensor, delta: float = 1.0, project: Tensor | None = None) 
     Returns:
         Distances (...), in strides, within [0, n Δ]; float32 for half precision, else the dtype of ``logits``.
     """
+    if logits.dim() > 1 and logits.stride(-1) > logits.stride(0):  # as decoding reads them, see outputs_at
+        probability = _probability(logits.movedim(0, -1), dim=-2)  # along the bins as they lie: twice as fast
+        return delta * (probability * _bins(probability, project, dim=-2)).sum(dim=-2).movedim(-1, 0)
     probability = _probability(logits)
     return delta * (probability * _bins(probability, project)).sum(dim=-1)
 
@@ -51,14 +54,14 @@ def distribution_std(logits: Tensor, delta: float = 1.0, project: Tensor | None 
     return delta * variance.masked_fill(certain, 1).sqrt().masked_fill(certain, 0)
 
 
-def _probability(logits: Tensor) -> Tensor:
-    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+def _probability(logits: Tensor, dim: int = -1) -> Tensor:
+    return logits.softmax(dim=dim, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def _bins(probability: Tensor, project: Tensor | None) -> Tensor:
+def _bins(probability: Tensor, project: Tensor | None, dim: int = -1) -> Tensor:
     if project is None:
-        return torch.arange(probability.size(-1), dtype=probability.dtype, device=probability.device)
-    return project.to(probability)
+        project = torch.arange(probability.size(dim), device=probability.device)
+    return project.to(probability).view(-1, *[1] * (-1 - dim))
 
 
 @MODELS.register_module()

@@ -1,59 +1,8 @@
-"""What survives the score threshold, against MMDetection's ``filter_scores_and_topk``, which sorts all scores."""
+"""Detections from outputs: what does not depend on how they lie in memory, and what is remembered between images."""
 
 import pytest
 import torch
 from cases import build, features, gfl_config, metas
-from mmdet.models.utils import filter_scores_and_topk
-
-from mmdet_gfl.models.dense_heads.predict_mixin import best_scores, rows_at, worth_a_look
-
-
-def scores(kind):
-    values = torch.rand(200, 7, generator=torch.Generator().manual_seed(3))
-    if kind == 'ties':
-        return (values * 4).round() / 4
-    return values**8 if kind == 'few' else values
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('top_k', [1, 10, 199, 200, 10**4])
-@pytest.mark.parametrize('threshold', [-1.0, 0.0, 0.05, 0.5, 2.0])
-@pytest.mark.parametrize('kind', ['random', 'ties', 'few'])
-def test_survivors(kind, threshold, top_k):
-    every = scores(kind)
-    places = worth_a_look(every.amax(dim=1), threshold, top_k)
-    found, labels, index = best_scores(every[places], threshold, top_k)
-    assert torch.equal(found, every[every > threshold].sort(descending=True).values[:top_k])
-    assert torch.equal(every[places[index], labels], found)
-    assert len(set(zip(places[index].tolist(), labels.tolist()))) == len(found)
-    theirs = filter_scores_and_topk(every, threshold, top_k)
-    if kind != 'ties' or top_k > every.numel():  # else which of the tied are kept is open
-        assert torch.equal(found, theirs[0]) and torch.equal(labels, theirs[1])
-        assert torch.equal(places[index], theirs[2])
-
-
-def test_few_locations_are_looked_at():
-    largest = torch.rand(5000)
-    assert len(worth_a_look(largest, 0.05, 100)) < 110
-    assert len(worth_a_look(largest * 0.04, 0.05, 100)) == 0
-
-
-def test_nan_hides_no_other_score():
-    # MMDetection's comparison drops the NaN entry alone.
-    every = torch.tensor([[0.9, torch.nan], [0.1, 0.2], [0.3, 0.4]])
-    places = worth_a_look(every.amax(dim=1), 0.05, 2)
-    found, labels, index = best_scores(every[places], 0.05, 2)
-    assert found.tolist() == pytest.approx([0.9, 0.4])
-    assert places[index].tolist() == [0, 2] and labels.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize('num_priors', [1, 3])
-def test_rows(num_priors):
-    level = torch.randn(num_priors * 5, 4, 6).half()
-    expected = level.permute(1, 2, 0).reshape(-1, 5).float()
-    places = torch.randperm(len(expected))
-    for form in (level, level.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
-        assert torch.equal(rows_at(form, 5, places), expected[places])
 
 
 @pytest.mark.parametrize('form', ['channels-last', 'sliced'])
@@ -73,3 +22,28 @@ def test_detections_do_not_depend_on_strides(form):
     for one, same in zip(*(head.predict_by_feat(*out, batch_img_metas=images) for out in (outs, other))):
         assert len(one) > 10 and torch.equal(one.scores, same.scores)
         torch.testing.assert_close(one.bboxes, same.bboxes)
+
+
+def test_images_of_other_sizes_have_other_priors():
+    head = build(gfl_config()).eval()
+    for size in [(96, 160), (160, 96), (96, 160)]:
+        outs = head(features(size, 1))
+        one = head.predict_by_feat(*outs, batch_img_metas=metas(size, 1))
+        fresh = build(gfl_config()).eval()
+        fresh.load_state_dict(head.state_dict())
+        assert len(one[0]) > 10
+        assert torch.equal(one[0].bboxes, fresh.predict_by_feat(*outs, batch_img_metas=metas(size, 1))[0].bboxes)
+
+
+def test_a_batch_gives_what_its_images_give():
+    head = build(gfl_config()).eval()
+    outs = head(features((96, 160), 3))
+    images = metas((96, 160), 3)
+    images[1]['img_shape'] = (60, 90)  # clipped to its own size
+    together = head.predict_by_feat(*outs, batch_img_metas=images)
+    for index, image in enumerate(images):
+        own = [[level[index : index + 1] for level in levels] for levels in outs]
+        (alone,) = head.predict_by_feat(*own, batch_img_metas=[image])
+        torch.testing.assert_close(together[index].bboxes, alone.bboxes)
+        assert torch.equal(together[index].labels, alone.labels)
+    assert together[1].bboxes[:, 2].max() <= 90 < together[0].bboxes[:, 2].max()

@@ -67,6 +67,16 @@ def test_any_leading_shape(shape, sides):
         torch.testing.assert_close(y.detach().reshape(-1), torch.stack(one_by_one))
 
 
+@pytest.mark.parametrize('shape', [(9, 3, 5), (9, 5), (4, 9, 2, 5)])
+def test_how_logits_lie_does_not_matter(shape):
+    logits = torch.randn(shape, dtype=torch.float64)
+    columns = logits.movedim(0, -1).contiguous().movedim(-1, 0).requires_grad_()
+    assert columns.stride(0) == 1
+    torch.testing.assert_close(integral(columns, delta=0.5), integral(logits, delta=0.5))
+    torch.testing.assert_close(integral(columns, 1.0, torch.arange(5.0)), integral(logits))
+    assert torch.autograd.gradcheck(integral, columns)
+
+
 def test_delta_stands_outside_the_buffer():
     x = torch.randn(5, 4 * 17)
     for delta in (0.5, 2.0, 4):
