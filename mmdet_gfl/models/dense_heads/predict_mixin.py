@@ -86,12 +86,11 @@ class PredictMixin(HostHead):
         """What passes each level's score threshold and top k: where it lies, and (P, …) of all that is wanted of it."""
         top_k = cfg.get('nms_pre', -1)
         found = find_candidates(
-            cls_scores,
+            cls_scores if self.use_sigmoid_cls else [self._softmax(level) for level in cls_scores],
             self.cls_out_channels,
-            self.class_scores,
+            self.class_scores if self.use_sigmoid_cls else at_least_float,
             cfg.get('score_thr', 0),
             top_k if top_k > 0 else max(level[0].numel() for level in cls_scores),
-            one_by_one=self.use_sigmoid_cls,
         )
         priors = self._priors_of(cls_scores)
         starts = [0, *accumulate(level[0].numel() // self.cls_out_channels for level in cls_scores)]
@@ -110,6 +109,12 @@ class PredictMixin(HostHead):
             factors = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in score_factors], dim=1)
             results['score_factors'] = at_least_float(factors[found.images, numbers]).sigmoid()
         return found, results
+
+    def _softmax(self, level: Tensor) -> Tensor:
+        """Scores in the place of a level's logits (N, A · (C + 1), H, W); the background is none to be found."""
+        scores = at_least_float(level).unflatten(1, (-1, self.cls_out_channels)).softmax(dim=2)
+        scores[:, :, -1] = -torch.inf
+        return scores.flatten(1, 2)
 
     def _priors_of(self, cls_scores: Sequence[Tensor]) -> Tensor:
         """Priors of all levels of an image; images of one size in a row share them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,12 +9,12 @@ import torch.nn.functional as F
 from mmdet.models.dense_heads import SSDHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.model import bias_init_with_prob
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_gfl.models.quality.joint import JointQuality
 from mmdet_gfl.models.quality.none import NoQuality
-from mmdet_gfl.models.task_modules import Outputs, Targets
+from mmdet_gfl.models.task_modules import Outputs, Picked, Targets
+from mmdet_gfl.ops.pick_rows import at_least_float
 from mmdet_gfl.registry import MODELS
 
 from .anchor_gfl_mixin import AnchorGFLMixin, half_anchors
@@ -102,39 +101,38 @@ class SSDGFLHead(AnchorGFLMixin, SSDWithLosses):
             for convs in self.cls_convs:
                 nn.init.constant_(convs[-1].bias, bias_init_with_prob(self.prior_score))
 
-    def targets(
-        self,
-        sizes: list[tuple[int, int]],
-        gts: Sequence[InstanceData],
-        metas: Sequence[dict[str, Any]],
-        ignored: Sequence[InstanceData] | None,
-    ) -> Targets:
-        """Assignment by IoU with the anchors, flattened; with the image of each, for the mining."""
-        targets = super().targets(sizes, gts, metas, ignored)
-        index = torch.arange(len(metas), device=targets.labels.device)
-        images = [
-            index.repeat_interleave(high * wide * num_priors)
-            for (high, wide), num_priors in zip(sizes, self.num_base_priors)
-        ]
-        return targets._replace(images=torch.cat(images))
-
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
         return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.uniform_boxes)
 
     def one_hot_loss(self, logits: Outputs, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
-        """Softmax: in each image the positives, and the ``neg_pos_ratio`` times as many hardest background anchors."""
-        losses = F.cross_entropy(logits.rows, targets.labels, reduction='none') * weights  # (R,)
-        return sum(self._mined(losses[of], targets.labels[of]) for of in self._by_image(targets)) / norm
+        """Softmax: in each image the positives, and the ``neg_pos_ratio`` times as many hardest background anchors.
 
-    def _by_image(self, targets: Targets) -> list[Tensor]:
-        assert targets.images is not None
-        return [targets.images == image for image in range(targets.num_images)]
+        Which are the hardest is looked up without a graph; the losses are those of the chosen anchors alone.
+        """
+        mined = torch.cat((targets.pos, self._hardest(logits, targets, weights))).sort().values
+        rows = Outputs(logits.levels, logits.width, Picked(logits.picked.layout, mined)).positives
+        return (F.cross_entropy(rows, targets.labels[mined], reduction='none') * weights[mined]).sum() / norm
 
-    def _mined(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """Sum over the positives and the hardest background of one image: losses and labels of its anchors."""
-        negative = labels == self.num_classes
-        positives = losses[~negative]
-        negatives = losses[negative]
-        hardest = min(int(self.train_cfg['neg_pos_ratio'] * len(positives)), len(negatives))
-        return positives.sum() + negatives.topk(hardest).values.sum()
+    @torch.no_grad()
+    def _hardest(self, logits: Outputs, targets: Targets, weights: Tensor) -> Tensor:
+        """The background anchors with the largest losses of their image, as numbers (K,) among the R locations."""
+        layout = logits.picked.layout
+        numbers = torch.arange(layout.total, device=weights.device)
+        of_image = torch.cat(
+            [numbers[a:b].view(layout.num_images, -1) for a, b in zip(layout.starts, layout.starts[1:])], dim=1
+        )  # (N, R / N)
+        background = targets.labels[of_image] == self.num_classes
+        losses = torch.cat([background_loss(level, logits.width) for level in logits.levels], dim=1) * weights[of_image]
+        num_background = background.sum(dim=1)
+        num_positives = of_image.size(1) - num_background
+        wanted = (self.train_cfg['neg_pos_ratio'] * num_positives.double()).long().minimum(num_background)  # (N,)
+        hardest = losses.masked_fill(~background, -torch.inf).topk(int(wanted.max())).indices
+        rank = torch.arange(hardest.size(1), device=weights.device)
+        return of_image.gather(1, hardest)[rank < wanted[:, None]]
+
+
+def background_loss(level: Tensor, width: int) -> Tensor:
+    """Cross entropy of each location with the last of its ``width`` classes: (N, A · width, H, W) to (N, H · W · A)."""
+    losses = -at_least_float(level).unflatten(1, (-1, width)).log_softmax(dim=2)[:, :, -1]  # (N, A, H, W)
+    return losses.permute(0, 2, 3, 1).flatten(1)

@@ -63,7 +63,6 @@ def find_candidates(
     score: Callable[[Tensor], Tensor],
     threshold: float,
     top_k: int,
-    one_by_one: bool,
 ) -> Candidates:
     """The ``top_k`` scores above ``threshold`` of each level and image, as MMDetection's ``filter_scores_and_topk``.
 
@@ -72,16 +71,15 @@ def find_candidates(
     Args:
         levels: A level's class logits, (N, A · width, H, W), of any strides.
         width: Logits of a location.
-        score: From logits (Q, width), at least float32, to scores (Q, C) within [0, 1].
+        score: From logits (Q, width), at least float32, to as many scores. Each grows with its own logit and depends on
+            no other, so that only those locations are computed whose largest logit says that it is worth it.
         threshold: Score to be surpassed.
         top_k: How many scores are wanted of a level and image, above 0.
-        one_by_one: Each score grows with its own logit and depends on no other, as with sigmoids. Then only those
-            locations are computed whose largest logit says that it is worth it.
     """
     num_images = len(levels[0])
     looked, rows = [], []
     for level in levels:  # a level's rows while it is in the cache
-        looked.append(_look(level, width, score, threshold, top_k) if one_by_one else _all(level, width, threshold))
+        looked.append(_look(level, width, score, threshold, top_k))
         rows.append(_rows_at(level, width, looked[-1].images, looked[-1].places))
     groups = torch.cat([at.images * len(levels) + number for number, at in enumerate(looked)])
     floors = torch.stack([at.floor for at in looked], dim=1).flatten()
@@ -124,13 +122,6 @@ def worth_a_look(largest: Tensor, threshold: float, top_k: int) -> Looked:
         floor = floor.maximum(least * (1 - ROUNDING) - torch.finfo(least.dtype).tiny)  # a least of 0 counts too
     images, places = (~out).nonzero().unbind(1)
     return Looked(images, places, floor)
-
-
-def _all(level: Tensor, width: int, threshold: float) -> Looked:
-    num_images, num_places = len(level), level[0].numel() // width
-    numbers = torch.arange(num_images * num_places, device=level.device)
-    floor = torch.full((num_images,), threshold, device=level.device)
-    return Looked(*divide(numbers, num_places), floor)
 
 
 class Best(NamedTuple):

@@ -65,7 +65,6 @@ class Targets(NamedTuple):
         avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks; a scalar
             tensor where it is known to the device only.
         num_images: Images of the batch.
-        images: (R,) int64, the image of each location; None on hosts whose losses do not ask for it.
         all_count: All ``label_weights`` are 1, known without a look at them.
     """
 
@@ -76,7 +75,6 @@ class Targets(NamedTuple):
     at: Locations
     avg_factor: float | Tensor
     num_images: int
-    images: Tensor | None = None
     all_count: bool = False
 
 
