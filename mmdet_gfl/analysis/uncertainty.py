@@ -36,6 +36,7 @@ class Sides(NamedTuple):
         error: Predicted minus labelled place, outwards positive, (S,).
         length: Of the object across the side, (S,).
         kind: One of :data:`KINDS`, (S,).
+        floor: Least deviation that a distribution over steps can have around its mean, (S,); 0 without steps.
     """
 
     predicted: np.ndarray
@@ -43,6 +44,12 @@ class Sides(NamedTuple):
     error: np.ndarray
     length: np.ndarray
     kind: np.ndarray
+    floor: np.ndarray
+
+    def beyond_floor(self) -> Sides:
+        """The same sides with what is left of the predicted variance when that of the floor is taken away."""
+        left = np.square(self.predicted) - np.square(self.floor)
+        return self._replace(predicted=np.sqrt(left.clip(min=0)), floor=np.zeros_like(self.floor))
 
 
 class Judgement(NamedTuple):
@@ -52,6 +59,7 @@ class Judgement(NamedTuple):
         number: Of sides.
         correlation: Rank correlation of predicted and true standard deviation over all sides.
         among_ambiguous: The same over the ambiguous sides.
+        own_error: Rank correlation of the predicted deviation with the size of the error.
         told_apart: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
         within_one: Share of the labels within one predicted standard deviation (68% of a normal distribution).
         within_two: Within two (95%).
@@ -61,6 +69,7 @@ class Judgement(NamedTuple):
     number: int
     correlation: float
     among_ambiguous: float
+    own_error: float
     told_apart: float
     within_one: float
     within_two: float
@@ -124,34 +133,56 @@ def visible_sides(results: InstanceData, objects: Sequence[dict[str, Any]], iou:
     """The visible sides of the objects of an image that were found, whatever class they were taken for.
 
     Args:
-        results: Detections by falling score, with ``bboxes`` (N, 4) and ``bbox_std`` (N, 4).
+        results: Detections by falling score, with ``bboxes`` and ``bbox_std`` (N, 4), and where distributions have
+            steps ``bbox_mean`` and ``bbox_step`` (N, 4).
         objects: Annotations of the image.
         iou: Least overlap; a detection takes the best object that is free.
     """
     x, y, width, height = np.array([one['bbox'] for one in objects], float).reshape(-1, 4).T
     boxes = np.stack([x, y, x + width, y + height], axis=1)
-    found, deviations = results.bboxes.cpu().numpy().astype(float), results.bbox_std.cpu().numpy().astype(float)
+    found, deviations = as_array(results.bboxes), as_array(results.bbox_std)
+    floors = floor_of(results)
     free = ious(found, boxes)  # (N, M)
     sides = []
     for index in range(len(found)):
         best = int(free[index].argmax()) if len(boxes) else 0
         if len(boxes) and free[index, best] >= iou:
             free[:, best] = -1
-            sides.append(_sides_of_object(found[index], deviations[index], boxes[best], objects[best]))
+            sides.append(_sides_of_object(found[index], deviations[index], floors[index], boxes[best], objects[best]))
     return joined(sides)
 
 
-def _sides_of_object(found: np.ndarray, deviation: np.ndarray, box: np.ndarray, one: dict[str, Any]) -> Sides:
+def floor_of(results: InstanceData) -> np.ndarray:
+    """Least standard deviation of each side, (N, 4): a mean between two entries needs probability on both.
+
+    With the mean a fraction f of a step s above an entry that is s² f (1 - f), the variance of the two neighbours.
+    """
+    if 'bbox_step' not in results:
+        return np.zeros(tuple(results.bbox_std.shape))
+    step = as_array(results.bbox_step)
+    fraction = as_array(results.bbox_mean) / step % 1
+    return step * np.sqrt(fraction * (1 - fraction))
+
+
+def as_array(values: torch.Tensor) -> np.ndarray:
+    """In float64."""
+    return values.cpu().numpy().astype(float)
+
+
+def _sides_of_object(
+    found: np.ndarray, deviation: np.ndarray, floor: np.ndarray, box: np.ndarray, one: dict[str, Any]
+) -> Sides:
     error = (found - box) * [-1, -1, 1, 1]
     length = np.tile(box[2:] - box[:2], 2)
     kind = np.array(one['side_kind'])
     shown = (np.array(one['side_visible']) >= VISIBLE) & np.isin(kind, KINDS)
-    return Sides(deviation[shown], np.array(one['side_std'], float)[shown], error[shown], length[shown], kind[shown])
+    true = np.array(one['side_std'], float)
+    return Sides(*(values[shown] for values in (deviation, true, error, length, kind, floor)))
 
 
 def joined(parts: Iterable[Sides]) -> Sides:
     """All sides of several lots."""
-    lots = [*parts, Sides(*(np.zeros(0),) * 4, np.zeros(0, '<U5'))]
+    lots = [*parts, Sides(*(np.zeros(0),) * 4, np.zeros(0, '<U5'), np.zeros(0))]
     return Sides(*(np.concatenate(values) for values in zip(*lots)))
 
 
@@ -164,6 +195,7 @@ def judge(sides: Sides) -> Judgement:
         len(sides.true),
         rank_correlation(sides.predicted, sides.true),
         rank_correlation(sides.predicted[ambiguous], sides.true[ambiguous]),
+        rank_correlation(sides.predicted, np.abs(sides.error)),
         probability_of_larger(share[ambiguous], share[~ambiguous]),
         float((off <= 1).mean()),
         float((off <= 2).mean()),
@@ -189,15 +221,26 @@ def probability_of_larger(these: np.ndarray, those: np.ndarray) -> float:
     return float(below.mean() / (2 * len(those)))
 
 
+def with_floors_taken_away(names: Sequence[str], models: Sequence[Sides]) -> tuple[list[str], list[Sides]]:
+    """Names and sides of the models, and behind each that has floors itself beyond them."""
+    pairs = []
+    for name, sides in zip(names, models, strict=True):
+        pairs.append((name, sides))
+        if sides.floor.any():
+            pairs.append((f'{name}, beyond its floor', sides.beyond_floor()))
+    return [name for name, _ in pairs], [sides for _, sides in pairs]
+
+
 def table(names: Sequence[str], judgements: Sequence[Judgement]) -> str:
     """Markdown: a line a model, then a line a kind of side and model."""
     lines = [
-        '| model | sides | rank correlation | among ambiguous | told apart | within 1 std | within 2 std |',
-        '|---|---|---|---|---|---|---|',
+        '| model | sides | rank correlation | among ambiguous | with own error | told apart | within 1 std | '
+        'within 2 std |',
+        '|---|---|---|---|---|---|---|---|',
     ]
     lines += [
-        f'| {name} | {one.number} | {one.correlation:.2f} | {one.among_ambiguous:.2f} | {one.told_apart:.2f} | '
-        f'{one.within_one:.0%} | {one.within_two:.0%} |'
+        f'| {name} | {one.number} | {one.correlation:.2f} | {one.among_ambiguous:.2f} | {one.own_error:.2f} | '
+        f'{one.told_apart:.2f} | {one.within_one:.0%} | {one.within_two:.0%} |'
         for name, one in zip(names, judgements)
     ]
     lines += ['', '| side | model | sides | true std | predicted std | error |', '|---|---|---|---|---|---|']

@@ -23,7 +23,7 @@ def detections(boxes, deviations):
     return InstanceData(bboxes=torch.tensor(boxes), bbox_std=torch.tensor(deviations))
 
 
-def sides(predicted, true, error=None, length=None, kind=None):
+def sides(predicted, true, error=None, length=None, kind=None, floor=None):
     count = len(predicted)
     return Sides(
         np.array(predicted, float),
@@ -31,6 +31,7 @@ def sides(predicted, true, error=None, length=None, kind=None):
         np.zeros(count) if error is None else np.array(error, float),
         np.full(count, 10.0) if length is None else np.array(length, float),
         np.array(['blur' if value else 'sharp' for value in true] if kind is None else kind),
+        np.zeros(count) if floor is None else np.array(floor, float),
     )
 
 
@@ -63,10 +64,29 @@ def test_judgement_by_hand():
     # Ranks 1, 2, 3, 4 and 1.5, 3, 1.5, 4: covariance 3 / sqrt(5 * 4.5).
     assert judged.correlation == pytest.approx(3 / math.sqrt(5 * 4.5))
     assert judged.among_ambiguous == pytest.approx(1)
+    # Sizes of the errors 0.5, 2, 9, 5: ranks 1, 2, 4, 3.
+    assert judged.own_error == pytest.approx(0.8)
     assert judged.told_apart == 3 / 4  # of the pairs (2, 1), (2, 3), (4, 1), (4, 3) three are in order
     assert (judged.within_one, judged.within_two) == (0.5, 0.75)
     assert judged.by_kind['sharp'] == pytest.approx((2, 0, math.sqrt(5), math.sqrt((0.25 + 81) / 2)))
     assert judged.by_kind['blur'] == pytest.approx((2, math.sqrt(10), math.sqrt(10), math.sqrt((4 + 25) / 2)))
+
+
+def test_a_mean_between_two_steps_has_a_floor():
+    # A quarter of a step of 8 px above an entry: 8 sqrt(1/4 * 3/4); on an entry: none.
+    results = InstanceData(
+        bboxes=torch.tensor([[10.0, 10, 20, 20]]),
+        bbox_std=torch.tensor([[5.0, 4, 3, 5]]),
+        bbox_mean=torch.tensor([[10.0, 16, 10, 20]]),
+        bbox_step=torch.full((1, 4), 8.0),
+    )
+    found = uncertainty.visible_sides(results, [shape([10, 10, 10, 10])], iou=0.5)
+    assert found.floor == pytest.approx([math.sqrt(12), 0, math.sqrt(12), 4])
+    beyond = found.beyond_floor()
+    assert beyond.predicted == pytest.approx([math.sqrt(13), 4, 0, 3]) and not beyond.floor.any()
+    names, models = uncertainty.with_floors_taken_away(['steps', 'none'], [found, beyond])
+    assert names == ['steps', 'steps, beyond its floor', 'none']
+    assert models[0] is found and models[1].predicted == pytest.approx(beyond.predicted)
 
 
 def test_telling_apart_looks_at_shares_of_the_length():
@@ -104,7 +124,7 @@ def test_crowds_are_left_out(tmp_path):
 def test_table_and_picture_hold_every_model(tmp_path):
     models = [sides([1, 2, 3, 4], [0, 2, 0, 4]), sides([1, 2], [0, 0])]
     text = uncertainty.table(['one', 'other'], [uncertainty.judge(one) for one in models])
-    assert '| one | 4 | 0.63 | 1.00 | 0.75 |' in text and '| other | 2 | nan | nan | nan |' in text
+    assert '| one | 4 | 0.63 | 1.00 | nan | 0.75 |' in text and '| other | 2 | nan | nan | nan | nan |' in text
     assert '| sharp | other | 2 | 0.0 | 1.6 | 0.0 |' in text and '| blur | other' not in text
     figure = draw_uncertainty(['one', 'other'], models)
     assert len(figure.axes) == 4

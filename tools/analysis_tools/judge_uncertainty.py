@@ -33,7 +33,8 @@ def main() -> None:
         cfg = detector.read_config(config, args)
         models.append(uncertainty.sides_of(detector.load(cfg, weights, args.device), args.split, args.score_thr))
     names = [name for name, _, _ in named]
-    print(uncertainty.table(names, [uncertainty.judge(sides) for sides in models]))
+    told, judged = uncertainty.with_floors_taken_away(names, models)
+    print(uncertainty.table(told, [uncertainty.judge(sides) for sides in judged]))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_uncertainty(names, models).savefig(args.out)
     print(args.out)
