@@ -25,6 +25,8 @@ from mmdet_gfl.models.dense_heads.dense_gfl_mixin import square
 
 #: Mean and standard deviation of the class logits: 0.5% of the scores pass a threshold of 0.05, as in a trained model.
 LOGITS = (-6.0, 1.2)
+#: The same with 5%, as early in a training: what is decoded then are ten times as many scores.
+MORE_LOGITS = (-4.9, 1.2)
 #: Of the largest difference that counts as the same, relative: losses to their value, gradients to their maximum.
 #: MMDetection computes some steps of a loss in half precision where ours has float32.
 TOLERANCES = {False: (1e-5, 1e-4), True: (2e-2, 5e-2)}
@@ -33,6 +35,7 @@ PARTS = {
     'assignment': 'assignment',
     'step': 'targets + losses + backward',
     'decode': 'decode before NMS',
+    'decode_more': 'decode before NMS, ten times the scores',
     'detect': 'decode + NMS',
 }
 OURS, THEIRS, FLOOR = 'ours', 'MMDetection', 'floor'
@@ -112,11 +115,13 @@ def random_objects(case: Case, num_classes: int, seed: int = 0) -> list[Instance
     return objects
 
 
-def random_predictions(head: Any, case: Case, seed: int = 1) -> list[list[Tensor]]:
+def random_predictions(
+    head: Any, case: Case, seed: int = 1, logits: tuple[float, float] = LOGITS
+) -> list[list[Tensor]]:
     """Class logits, box outputs and with a branch its logits: a list of levels (N, channels, H, W) each.
 
-    Class logits are spread as :data:`LOGITS` (under a softmax the background's are that much higher instead), all else
-    is standard normal, but for the distances of FCOS, which are never negative.
+    Class logits have the mean and standard deviation ``logits`` (under a softmax the background's are that much higher
+    instead), all else is standard normal, but for the distances of FCOS, which are never negative.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = []
@@ -126,7 +131,7 @@ def random_predictions(head: Any, case: Case, seed: int = 1) -> list[list[Tensor
             for width, grid in zip(widths, grid_sizes(head, case.size))
         ]
         if kind == 0:
-            levels = [_like_trained(level, head) for level in levels]
+            levels = [_like_trained(level, head, *logits) for level in levels]
         elif kind == 1 and isinstance(head, FCOSHead) and predicts_numbers(head):
             levels = [level.abs() * 4 for level in levels]
         narrow = case.amp and kind != 1  # heads turn their box outputs to float32
@@ -134,8 +139,7 @@ def random_predictions(head: Any, case: Case, seed: int = 1) -> list[list[Tensor
     return kinds
 
 
-def _like_trained(logits: Tensor, head: Any) -> Tensor:
-    mean, std = LOGITS
+def _like_trained(logits: Tensor, head: Any, mean: float, std: float) -> Tensor:
     logits = logits * std + mean
     if not head.use_sigmoid_cls:
         logits.unflatten(1, (-1, head.cls_out_channels))[:, :, -1] -= mean
@@ -183,6 +187,7 @@ class Work:
         self.gts = random_objects(case, head.num_classes)
         self.metas = [dict(img_shape=case.size, pad_shape=case.size, scale_factor=(1.0, 1.0))] * case.batch
         self.predictions = random_predictions(head, case)
+        self.more = [random_predictions(head, case, logits=MORE_LOGITS)[0], *self.predictions[1:]]
         self.leaves = [level.requires_grad_() for levels in self.predictions for level in levels]
         self.loss_by_feat = torch.compile(head.loss_by_feat) if compiled else head.loss_by_feat
         self.predict_by_feat = torch.compile(head.predict_by_feat) if compiled else head.predict_by_feat
@@ -209,10 +214,10 @@ class Work:
         return stock_assignment(self.head, self.sizes, self.gts, self.metas)
 
     @torch.no_grad()
-    def predict(self, with_nms: bool) -> list[InstanceData]:
-        """Detections of each image, or all candidates before NMS."""
+    def predict(self, with_nms: bool, more: bool = False) -> list[InstanceData]:
+        """Detections of each image, or all candidates before NMS; of ten times the scores with ``more``."""
         self.head.eval()
-        outs = self.predictions
+        outs = self.more if more else self.predictions
         if isinstance(self.head, FCOSHead) and predicts_numbers(self.head):  # in pixels at test time
             scaled = [level * square(s) for level, s in zip(outs[1], self.head.prior_generator.strides)]
             outs = [outs[0], scaled, *outs[2:]]
@@ -220,8 +225,8 @@ class Work:
 
     def part(self, name: str) -> Callable[[], object]:
         """The function to time for a key of :data:`PARTS`."""
-        if name in ('decode', 'detect'):
-            return lambda: self.predict(with_nms=name == 'detect')
+        if name in ('decode', 'decode_more', 'detect'):
+            return lambda: self.predict(with_nms=name == 'detect', more=name == 'decode_more')
         return self.step if name == 'step' else self.assignment
 
 
@@ -257,8 +262,8 @@ def check_equal(ours: Work, theirs: Work) -> dict[str, float]:
     """
     largest = dict(zip(('losses', 'gradients'), _check_step(ours.step(), theirs.step(), *TOLERANCES[ours.case.amp])))
     if not ours.case.amp:
-        detections = zip(ours.predict(with_nms=True), theirs.predict(with_nms=True))
-        largest['detections_px'] = max(_check_detections(index, *pair) for index, pair in enumerate(detections))
+        pairs = [pair for more in (False, True) for pair in zip(ours.predict(True, more), theirs.predict(True, more))]
+        largest['detections_px'] = max(_check_detections(n % ours.case.batch, *pair) for n, pair in enumerate(pairs))
     return largest
 
 
