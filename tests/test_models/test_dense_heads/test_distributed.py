@@ -86,6 +86,7 @@ def worker(rank, place):
         for situation, counts in SITUATIONS.items():
             results[case, situation] = step(model, *batch(host, counts, slice(rank, rank + 1)))
     torch.save(results, f'{place}/{rank}.pth')
+    dist.barrier()  # as launch.run parts
     dist.destroy_process_group()
 
 
