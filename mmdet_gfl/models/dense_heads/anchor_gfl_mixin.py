@@ -9,18 +9,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.task_modules.assigners import BboxOverlaps2D
 from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
+from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import Layout, Locations, Targets
+from mmdet_gfl.models.task_modules import AnchorGrid, Layout, Locations, Targets, count_by_image, targets_of
 from mmdet_gfl.models.task_modules.layout import divide
 
 from .dense_gfl_mixin import DenseGFLMixin
 from .predict_mixin import square
+
+#: Methods of MMDetection's heads that assign targets.
+OF_THE_ASSIGNMENT = ('get_anchors', 'get_targets', '_get_targets_single')
 
 
 class AnchorCoding(SideCoding):
@@ -106,6 +111,48 @@ class AnchorGFLMixin(DenseGFLMixin):
             avg_factor=avg_factor,
             num_images=len(metas),
         )
+
+    def assigns_like(self, stock: type, ignored: Sequence[InstanceData] | None) -> bool:
+        """Whether the anchors are an :class:`AnchorGrid` and nothing but the assigner decides whose they are.
+
+        Args:
+            stock: MMDetection's head, of whose assignment nothing may be overridden.
+            ignored: Ignored regions of the images.
+        """
+        assigner = self.assigner
+        overlaps = assigner.iou_calculator
+        ignores = assigner.ignore_iof_thr > 0 and any(len(regions) for regions in ignored or ())
+        return (
+            not ignores
+            and type(overlaps) is BboxOverlaps2D
+            and (overlaps.scale, overlaps.dtype) == (1.0, None)
+            and type(self.sampler) is PseudoSampler
+            and self.train_cfg['allowed_border'] < 0
+            and AnchorGrid.fits(self.prior_generator)
+            and all(getattr(type(self), name) is getattr(stock, name) for name in OF_THE_ASSIGNMENT)
+        )
+
+    def targets_on_grid(
+        self, grid: AnchorGrid, owners: Tensor, weights: Tensor | None, gts: Sequence[InstanceData]
+    ) -> Targets:
+        """Targets from owners, as MMDetection counts and weighs them.
+
+        Args:
+            grid: The anchors.
+            owners: See :func:`targets_of`.
+            weights: Weight of each location, (R,); None: all 1. ``train_cfg.pos_weight``, if positive, is put in.
+            gts: Objects of the images.
+        """
+        targets = targets_of(grid.layout, owners, gts, self.num_classes, grid.anchors, grid.strides[0])
+        per_image = count_by_image(grid.layout, targets.pos)
+        targets = targets._replace(avg_factor=per_image.clamp(min=1).sum())
+        pos_weight = self.train_cfg['pos_weight']
+        if weights is None and pos_weight <= 0:
+            return targets
+        weights = targets.label_weights if weights is None else weights
+        if pos_weight > 0:
+            weights[targets.pos] = pos_weight
+        return targets._replace(label_weights=weights, all_count=False)
 
 
 def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:

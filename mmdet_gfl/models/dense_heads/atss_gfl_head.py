@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmdet.models.dense_heads import ATSSHead
-from mmdet.models.task_modules.assigners import ATSSAssigner, BboxOverlaps2D
-from mmdet.models.task_modules.samplers import PseudoSampler
+from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_gfl.models.task_modules import AnchorGrid, Targets, atss_owners, count_by_image, targets_of
+from mmdet_gfl.models.task_modules import AnchorGrid, Targets, atss_owners
 from mmdet_gfl.registry import MODELS
 
 from .anchor_gfl_mixin import AnchorCoding, AnchorGFLMixin
 from .normalizers import atss_normalizers
 
-#: Methods of MMDetection's head that assign targets.
-OF_THE_ASSIGNMENT = ('get_anchors', 'get_targets', '_get_targets_single', 'get_num_level_anchors_inside')
+#: A method of MMDetection's assignment that only this head has.
+WITHIN = 'get_num_level_anchors_inside'
 
 
 @MODELS.register_module()
@@ -66,19 +65,7 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             return super().targets(sizes, gts, metas, ignored)
         grid = AnchorGrid.of(self.prior_generator, sizes, metas, gts[0].labels.device)
         owners = atss_owners(grid, [get_box_tensor(gt.bboxes) for gt in gts], self.assigner.topk)
-        targets = targets_of(grid.layout, owners, gts, self.num_classes, grid.anchors, grid.strides[0])
-        per_image = count_by_image(grid.layout, targets.pos)
-        return self._weighted(targets._replace(avg_factor=per_image.clamp(min=1).sum()), grid)
-
-    def _weighted(self, targets: Targets, grid: AnchorGrid) -> Targets:
-        """Targets in which invalid anchors do not count, and a positive counts ``train_cfg.pos_weight`` if positive."""
-        weights, pos_weight = grid.weights(), self.train_cfg['pos_weight']
-        if weights is None and pos_weight <= 0:
-            return targets
-        weights = targets.label_weights if weights is None else weights
-        if pos_weight > 0:
-            weights[targets.pos] = pos_weight
-        return targets._replace(label_weights=weights, all_count=False)
+        return self.targets_on_grid(grid, owners, grid.weights(), gts)
 
     def on_grid(self, ignored: Sequence[InstanceData] | None) -> bool:
         """Whether :func:`atss_owners` does what this head's ``get_targets`` would do.
@@ -86,18 +73,12 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
         That is ATSS as the paper has it, with one anchor a cell, and nothing of MMDetection's assignment overridden.
         """
         assigner = self.assigner
-        if type(assigner) is not ATSSAssigner or assigner.alpha is not None:
-            return False
-        overlaps = assigner.iou_calculator
-        ignores = assigner.ignore_iof_thr > 0 and any(len(regions) for regions in ignored or ())
         return (
-            not ignores
-            and type(overlaps) is BboxOverlaps2D
-            and (overlaps.scale, overlaps.dtype) == (1.0, None)
-            and type(self.sampler) is PseudoSampler
-            and self.train_cfg['allowed_border'] < 0
-            and AnchorGrid.fits(self.prior_generator)
-            and all(getattr(type(self), name) is getattr(ATSSHead, name) for name in OF_THE_ASSIGNMENT)
+            type(assigner) is ATSSAssigner
+            and assigner.alpha is None
+            and self.num_base_priors == 1
+            and getattr(type(self), WITHIN) is getattr(ATSSHead, WITHIN)
+            and self.assigns_like(ATSSHead, ignored)
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

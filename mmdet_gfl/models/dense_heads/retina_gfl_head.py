@@ -11,13 +11,13 @@ from torch import Tensor
 from mmdet_gfl.models.task_modules import Targets
 from mmdet_gfl.registry import MODELS
 
-from .anchor_gfl_mixin import AnchorGFLMixin
 from .dense_gfl_mixin import BRANCH_LOSS
+from .max_iou_gfl_mixin import MaxIoUGFLMixin
 from .normalizers import count_normalizers
 
 
 @MODELS.register_module()
-class RetinaGFLHead(AnchorGFLMixin, RetinaHead):
+class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
     """MMDetection's ``RetinaHead`` with any quality and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are l, t, r, b from the anchor's

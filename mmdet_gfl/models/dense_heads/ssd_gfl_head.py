@@ -17,8 +17,9 @@ from mmdet_gfl.models.task_modules import Outputs, Picked, Targets
 from mmdet_gfl.ops.pick_rows import at_least_float
 from mmdet_gfl.registry import MODELS
 
-from .anchor_gfl_mixin import AnchorGFLMixin, half_anchors
+from .anchor_gfl_mixin import half_anchors
 from .dense_gfl_mixin import conv_like
+from .max_iou_gfl_mixin import MaxIoUGFLMixin
 from .normalizers import count_normalizers
 
 
@@ -52,7 +53,7 @@ class SSDWithLosses(SSDHead):
 
 
 @MODELS.register_module()
-class SSDGFLHead(AnchorGFLMixin, SSDWithLosses):
+class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
     """MMDetection's ``SSDHead`` with joint quality or none, and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head: softmax over C + 1 classes with hard-negative mining. Joint

@@ -5,6 +5,7 @@ from .atss_on_grid import atss_owners
 from .fcos_on_grid import fcos_owners
 from .fovea_on_grid import fovea_owners
 from .layout import Layout
+from .max_iou_on_grid import MaxIoURules, max_iou_owners
 from .numbering import by_number, numbered
 from .outputs import Outputs, Picked
 from .owners import count_by_image, targets_of
@@ -15,6 +16,7 @@ __all__ = [
     'AnchorGrid',
     'Layout',
     'Locations',
+    'MaxIoURules',
     'Outputs',
     'Picked',
     'PointGrid',
@@ -26,6 +28,7 @@ __all__ = [
     'count_by_image',
     'fcos_owners',
     'fovea_owners',
+    'max_iou_owners',
     'numbered',
     'targets_of',
 ]

@@ -61,15 +61,21 @@ class Layout:
     def places(self, numbers: Tensor) -> Places:
         """Places of locations (M,)."""
         level = self.level_of(numbers)
-        table = tensor_like(
-            numbers,
-            [(start, high, wide, a) for start, (high, wide), a in zip(self.starts, self.sizes, self.num_priors)],
-        )
-        start, high, wide, num_priors = table[level].unbind(1)
+        start, high, wide, num_priors = self._of_levels(level)
         cell, anchor = divide(numbers - start, num_priors)
         row, x = divide(cell, wide)
         image, y = divide(row, high)
         return Places(level, image, y, x, anchor)
+
+    def numbers(self, at: Places) -> Tensor:
+        """Inverse of :meth:`places`: locations (M,)."""
+        start, high, wide, num_priors = self._of_levels(at.level)
+        return start + ((at.image * high + at.y) * wide + at.x) * num_priors + at.anchor
+
+    def _of_levels(self, level: Tensor) -> tuple[Tensor, ...]:
+        """First number, height, width and priors a cell of levels (M,), (M,) each."""
+        rows = [(start, high, wide, a) for start, (high, wide), a in zip(self.starts, self.sizes, self.num_priors)]
+        return tensor_like(level, rows)[level].unbind(1)
 
     def bounds(self, numbers: Tensor) -> list[int]:
         """Where each level's share begins among ascending ``numbers`` (M,), and M behind them.

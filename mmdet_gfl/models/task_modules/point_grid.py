@@ -13,7 +13,7 @@ import torch
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from torch import Tensor
 
-from .layout import Layout, Places, tensor_like
+from .layout import Layout, Places, divide, tensor_like
 
 
 class PointGrid(NamedTuple):
@@ -75,15 +75,27 @@ def claims_of(layout: Layout, first: Tensor, last: Tensor) -> Claims:
         last: Largest, (G, L, 2); smaller than ``first`` where the rectangle is empty.
     """
     largest = tensor_like(first, [(wide - 1, high - 1) for high, wide in layout.sizes])  # (L, 2)
-    first, last = first.clamp(min=0).flatten(0, 1), last.minimum(largest).flatten(0, 1)  # (G · L, 2)
+    which, x, y = cells_of(first.clamp(min=0).flatten(0, 1), last.minimum(largest).flatten(0, 1))
+    levels = len(layout.sizes)
+    return Claims(which // levels, which % levels, y, x)
+
+
+def cells_of(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells of rectangles, one after the other, row by row; a device is asked once, how many.
+
+    Args:
+        first: Smallest column and row, (M, 2) int64.
+        last: Largest, (M, 2); smaller than ``first`` where the rectangle is empty.
+
+    Returns:
+        The rectangle, column and row of each cell, (T,) each.
+    """
     wide, high = (last - first + 1).clamp(min=0).unbind(1)
     count = wide * high
     which = torch.repeat_interleave(count)  # (T,)
     within = torch.arange(len(which), device=which.device) - (count.cumsum(0) - count)[which]
-    row = torch.div(within, wide[which], rounding_mode='floor')
-    column = within - row * wide[which]
-    levels = len(layout.sizes)
-    return Claims(which // levels, which % levels, first[which, 1] + row, first[which, 0] + column)
+    row, column = divide(within, wide[which])
+    return which, first[which, 0] + column, first[which, 1] + row
 
 
 def owners_by_rank(layout: Layout, claims: Claims, images: Tensor, valid: Tensor, ranking: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ from cases import (
     host_features,
     metas,
     objects,
+    pair,
     totals,
 )
 from mmdet.models.task_modules import BboxOverlaps2D
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.models.dense_heads import ATSSGFLHead
+from mmdet_gfl.models.dense_heads import ATSSGFLHead, RetinaGFLHead, SSDGFLHead
 from mmdet_gfl.models.dense_heads.anchor_gfl_mixin import AnchorGFLMixin
 from mmdet_gfl.models.losses import QualityFocalLoss
 
@@ -80,6 +81,87 @@ def test_targets_on_the_grid_are_those_of_the_plain_way(pads, pos_weight, counts
     for one, other in zip(found.at, plain.at):
         assert torch.equal(one, other)
     assert found.all_count == (pads[1] == SIZE and pos_weight < 0)
+
+
+MAX_IOU = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, ignore_iof_thr=-1)
+
+
+def by_max_iou(host, border=-1, sampler='PseudoSampler', **changes):
+    train_cfg = dict(assigner=dict(MAX_IOU, **changes), allowed_border=border, pos_weight=-1, neg_pos_ratio=3)
+    if sampler:
+        train_cfg['sampler'] = dict(type=sampler, num=256, pos_fraction=0.5)
+    return MODELS.build(host_config(host, train_cfg=train_cfg))
+
+
+@pytest.mark.parametrize('host', ['Retina', 'SSD'])
+@pytest.mark.parametrize(
+    'changes, on_grid',
+    [
+        ({}, True),
+        (dict(sampler=None), True),
+        (dict(gt_max_assign_all=False, neg_iou_thr=0.5), True),
+        (dict(match_low_quality=False), True),
+        (dict(gpu_assign_thr=10), True),
+        (dict(neg_iou_thr=(0.1, 0.4)), False),
+        (dict(ignore_iof_thr=0.5), False),
+        (dict(iou_calculator=dict(type='BboxOverlaps2D', dtype='fp16')), False),
+        (dict(perm_repeat_gt_cfg=dict(iou_thr=0.7)), False),
+        (dict(border=0), False),
+        (dict(sampler='RandomSampler'), False),
+        (dict(type='ATSSAssigner', topk=9), False),
+    ],
+    ids=str,
+)
+def test_which_heads_assign_by_iou_on_the_grid(host, changes, on_grid):
+    if changes.get('type'):
+        head = by_max_iou(host)
+        head.assigner = TASK_UTILS.build(changes)
+    else:
+        head = by_max_iou(host, **changes)
+    assert head.on_grid([InstanceData(bboxes=torch.zeros(1, 4)), InstanceData(bboxes=torch.zeros(0, 4))]) == on_grid
+
+
+@pytest.mark.parametrize('name', ['get_targets', '_get_targets_single', 'get_anchors'])
+@pytest.mark.parametrize('kind', [RetinaGFLHead, SSDGFLHead])
+def test_an_overridden_assignment_by_iou_is_used(kind, name):
+    head = by_max_iou('Retina' if kind is RetinaGFLHead else 'SSD')
+    assert head.on_grid(None)
+    head.__class__ = type('Own', (kind,), {name: lambda self, *args, **kwargs: None})
+    assert not head.on_grid(None)
+
+
+@pytest.mark.parametrize('pads', [[(160, 224)] * 3, [(160, 224), (100, 130), (32, 224)]], ids=['whole', 'padded'])
+@pytest.mark.parametrize('pos_weight', [-1, 2.5])
+@pytest.mark.parametrize('counts', [[7, 0, 30], [0, 0, 0]], ids=str)
+@pytest.mark.parametrize(
+    'host, rules',
+    [('Retina', {}), ('SSD', dict(neg_iou_thr=0.5, gt_max_assign_all=False))],
+    ids=['Retina', 'SSD'],
+)
+def test_targets_by_iou_on_the_grid_are_those_of_the_plain_way(host, rules, pads, pos_weight, counts):
+    head = by_max_iou(host, **rules)
+    head.train_cfg.pos_weight = pos_weight
+    sizes = [tuple(level.shape[-2:]) for level in host_features(host, SIZE, 1)]
+    gts, images = objects(counts, SIZE), metas(SIZE, 3)
+    for meta, pad in zip(images, pads):
+        meta['pad_shape'] = pad
+    found = head.targets(sizes, gts, images, None)
+    plain = AnchorGFLMixin.targets(head, sizes, gts, images, None)
+    for name in ('labels', 'label_weights', 'pos', 'gt', 'avg_factor', 'num_images'):
+        assert torch.equal(torch.as_tensor(getattr(found, name)), torch.as_tensor(getattr(plain, name))), name
+    for one, other in zip(found.at, plain.at):
+        assert torch.equal(one, other)
+    assert found.all_count == (host == 'SSD' and pads[1] == SIZE and pos_weight < 0)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host', ['Retina', 'SSD'])
+def test_images_padded_differently_train_by_iou_as_in_mmdetection(host):
+    ours, theirs = pair(host)
+    images = metas(SIZE, 2)
+    images[1]['pad_shape'] = images[1]['img_shape'] = (96, 130)
+    assert ours.on_grid(None)
+    assert_same_training(ours, theirs, host_features(host, SIZE, 2, requires_grad=True), objects([5, 3], SIZE), images)
 
 
 @pytest.mark.agreement
