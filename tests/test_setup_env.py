@@ -100,6 +100,31 @@ def test_installs_under_the_constraints_and_keeps_the_torch_that_is_there(checko
     ]
 
 
+@pytest.mark.parametrize(
+    ('env', 'pin', 'said'),
+    [
+        ({}, 'torch==2.13.0+cpu', 'installing torch==2.13.0+cpu, 190 MB to download, minutes on a slow network'),
+        ({'TORCH_INDEX_URL': 'https://mirror/cu130'}, 'torch==2.13.0', 'one for CUDA with its libraries gigabytes to'),
+    ],
+)
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere torch has no CPU build under a version of its own')
+def test_a_torch_that_is_installed_is_announced(
+    checkout: Checkout, tmp_path: Path, env: dict[str, str], pin: str, said: str
+) -> None:
+    (checkout.root / 'fakes' / 'torch.py').rename(tmp_path / 'torch.py')
+    bare = tmp_path / 'python-without-torch'
+    bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
+    bare.chmod(0o755)
+    fakes = shlex.quote(str(checkout.root / 'fakes'))
+    checkout.pip_does(f'[[ "$*" != *torch==* ]] || cp {shlex.quote(str(tmp_path / "torch.py"))} {fakes}')
+    result = checkout.set_up(PYTHON=str(bare), MMCV='lite', **env)
+    assert result.returncode == 0, result.stderr
+    assert any(call.endswith(pin) for call in checkout.pip_calls())
+    assert result.stdout == f'{checkout.root}/.venv/bin/python\n'
+    (line,) = [line for line in result.stderr.splitlines() if 'installing torch' in line]
+    assert said in line and f"tail -f '{checkout.root}/.venv/set-up.log'" in line
+
+
 def test_a_second_run_has_nothing_to_do(checkout: Checkout) -> None:
     checkout.set_up(MMCV='lite')
     checkout.pip_calls()

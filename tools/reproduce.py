@@ -12,13 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
-from mmdet_gfl.benchmark import dry_run, presets, report, results, rows, running, status
+# Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
+from mmdet_gfl.benchmark import arguments, rows
 from mmdet_gfl.benchmark.commands import launcher_of, visible_gpus
-from mmdet_gfl.engine.launch import CFG_OPTIONS_HELP, OptionsAction
+from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,9 +53,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument('--train-images', type=int, help='training images of the mini preset')
     command.add_argument('--epochs', type=int, help='of the mini preset')
-    command.add_argument(
-        '--mini', nargs='+', action=OptionsAction, default={}, metavar='SIZE=N', help='its other sizes, as size=320'
-    )
+    command.add_argument('--mini', nargs='+', action='extend', metavar='SIZE=N', help='its other sizes, as size=320')
     command.add_argument('--gpus', type=int, help='of a row; paper 8, mini 1 (other than 8 scales the lr)')
     command.add_argument(
         '--batch-size', type=int, help='images a GPU of --preset paper: 2, of SSD 8 (others scale the lr)'
@@ -66,20 +63,23 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
     command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
-    command.add_argument('--cfg-options', nargs='+', action=OptionsAction, help=CFG_OPTIONS_HELP)
+    command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     command.add_argument('--dry-run', action='store_true', help='say what would be trained, and for how long')
     command.add_argument('--quick', action='store_true', help='for --dry-run: time one row, not each')
 
 
 def run(args: argparse.Namespace, configs: list[str]) -> int:
     """Trains, or says what it would."""
-    if args.jobs < 1 or min(args.seeds) < 0:
-        raise rows.RowError('--jobs must be 1 or more, and --seeds 0 or more')
-    mini = dict(args.mini)
+    import torch
+
+    from mmdet_gfl.benchmark import dry_run, presets, running
+
+    mini = read_options('--mini', args.mini or [])
     mini |= {k: v for k, v in (('train', args.train_images), ('epochs', args.epochs)) if v is not None}
+    options = read_options('--cfg-options', args.cfg_options or [])
     devices = torch.cuda.device_count()
     where = -1 if args.launcher == 'slurm' else devices
-    preset = presets.choose(args.preset, args.gpus, args.batch_size, mini, args.cfg_options, where)
+    preset = presets.choose(args.preset, args.gpus, args.batch_size, mini, options, where, configs)
     launcher = launcher_of(args.launcher, preset.gpus, args.srun_args)
     settings = (configs, list(dict.fromkeys(args.seeds)), args.work_dir, preset, launcher, args.jobs)
     visible = visible_gpus(os.environ, devices)
@@ -92,6 +92,7 @@ def main() -> int:
     """Runs the command and returns the exit status."""
     args = parse_args()
     try:
+        arguments.check(args)
         tables = rows.select(rows.read_tables(), args.tables, args.rows)
         if args.command == 'list':
             print(rows.listing(tables))
@@ -100,11 +101,15 @@ def main() -> int:
             configs += [rows.check_config(name) for name in args.configs]
             return run(args, list(dict.fromkeys(configs)))
         elif args.command == 'status':
+            from mmdet_gfl.benchmark import results, status
+
             configs = rows.configs_of(tables)
             if not args.tables and not args.rows:
                 configs += results.found_configs(args.work_dir)  # those of --configs
             print(status.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
         else:
+            from mmdet_gfl.benchmark import report
+
             print(report.write_report(tables, args.work_dir))
         return 0
     except rows.RowError as error:

@@ -138,7 +138,7 @@ explain() {
 
 # Makes torch importable: the one that is there, that of TORCH_FROM, or the pinned one.
 install_torch() {
-  local version pin
+  local version pin patience
   if version=$(torch_version "$PY"); then
     say "torch $version is there and is used"
     return
@@ -149,15 +149,16 @@ install_torch() {
     return
   fi
   pin="torch==$(pinned torch)"
+  patience="to download, minutes on a slow network (progress: tail -f '$LOG')" # pip's own words go to the log
   if [[ -n ${TORCH_INDEX_URL:-} ]]; then
-    say "installing $pin from $TORCH_INDEX_URL"
+    say "installing $pin from $TORCH_INDEX_URL, a CPU build 190 MB and one for CUDA with its libraries gigabytes $patience"
     pip install --index-url "$TORCH_INDEX_URL" "$pin" || explain "$pin could not be installed from $TORCH_INDEX_URL"
   elif [[ $(uname -s) != Linux ]]; then
-    say "installing $pin"
+    say "installing $pin, about 100 MB $patience"
     pip install "$pin" || explain "$pin could not be installed"
   else
     # Only Linux has CPU builds under a version of their own; they stand on PyTorch's index and on some mirrors.
-    say "installing $pin+cpu (for a GPU: TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130)"
+    say "installing $pin+cpu, 190 MB $patience. For a GPU: TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130"
     pip install "$pin+cpu" ||
       { logged 'No matching distribution' && pip install "$pin+cpu" --extra-index-url "$CPU_INDEX"; } ||
       explain "the CPU build of $pin could not be installed (TORCH_INDEX_URL can name another index)"

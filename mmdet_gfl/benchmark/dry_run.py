@@ -17,10 +17,10 @@ from mmengine.config import Config
 from mmdet_gfl.datasets.shapes.generator import make_shapes
 
 from .commands import Launcher, environment
-from .presets import Preset, lr_notes
+from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
 from .results import read
-from .work_dir import check_settings, missing, open_jobs
+from .work_dir import check_settings, open_jobs
 
 #: Iterations of a timing; the first two are warm-up.
 ITERATIONS = 6

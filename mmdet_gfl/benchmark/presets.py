@@ -85,38 +85,55 @@ def choose(
     mini: dict[str, Any],
     options: dict[str, Any] | None,
     devices: int,
+    configs: Sequence[str] = (),
 ) -> Preset:
     """The preset of a command line.
 
     Args:
         name: ``'paper'`` or ``'mini'``.
-        gpus: As asked for; None: 8 for the paper's, 1 for mini.
-        batch_size: Images a GPU, as asked for.
+        gpus: As asked for, 1 or more; None: 8 for the paper's, 1 for mini.
+        batch_size: Images a GPU, as asked for, 1 or more.
         mini: Fields of :class:`Mini` that differ from its defaults.
         options: ``--cfg-options``.
         devices: GPUs of this machine; -1 where the rows train elsewhere.
+        configs: Rows of the paper preset whose data is asked for where GPUs are missing, to name both at once.
 
     Raises:
         RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset.
     """
     default = PAPER_GPUS if name == 'paper' else 1
     count = default if gpus is None else gpus
-    if min(count, 1 if batch_size is None else batch_size) < 1:
-        raise RowError(f'--gpus {gpus} --batch-size {batch_size}: give integers from 1 up')
+    if name == 'paper' and mini:
+        raise RowError(f'{", ".join(mini)}: sizes of the mini preset; --preset paper takes --cfg-options')
+    if name == 'mini' and batch_size is not None:
+        raise RowError(
+            '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
+        )
+    preset = Preset(name, count, batch_size, sized(mini) if name == 'mini' else None, options or {})
     if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
         raise RowError(
             f'a row of --preset {name} takes {count} GPUs{" by default" if gpus is None else ""}, and this machine has '
             f'{devices or "none"}; give --gpus {max(devices, 1)}: the lr is scaled to the smaller batch'
+            + _and_its_data(preset, configs)
         )
-    if name == 'paper':
-        if mini:
-            raise RowError(f'{", ".join(mini)}: sizes of the mini preset; --preset paper takes --cfg-options')
-        return Preset(name, count, batch_size, None, options or {})
-    if batch_size is not None:
-        raise RowError(
-            '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
-        )
-    return Preset(name, count, None, sized(mini), options or {})
+    return preset
+
+
+def _and_its_data(preset: Preset, configs: Sequence[str]) -> str:
+    """What the paper preset misses besides GPUs, as the end of a sentence; the shapes of the mini preset are made."""
+    found = (missing(preset.config(config, 0, Path())) for config in configs if preset.mini is None)
+    problem = next(filter(None, found), None)
+    return f'. Its data is missing too: {problem}' if problem else ''
+
+
+def missing(cfg: Config) -> str | None:
+    """What a training of this config would miss of its data; None where it is all there."""
+    try:
+        launch.check_data(cfg, 'train', 'val')
+        launch.check_classes(cfg, 'train')
+    except launch.UserError as error:
+        return str(error)
+    return None
 
 
 def sized(values: dict[str, Any]) -> Mini:

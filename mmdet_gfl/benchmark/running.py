@@ -21,7 +21,7 @@ from mmdet_gfl.engine import launch
 
 from . import locks
 from .commands import Launcher, environment
-from .presets import Preset, lr_notes
+from .presets import Preset, lr_notes, missing
 from .progress import Progress, line_of, progress_of, reason_of, span, time_left
 from .results import (
     last_evaluation,
@@ -33,7 +33,7 @@ from .results import (
     write_state,
 )
 from .screen import Screen
-from .work_dir import Job, missing, open_jobs, prepare
+from .work_dir import Job, open_jobs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.
 NOTE_SECONDS = 5

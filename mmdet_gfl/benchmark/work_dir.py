@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mmdet_gfl.datasets.shapes.generator import make_shapes
 from mmdet_gfl.datasets.shapes.storage import ShapesError
-from mmdet_gfl.engine import launch
 
 from . import locks
 from .commands import cores
@@ -92,13 +89,3 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
         elif old != new:
             words.append(f'{key} is {old!r} there, {new!r} here')
     return ', '.join(word for word in words if word)
-
-
-def missing(cfg: Config) -> str | None:
-    """What a training of this config would miss of its data; None where it is all there."""
-    try:
-        launch.check_data(cfg, 'train', 'val')
-        launch.check_classes(cfg, 'train')
-    except launch.UserError as error:
-        return str(error)
-    return None

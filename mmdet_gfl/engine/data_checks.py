@@ -159,6 +159,20 @@ def _kind(dataset: dict[str, Any]) -> Any:
     return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
+def _meant(name: str, others: Iterable[str], dataset: dict[str, Any]) -> str | None:
+    """The one of ``others`` that ``name`` may be a misspelling of.
+
+    Two classes of a list that is known, as ``car`` and ``cat`` of Pascal VOC, are none of each other.
+    """
+    from mmdet.registry import DATASETS
+
+    kinds = [_kind(dataset), DATASETS.get('CocoDataset'), DATASETS.get('VOCDataset')]
+    lists = [getattr(kind, 'METAINFO', {}).get('classes', ()) for kind in kinds]
+    possible = [other for other in others if not any(name in known and other in known for known in lists)]
+    close = difflib.get_close_matches(name, possible, n=1)
+    return close[0] if close else None
+
+
 def _loads_like(dataset: dict[str, Any], name: str) -> bool:
     """Whether the data set reads its files as MMDetection's class of that name does, in each step."""
     from mmdet.registry import DATASETS
@@ -248,7 +262,7 @@ def _check_coco(sets: list[tuple[str, dict[str, Any], CocoFile]], split: str, co
             _check_annotations(f'{key}ann_file', file)
         classes = classes_of(key, dataset)
         if classes is not None and not (labeled and not file.images_with(file.categories)):
-            _check_categories(key, classes, file, bool((dataset.get('metainfo') or {}).get('classes')))
+            _check_categories(key, dataset, classes, file)
         with_objects = file.images_with(file.categories if classes is None else classes)
         objects = objects or classes is None or bool(with_objects)
         if dataset.get('indices') is None and not _remote_images(dataset):
@@ -332,13 +346,14 @@ def _beside(content: Any) -> str:
     return _some(content) or 'nothing' if isinstance(content, dict) else f'a {type(content).__name__} of entries'
 
 
-def _check_categories(key: str, classes: list[str], file: CocoFile, given: bool) -> None:
+def _check_categories(key: str, dataset: dict[str, Any], classes: list[str], file: CocoFile) -> None:
     """Refuses classes that the file lacks, or has in another order: MMDetection numbers them as the file does."""
+    given = bool((dataset.get('metainfo') or {}).get('classes'))
     says = f'{key}metainfo.classes' if given else f'{key}metainfo.classes is not set, so the classes are those of COCO'
     missing = [name for name in classes if name not in file.categories]
     if missing:
-        close = difflib.get_close_matches(missing[0], file.categories, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        meant = _meant(missing[0], [name for name in file.categories if name not in classes], dataset)
+        hint = f' (did you mean {meant!r}?)' if meant else ''
         raise UserError(
             f'{says}: {missing[0]!r} is no category of {file.path}, which has {_some(file.categories)}{hint}; set '
             f"metainfo=dict(classes=(...)) of each data set to the file's names, and num_classes of the head to their "
@@ -397,7 +412,7 @@ def _check_voc(sets: list[tuple[str, dict[str, Any]]], split: str, complete: boo
         found |= _names_of_set(key, dataset)
     if split == 'train' and complete:
         for key, dataset in sets:
-            _check_names(key, classes_of(key, dataset) or [], found, _some(_ann_file(each) for _, each in sets))
+            _check_names(key, dataset, found, _some(_ann_file(each) for _, each in sets))
 
 
 def _names_of_set(key: str, dataset: dict[str, Any]) -> set[str]:
@@ -443,14 +458,15 @@ def _names_in(key: str, path: str) -> set[str]:
         ) from error
 
 
-def _check_names(key: str, classes: list[str], found: set[str], path: str) -> None:
+def _check_names(key: str, dataset: dict[str, Any], found: set[str], path: str) -> None:
     """Refuses classes of which there is no object at all, and one that looks like another spelling of a name found."""
+    classes = classes_of(key, dataset) or []
     unknown = sorted(found - set(classes))
-    absent = {name: difflib.get_close_matches(name, unknown, n=1) for name in classes if name not in found}
-    misspelt = [name for name, close in absent.items() if close]
+    absent = {name: _meant(name, unknown, dataset) for name in classes if name not in found}
+    misspelt = [name for name, meant in absent.items() if meant]
     if misspelt or len(absent) == len(classes) > 0:
         name = (misspelt or classes)[0]
-        hint = f' (did you mean {absent[name][0]!r}?)' if misspelt else ''
+        hint = f' (did you mean {absent[name]!r}?)' if misspelt else ''
         raise UserError(
             f'{key}metainfo.classes: no object of the images in {path} is a {name!r}; they are '
             f'{_some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
 
+from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine import type_checks
@@ -30,30 +31,10 @@ from mmdet_gfl.engine.data_checks import check_classes as check_classes
 from mmdet_gfl.engine.data_checks import check_data as check_data
 from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError as UserError
+from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
+from mmdet_gfl.engine.options import OptionsAction as OptionsAction
 
 RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-CFG_OPTIONS_HELP = (
-    'override settings of the config, as xxx=yyy; a list as key="[a,b]" or key=a,b, nested lists and tuples as '
-    'key="[(a,b),(c,d)]" (the quotation marks are needed, and no white space)'
-)
-
-
-class OptionsAction(DictAction):
-    """MMEngine's reading of ``--cfg-options KEY=VALUE ...``; what it cannot read is answered in one sentence."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Reads the options.
-
-        Raises:
-            UserError: One has no ``=``, or its brackets are not in pairs.
-        """
-        for option in values:
-            if not option.partition('=')[0] or '=' not in option:
-                raise UserError(f'{option_string} {option}: write KEY=VALUE, without spaces around the =')
-            try:
-                super().__call__(parser, namespace, [option], option_string)
-            except (AssertionError, ValueError) as error:
-                raise UserError(f'{option_string} {option}: {error}') from error
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,17 +76,35 @@ def load_config(args: argparse.Namespace) -> Config:
 def read_config(path: str) -> Config:
     """Reads a config file; see :func:`load_config`."""
     if not Path(path).is_file():
-        folder = Path(path).parent
-        names = [file.name for file in folder.glob('*.py')] if folder.is_dir() else []
-        close = difflib.get_close_matches(Path(path).name, names, n=1)
-        hint = (
-            f'did you mean {folder / close[0]}?' if close else '`python -m mmdet_gfl configs` lists the shipped ones.'
-        )
+        meant = _config_meant(Path(path))
+        hint = f'did you mean {meant}?' if meant else '`python -m mmdet_gfl configs` lists the shipped ones.'
         raise UserError(f'config {path} does not exist; {hint}')
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+
+
+def _config_meant(path: Path) -> Path | None:
+    """The config of this name, with or without ``.py``, or of one close to it: of the same folder, else a shipped one.
+
+    A shipped one is given by the path that opens it from here.
+    """
+    beside = list(path.parent.glob('*.py')) if path.parent.is_dir() else []
+    shipped = [_from_here(shipped_configs.CONFIG_DIR / f'{name}.py') for name in shipped_configs.names()]
+    for cutoff in (1.0, 0.6):
+        for files in (beside, shipped):
+            by_name = {file.name.removesuffix('.py'): file for file in files}
+            close = difflib.get_close_matches(path.name.removesuffix('.py'), by_name, n=1, cutoff=cutoff)
+            if close:
+                return by_name[close[0]]
+    return None
+
+
+def _from_here(file: Path) -> Path:
+    """A file without the links that lead to it: relative if it is below the current folder."""
+    file, here = file.resolve(), Path.cwd().resolve()
+    return file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:

@@ -88,9 +88,6 @@ def test_choosing():
         (('paper', None, None, {}, None, 0), 'takes 8 GPUs by default, and this machine has none; give --gpus 1'),
         (('paper', None, None, {}, None, 2), 'takes 8 GPUs by default, and this machine has 2; give --gpus 2'),
         (('mini', 4, None, {}, None, 2), 'takes 4 GPUs, and this machine has 2'),
-        (('paper', 0, None, {}, None, -1), '--gpus 0'),
-        (('paper', None, 0, {}, None, 8), '--batch-size 0'),
-        (('paper', -1, None, {}, None, -1), '--gpus -1'),
         (('mini', None, 4, {}, None, 0), '--batch-size belongs to --preset paper'),
         (('paper', 1, None, dict(size=64), None, 1), 'size: sizes of the mini preset'),
         (
@@ -105,6 +102,18 @@ def test_choosing():
 def test_what_cannot_be_is_said(arguments, message):
     with pytest.raises(RowError, match=message):
         presets.choose(*arguments)
+
+
+def test_gpus_and_data_that_are_missing_are_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RowError, match=r'has 2; give --gpus 2: .*batch\. Its data is missing too: train_dataloader\.'):
+        presets.choose('paper', None, None, {}, None, 2, [GFL])
+    assert presets.choose('paper', None, None, {}, None, 8, [GFL]) == Preset('paper', 8)  # said for each row later
+    with pytest.raises(RowError, match='batch$'):  # the shapes are made
+        presets.choose('mini', 4, None, {}, None, 2, [GFL])
+    monkeypatch.setattr(presets, 'missing', lambda cfg: None)
+    with pytest.raises(RowError, match='batch$'):
+        presets.choose('paper', None, None, {}, None, 2, [GFL])
 
 
 def test_a_config_without_a_batch_for_its_lr():

@@ -448,6 +448,33 @@ def test_voc_classes_that_no_object_has(voc):
     check_data(voc, 'val')  # a small split may have no object
 
 
+def test_two_classes_of_a_known_list_are_no_misspelling_of_each_other(voc, cfg):
+    # Of Pascal VOC; the images have cats, which are not asked for.
+    voc.train_dataloader.dataset.metainfo.classes = ('car', 'dog', 'bird')
+    check_data(voc, 'train')
+    voc.train_dataloader.dataset.type = 'XMLDataset'  # which has no list of its own
+    check_data(voc, 'train')
+    voc.train_dataloader.dataset.metainfo.classes = ('car', 'dgo', 'bird')
+    says(voc, r"is a 'dgo'; they are bird, cat, dog \(did you mean 'dog'\?\)")
+    voc.train_dataloader.dataset.metainfo.classes = ('car', 'bed')
+    says(voc, r"is a 'car'; they are bird, cat, dog: set")
+    cfg.train_dataloader.dataset.metainfo.classes = ('car', 'dog')
+    says(cfg, r"'car' is no category of .*, which has cat, dog, bird; set")
+
+
+def test_the_list_of_an_own_type_is_known_too(voc):
+    own = type('Own', (DATASETS.get('VOCDataset'),), dict(METAINFO=dict(classes=('cat', 'cap'))))
+    voc.train_dataloader.dataset.metainfo.classes = ('cap', 'dog')
+    says(voc, r"is a 'cap'; they are bird, cat, dog \(did you mean 'cat'\?\)")
+    voc.train_dataloader.dataset.type = own
+    check_data(voc, 'train')
+
+
+def test_a_suggestion_is_no_class_that_is_given(cfg):
+    cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'catt')
+    says(cfg, r"'catt' is no category of .*, which has cat, dog, bird; set")
+
+
 def test_voc_sets_are_judged_together(voc, tmp_path):
     parts = []
     for image in ('one', 'two', 'three'):

@@ -33,6 +33,39 @@ def test_a_missing_config_suggests_its_neighbour(shipped):
         launch.load_config(args(str(shipped).replace('1x', '1s')))
 
 
+@pytest.mark.parametrize(
+    'here, given, meant',
+    [
+        ('', 'gfl_r50_fpn_1x_coco', 'configs/gfl/gfl_r50_fpn_1x_coco.py'),
+        ('', 'gfl/gfl_r50_fpn_1x_coco', 'configs/gfl/gfl_r50_fpn_1x_coco.py'),
+        ('', 'configs/gfl/gfl_r50_fpn_1x_coco', 'configs/gfl/gfl_r50_fpn_1x_coco.py'),
+        ('configs', 'gfl_r50_fpn_1x_cooc.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
+        ('mmdet_gfl', 'gfl_r50_fpn_1x_coco', '{root}/configs/gfl/gfl_r50_fpn_1x_coco.py'),
+    ],
+)
+def test_the_name_of_a_shipped_config_is_answered_with_its_path(root, monkeypatch, here, given, meant):
+    monkeypatch.chdir(root / here)
+    with pytest.raises(launch.UserError) as said:
+        launch.read_config(given)
+    assert str(said.value) == f'config {given} does not exist; did you mean {meant.format(root=root)}?'
+
+
+def test_a_config_beside_goes_before_a_shipped_one_of_the_same_name_and_after_one_that_fits_better(
+    root, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'gfl_r50_fpn_1x_mine.py').touch()
+    with pytest.raises(launch.UserError, match=r'did you mean /.*/configs/gfl/gfl_r50_fpn_1x_coco\.py\?'):
+        launch.read_config('gfl_r50_fpn_1x_coco')
+    with pytest.raises(launch.UserError, match=r'did you mean gfl_r50_fpn_1x_mine\.py\?'):
+        launch.read_config('gfl_r50_fpn_1x_mine')
+    (tmp_path / 'gfl_r50_fpn_1x_coco.py').touch()
+    with pytest.raises(launch.UserError, match=r'did you mean gfl_r50_fpn_1x_coco\.py\?'):
+        launch.read_config('gfl_r50_fpn_1x_coco')
+    with pytest.raises(launch.UserError, match=r'`python -m mmdet_gfl configs` lists the shipped ones'):
+        launch.read_config('xyz')
+
+
 def test_a_config_that_is_no_python(tmp_path):
     file = tmp_path / 'bad.py'
     file.write_text('model = dict(\n')

@@ -1,4 +1,4 @@
-"""``draw_distributions.py``, ``quality_scatter.py`` and ``pick_threshold.py`` from the command line to their files."""
+"""The tools that look at a trained detector, from the command line to their files."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_gfl.analysis import detector
+from mmdet_gfl.analysis import detector, uncertainty
 from mmdet_gfl.benchmark.mini import CLASSES, Mini, shrink
 from mmdet_gfl.datasets.shapes import Parameters, make_shapes
 from mmdet_gfl.engine.launch import UserError
@@ -290,6 +290,46 @@ def test_thresholds_of_a_checkpoint_and_of_its_detections(models, tool, tmp_path
 def test_shares_that_are_none(flag, value, tool):
     with pytest.raises(UserError, match=f'{flag} .*it is a share'):
         tool('pick_threshold', 'config.py', 'checkpoint.pth', flag, value)
+
+
+# judge_uncertainty --------------------------------------------------------------------------------------------------
+
+
+def test_deviations_beside_the_truth(models, tool, tmp_path):
+    out = tmp_path / 'deep' / 'uncertainty.png'
+    both = [*models('gfl'), *models('gaussian'), '--names', 'GFL', 'Gaussian']
+    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out)
+    lines = said.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith('| model | sides | rank correlation |'))
+    of_models, of_kinds = (
+        [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[start:end]]
+        for start, end in ((first + 2, first + 5), (first + 8, -1))
+    )
+    assert [row[0] for row in of_models] == ['GFL', 'GFL, beyond its floor', 'Gaussian'] and lines[-1] == str(out)
+    assert lines[first + 6] == '| side | model | sides | true std | predicted std | error |'
+    assert {row[0] for row in of_kinds} <= set(uncertainty.KINDS) and len(of_kinds) > 2
+    for name, sides, *correlations, chance, within_one, within_two in of_models:
+        assert int(sides) == sum(int(row[2]) for row in of_kinds if row[1] == name) > 0
+        assert all(-1 <= float(value) <= 1 for value in correlations) and 0 <= float(chance) <= 1
+        assert 0 < int(within_one[:-1]) <= int(within_two[:-1]) <= 100
+    for kind, _, _, true, predicted, error in of_kinds:
+        assert (float(true) == 0) == (kind == 'sharp') and float(predicted) >= 0 and float(error) > 0
+    drawn = cv2.imread(str(out))
+    assert drawn.shape[0] > 300 and drawn.std() > 10
+
+    # The numbers are those of the model's own detections.
+    loaded = detector.load(Config.fromfile(models('gfl')[0]), models('gfl')[1], 'cpu')
+    judged = uncertainty.judge(uncertainty.sides_of(loaded, 'val', 0.05))
+    assert of_models[0][1:3] == [str(judged.number), f'{judged.correlation:.2f}']
+
+
+def test_deviations_that_are_not_there(models, tool, tmp_path):
+    out = ['--out', tmp_path / 'out.png']
+    with pytest.raises(UserError, match=r'atss\.py has a DiracBox: it predicts one number a side and no distribution'):
+        tool('judge_uncertainty', *models('atss'), *out)
+    with pytest.raises(UserError, match=r'no object of the val data is found with score 1\.0 .*lower --score-thr'):
+        tool('judge_uncertainty', *models('gfl'), '--score-thr', 1, *out)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What all of them refuse --------------------------------------------------------------------------------------------

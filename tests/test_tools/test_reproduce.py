@@ -191,6 +191,36 @@ def test_rows_without_their_data_are_said(reproduce, tmp_path, monkeypatch):
     assert said.count('failed    ') == 2 and 'does not exist' in said
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='where GPUs are missing')
+def test_gpus_and_data_that_are_missing_are_named_at_once(reproduce, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = reproduce('run', *ROWS, '--preset', 'paper', '--work-dir', 'work')
+    assert status == 2 and error.count('\n') == 1 and list(tmp_path.iterdir()) == []
+    assert 'takes 8 GPUs by default, and this machine has none; give --gpus 1: the lr is scaled' in error
+    assert f'. Its data is missing too: train_dataloader.dataset.ann_file: {tmp_path}/data/coco/annotations/' in error
+
+
+@pytest.mark.parametrize(
+    'arguments, status, words',
+    [
+        (['--help'], 0, 'list, run, status, report'),
+        (['run', '--help'], 0, '--cfg-options KEY=VALUE'),
+        (['run', '--sedes', '1'], 2, 'unrecognized arguments: --sedes 1'),
+        (['run', '--seeds', '-1'], 2, '--seeds -1: give an integer from 0 up'),
+        (['run', '--mini', 'size'], 1, '--mini size: write KEY=VALUE'),
+        (['run', '--tables', '4'], 2, '--tables 4: there is no such table'),
+        (['run', '--configs', 'gfl/x'], 2, '--configs gfl/x.py: not in'),
+        (['list', '--tables', '3'], 0, GFL),
+    ],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(root, arguments, status, words):
+    command = [sys.executable, '-X', 'importtime', str(root / 'tools' / 'reproduce.py'), *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == status and words in done.stdout + done.stderr
+    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines() if line.startswith('import time')}
+    assert 'mmdet_gfl' in imported and not imported & {'torch', 'numpy', 'mmengine', 'mmdet'}
+
+
 def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
     srun = tmp_path / 'bin' / 'srun'
     srun.parent.mkdir()
@@ -239,7 +269,9 @@ def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
 
     for arguments, message in (
         (['run', '--tables', '4'], '--tables 4: there is no such table'),
-        (['run', '--tables', '3', '--jobs', '0'], '--jobs must be 1 or more'),
+        (['run', '--tables', '3', '--jobs', '0'], '--jobs 0: give an integer from 1 up'),
+        (['run', '--tables', '3', '--seeds', '0', '-1'], '--seeds -1: give an integer from 0 up'),
+        (['status', '--seeds', '-1'], '--seeds -1: give an integer from 0 up'),
         (
             ['run', '--tables', '3', '--launcher', 'none', '--preset', 'paper', '--gpus', '2'],
             '--launcher none starts one',

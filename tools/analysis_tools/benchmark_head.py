@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
     parser.add_argument('--png', type=Path, metavar='FILE', help='curves of a sweep; default benchmark_SWEEP.png')
     parser.add_argument('--into', metavar='PAGE#NAME', help='put the Markdown into a page, from <!-- NAME --> on')
-    parser.add_argument('--cfg-options', nargs='+', action=launch.DictAction, help=launch.CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     return parser.parse_args()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 # Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
 import mmdet_gfl  # noqa: F401  # isort: skip
 
-from mmengine.config import DictAction
 
 from mmdet_gfl.analysis.regression_targets import Progress, measure
 from mmdet_gfl.analysis.target_report import as_dict, as_text
@@ -26,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=2, help='processes that read the images')
     parser.add_argument('--seed', type=int, default=0, help='of the draw and of the augmentation')
     parser.add_argument('--out-dir', type=Path, help='folder for the picture and the JSON; default work_dirs/CONFIG')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=launch.CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     args = parser.parse_args()
     if not 0 <= args.share < 1:
         parser.error(f'--share {args.share}: a share of the targets is needed, as 0.001 for a thousandth')

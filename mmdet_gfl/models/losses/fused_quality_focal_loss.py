@@ -76,7 +76,12 @@ def background_(x: Tensor, beta: float, weight: Tensor | None = None) -> Tensor:
 
 
 def value_and_slope(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """A loss of logits, element by element, and its derivative, of their shape each."""
+    """A loss of logits, element by element, and its derivative, of their shape each.
+
+    In inference mode, where nothing has a derivative and no backward can ask for one, zeros stand in its place.
+    """
+    if torch.is_inference_mode_enabled():
+        return loss(logits), torch.zeros_like(logits)
     with torch.enable_grad():
         logits = logits.detach().requires_grad_()
         value = loss(logits)

@@ -286,6 +286,21 @@ def test_losses_under_autocast(host, baseline, dtype):
 
 
 @pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('baseline', [False, True], ids=['default', 'baseline'])
+def test_losses_in_inference_mode(host, baseline):
+    """Where nothing has a derivative the losses are what they are without gradients, as a validation loss needs."""
+    head = build(host_config(host, BASELINES[host], 'dirac') if baseline else host_config(host))
+    feats, gts, images = host_features(host, SIZE, 2), objects([4, 0], SIZE), metas(SIZE, 2)
+    found = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found.append(totals(head.loss_by_feat(*head(feats), gts, images)))
+    assert found[0].keys() == found[1].keys() and found[0]['loss_cls'] > 0
+    for key, value in found[0].items():
+        assert torch.equal(value, found[1][key]), key
+
+
+@pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('box', ['dirac', 'gaussian', 'dfl'])
 def test_half_inference(host, box):
     head = build(host_config(host, BASELINES[host], box)).eval()

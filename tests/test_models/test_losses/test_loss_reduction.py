@@ -56,6 +56,13 @@ def test_reductions(name):
 
 
 @every_loss
+def test_in_inference_mode_the_value_is_the_same(name):
+    expected = build(name)(*inputs(name))
+    with torch.inference_mode():
+        assert torch.equal(build(name)(*inputs(name)), expected)
+
+
+@every_loss
 def test_an_avg_factor_of_0_does_not_divide_by_0(name):
     assert build(name)(*inputs(name), avg_factor=0.0).isfinite()
 

@@ -1,0 +1,28 @@
+"""What a command line of ``tools/reproduce.py`` must be, as far as neither torch nor a config has to be asked."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmdet_gfl.engine.options import check_options
+
+from .rows import RowError
+
+#: Options that are whole numbers, and the least of them.
+LEAST = dict(seeds=0, jobs=1, gpus=1, batch_size=1, train_images=1, epochs=1)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses numbers that mean nothing, and options that are no ``KEY=VALUE``; what a command has not is left out.
+
+    Raises:
+        RowError: Names the option, its value and what is accepted.
+        UserError: As :func:`~mmdet_gfl.engine.options.check_options`.
+    """
+    for name, least in LEAST.items():
+        given = getattr(args, name, None)
+        for number in given if isinstance(given, list) else [given]:
+            if number is not None and number < least:
+                raise RowError(f'--{name.replace("_", "-")} {number}: give an integer from {least} up')
+    for name in ('mini', 'cfg_options'):
+        check_options(f'--{name.replace("_", "-")}', getattr(args, name, None) or [])

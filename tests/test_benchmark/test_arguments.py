@@ -1,0 +1,39 @@
+"""What a command line is refused for before torch is imported."""
+
+import argparse
+
+import pytest
+
+from mmdet_gfl.benchmark import arguments
+from mmdet_gfl.benchmark.rows import RowError
+from mmdet_gfl.engine.errors import UserError
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        (dict(seeds=[0, -1]), '--seeds -1: give an integer from 0 up'),
+        (dict(jobs=0), '--jobs 0: give an integer from 1 up'),
+        (dict(gpus=0), '--gpus 0: give an integer from 1 up'),
+        (dict(batch_size=-2), '--batch-size -2: give an integer from 1 up'),
+        (dict(train_images=0), '--train-images 0: give an integer from 1 up'),
+        (dict(epochs=0), '--epochs 0: give an integer from 1 up'),
+    ],
+)
+def test_numbers_that_mean_nothing(given, message):
+    fine = dict(seeds=[0], jobs=1, gpus=None, batch_size=None)
+    with pytest.raises(RowError) as said:
+        arguments.check(argparse.Namespace(**fine | given))
+    assert str(said.value) == message
+
+
+@pytest.mark.parametrize('name, flag', [('mini', '--mini'), ('cfg_options', '--cfg-options')])
+def test_options_without_a_value(name, flag):
+    with pytest.raises(UserError, match=f'^{flag} size: write KEY=VALUE'):
+        arguments.check(argparse.Namespace(**{name: ['lr=1', 'size']}))
+
+
+def test_what_may_be():
+    arguments.check(argparse.Namespace(command='list'))
+    arguments.check(argparse.Namespace(seeds=None))  # of status: all there are
+    arguments.check(argparse.Namespace(seeds=[0, 7], jobs=1, gpus=1, batch_size=1, mini=['lr=1'], cfg_options=None))
