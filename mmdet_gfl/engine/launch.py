@@ -33,6 +33,7 @@ from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError as UserError
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
+from mmdet_gfl.utils.processes import end_with_parent
 
 RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -56,6 +57,7 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         UserError: The file is missing or no config, an option does not fit it, or a type in it is unknown.
     """
+    end_with_torchrun()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.allow_unsafe_checkpoint:
         checkpoints.allow_unsafe_checkpoints()
@@ -71,6 +73,15 @@ def load_config(args: argparse.Namespace) -> Config:
     check_launcher(cfg)
     use_backend_of_device(cfg)
     return cfg
+
+
+def end_with_torchrun() -> None:
+    """Lets a process that torchrun has started end with it, also where torchrun is killed and can end nobody.
+
+    The processes left would train on, into the folder in which the next attempt trains.
+    """
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent(os.getppid())
 
 
 def read_config(path: str) -> Config:

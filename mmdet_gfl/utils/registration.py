@@ -43,7 +43,10 @@ def build_part(key: str, value: Any, kind: type[Part]) -> Part:
     try:
         return cls(**args)
     except TypeError as error:
-        raise ValueError(f'{key}={value!r}: {error}') from error
+        raise ValueError(
+            f'{key}={value!r}: {error}. Arguments of a base config are merged in; _delete_=True in {key}=dict(...) '
+            f'drops them'
+        ) from error
 
 
 def _find(name: str) -> type | None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class SideCoding:
     """How a host codes four sides in four numbers: a pair of inverse functions, and the frame of its box loss."""
 
+    #: Whether :meth:`pair` gives boxes, or distances to their sides, and not numbers that IoU has no meaning for.
+    in_pixels: bool = True
+
     def decode(self, raw: Tensor, at: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the four outputs (M, 4)."""
         raise NotImplementedError

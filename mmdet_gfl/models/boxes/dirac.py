@@ -32,4 +32,4 @@ class DiracBox(BoxRepresentation):
         pred, target = head.coding.pair(raw, boxes, targets)
         # MMDetection's element-wise losses need weights (P, 4); its IoU losses take their mean over the sides.
         weight = weights[:, None].expand(-1, 4)
-        return dict(loss_bbox=head.loss_bbox(pred, target, weight=weight, avg_factor=norm))
+        return dict(loss_bbox=head.loss_bbox(pred, target, weight, avg_factor=norm))

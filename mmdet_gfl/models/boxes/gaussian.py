@@ -45,8 +45,18 @@ class GaussianBox(BoxRepresentation):
         return 2
 
     def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
-        """``loss_bbox``: the likelihood, in place of the host's."""
-        return dict(loss_bbox=MMDET_MODELS.build(self.loss_bbox))
+        """``loss_bbox``: the likelihood, in place of the host's.
+
+        Raises:
+            ValueError: The loss has no ``log_var_range``, so it is no likelihood of a mean and a log-variance.
+        """
+        likelihood = MMDET_MODELS.build(self.loss_bbox)
+        if not hasattr(likelihood, 'log_var_range'):
+            raise ValueError(
+                f'box.loss_bbox={type(likelihood).__name__} is no likelihood of a mean and a log-variance; accepted: '
+                f"dict(type='mmdet_gfl.GaussianNLLLoss', ...) or a class with its call and its log_var_range"
+            )
+        return dict(loss_bbox=likelihood)
 
     def start(self, conv: nn.Conv2d, distances: Tensor) -> None:
         """Means at ``distances`` (A, 4) in strides, log-variances at 0."""

@@ -48,6 +48,8 @@ class GeneralBox(BoxRepresentation):
         Integral(reg_max, delta)  # refuses what cannot be
         self.reg_max = reg_max
         self.delta = delta
+        if loss_dfl is not None and not isinstance(loss_dfl, dict):
+            raise ValueError(f'box.loss_dfl={loss_dfl!r}; give the config of a loss as a dict, or None')
         self.loss_dfl = loss_dfl
 
     @property
@@ -62,7 +64,8 @@ class GeneralBox(BoxRepresentation):
 
     def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
         """``integral``, ``loss_bbox`` (the head's if it is an IoU loss, else GIoU, weight 2) and ``loss_dfl``."""
-        if 'IoU' not in type(loss_bbox).__name__:
+        name = type(loss_bbox).__name__
+        if 'IoU' not in name or name == 'BoundedIoULoss':  # that one looks at each side
             loss_bbox = MMDET_MODELS.build(dict(type='GIoULoss', loss_weight=2.0))
         modules = dict(integral=Integral(self.reg_max, self.delta), loss_bbox=loss_bbox)
         if self.loss_dfl is not None:

@@ -38,7 +38,7 @@ class AnchorCoding(SideCoding):
 
     def __init__(self, coder: BaseBBoxCoder, decoded: bool) -> None:
         self.coder = coder
-        self.decoded = decoded
+        self.decoded = self.in_pixels = decoded
 
     def decode(self, raw: Tensor, at: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""
@@ -67,6 +67,7 @@ class AnchorGFLMixin(DenseGFLMixin):
         super().__init__(*args, **kwargs)
         self.loss_on_boxes = self.reg_decoded_bbox
         self.reg_decoded_bbox = True  # `get_targets` then gives the objects, which the coding encodes where needed
+        self.check_box_loss()
 
     @property
     def coding(self) -> AnchorCoding:

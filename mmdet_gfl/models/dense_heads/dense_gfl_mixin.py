@@ -68,8 +68,10 @@ class DenseGFLMixin(PredictMixin):
     weights_own_boxes: ClassVar[bool] = True
 
     def __init__(self, *args: Any, quality: Any = None, box: Any = None, **kwargs: Any) -> None:
-        self.quality = build_part('quality', quality or dict(type='mmdet_gfl.JointQuality'), Quality)
-        self.box = build_part('box', box or dict(type='mmdet_gfl.GeneralBox'), BoxRepresentation)
+        self.quality = build_part(
+            'quality', dict(type='mmdet_gfl.JointQuality') if quality is None else quality, Quality
+        )
+        self.box = build_part('box', dict(type='mmdet_gfl.GeneralBox') if box is None else box, BoxRepresentation)
         loss_cls = self.quality.class_loss_cfg(kwargs.get('loss_cls'))
         if loss_cls is not None:
             kwargs['loss_cls'] = loss_cls
@@ -88,6 +90,20 @@ class DenseGFLMixin(PredictMixin):
         super().__init_subclass__(**kwargs)
         for name in NEVER_CALLED.keys() & vars(cls):
             raise TypeError(f'{cls.__name__}.{name} would never be called: {NEVER_CALLED[name]}')
+
+    def check_box_loss(self) -> None:
+        """Refuses an IoU loss that would be given what is no box.
+
+        Raises:
+            ValueError: Boxes are Dirac, and the host's loss looks at its own four numbers.
+        """
+        name = type(self.loss_bbox).__name__
+        if self.box.in_host_coding and 'IoU' in name and not self.coding.in_pixels:
+            raise ValueError(
+                f'bbox_head.loss_bbox={name} compares boxes, but with box={type(self.box).__name__} the loss of this '
+                f'head is given the four numbers that a box is coded in; use SmoothL1Loss or L1Loss, reg_decoded_bbox='
+                f"True on a head with anchors, or box=dict(type='mmdet_gfl.GeneralBox')"
+            )
 
     def _register(self, modules: dict[str, nn.Module], given: dict[str, Any] | None) -> None:
         """Registers the layers and losses of the box; says so where a ``loss_bbox`` of the config is not used."""

@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_gfl.models.boxes import SideCoding
+from mmdet_gfl.models.losses.utils import check_number
 from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fcos_owners, targets_of
 from mmdet_gfl.registry import MODELS
 
@@ -67,6 +68,7 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
         *args: ``FCOSHead``'s.
         quality: See :class:`DenseGFLMixin`.
         box: See :class:`DenseGFLMixin`.
+        half_anchor: Where a Gaussian box starts, in strides; 4 is half the anchor of ATSS, which has the same objects.
         **kwargs: ``FCOSHead``'s.
     """
 
@@ -74,8 +76,9 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
     reg_name = 'conv_reg'
     quality_name = 'conv_centerness'
 
-    #: Where a Gaussian box starts, in strides: half the anchor of ATSS, which covers the same objects.
-    half_anchor = 4.0
+    def __init__(self, *args: Any, half_anchor: float = 4.0, **kwargs: Any) -> None:
+        self.half_anchor = check_number('half_anchor', half_anchor, low=0)
+        super().__init__(*args, **kwargs)
 
     @property
     def coding(self) -> PointCoding:
@@ -83,7 +86,7 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
         return PointCoding(self.bbox_coder, self.norm_on_bbox and self.training, self.norm_on_bbox)
 
     def start_distances(self) -> Tensor:
-        """:attr:`half_anchor` strides on each side, (1, 4)."""
+        """``half_anchor`` strides on each side, (1, 4)."""
         return torch.full((1, 4), self.half_anchor)
 
     def forward_single(self, x: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,6 +31,7 @@ class FoveaCoding(SideCoding):
         base_edges: Of the levels, in pixels.
     """
 
+    in_pixels = False
     #: FoveaBox learns no distance beyond these, in base edges.
     limits = (1 / 16, 16.0)
 
@@ -82,6 +83,7 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
     def __init__(self, *args: Any, loss_centerness: dict[str, Any] = BRANCH_LOSS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loss_centerness = MMDET_MODELS.build(loss_centerness)
+        self.check_box_loss()
 
     def check_axes(self) -> None:
         """Refuses what the deformable convolution cannot take, and levels that cannot be told apart."""

@@ -65,6 +65,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
         *args: ``SSDHead``'s.
         quality: ``JointQuality`` or ``NoQuality``.
         box: See :class:`DenseGFLMixin`.
+        prior_score: Class score at the start under joint quality; see above.
         loss_bbox: Box loss of Dirac boxes; default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
         **kwargs: ``SSDHead``'s.
 
@@ -73,8 +74,12 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
     """
 
     weights_own_boxes = False
-    #: Class score at the start under joint quality.
-    prior_score = 0.01
+
+    def __init__(self, *args: Any, prior_score: float = 0.01, **kwargs: Any) -> None:
+        if isinstance(prior_score, bool) or not isinstance(prior_score, float) or not 0 < prior_score < 1:
+            raise ValueError(f'bbox_head.prior_score={prior_score!r}; needs a number between 0 and 1, as 0.01')
+        self.prior_score = prior_score
+        super().__init__(*args, **kwargs)
 
     def check_axes(self) -> None:
         """Refuses what softmax over classes and background with hard-negative mining cannot do."""

@@ -75,3 +75,8 @@ def test_statistics_by_hand(log_var, sigma):
 def test_it_holds_no_state():
     assert BOX.channels == 2 and BOX.statistics == ('stats',) and not BOX.in_host_coding
     assert not any(isinstance(value, (nn.Module, torch.Tensor)) for value in vars(BOX).values())
+
+
+def test_a_loss_that_is_no_likelihood_is_refused():
+    with pytest.raises(ValueError, match=r'box.loss_bbox=L1Loss is no likelihood.*GaussianNLLLoss'):
+        GaussianBox(loss_bbox=dict(type='L1Loss')).modules(nn.Identity())

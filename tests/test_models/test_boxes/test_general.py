@@ -104,3 +104,14 @@ def test_which_box_loss_it_owns():
     assert GeneralBox().modules(ciou)['loss_bbox'] is ciou
     owned = GeneralBox().modules(smooth)['loss_bbox']
     assert type(owned).__name__ == 'GIoULoss' and owned.loss_weight == 2.0
+
+
+def test_a_loss_of_single_sides_is_superseded_whatever_it_is_called():
+    from mmdet.models.losses import BoundedIoULoss, GIoULoss
+
+    assert isinstance(GeneralBox().modules(BoundedIoULoss())['loss_bbox'], GIoULoss)
+
+
+def test_a_dfl_that_is_no_config_is_refused():
+    with pytest.raises(ValueError, match='box.loss_dfl=True; give the config of a loss as a dict, or None'):
+        GeneralBox(loss_dfl=True)

@@ -231,9 +231,12 @@ def test_auto_box_weights(host, quality, box, monkeypatch):
     head = build(host_config(host, quality, box))
     seen = {}
     loss = head.loss_bbox.forward
-    monkeypatch.setattr(
-        head.loss_bbox, 'forward', lambda *args, **kw: seen.update(weight=kw['weight']) or loss(*args, **kw)
-    )
+
+    def recorded(pred, target, weight, avg_factor):
+        seen.update(weight=weight)
+        return loss(pred, target, weight, avg_factor=avg_factor)
+
+    monkeypatch.setattr(head.loss_bbox, 'forward', recorded)
     feats, gts = host_features(host, SIZE, 1), objects([4], SIZE)
     aim, (logits, *_) = positives_of(head, SIZE, gts, feats)
     head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))
@@ -316,6 +319,39 @@ def test_half_inference(host, box):
 
 
 # What is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', ['Retina', 'Fovea', 'SSD'])
+@pytest.mark.parametrize('loss', ['IoULoss', 'SIoULoss'])
+def test_an_iou_loss_of_coded_boxes_is_refused(host, loss):
+    changes = dict(loss_bbox=dict(type=loss, loss_weight=2.0))
+    with pytest.raises(ValueError, match=rf'loss_bbox={loss} compares boxes.*SmoothL1Loss or L1Loss.*GeneralBox'):
+        MODELS.build(host_config(host, BASELINES[host], 'dirac', **changes))
+    MODELS.build(host_config(host, BASELINES[host], 'general', **changes))
+    if host == 'Retina':
+        MODELS.build(host_config(host, BASELINES[host], 'dirac', reg_decoded_bbox=True, **changes))
+
+
+@pytest.mark.parametrize('axis', ['quality', 'box'])
+@pytest.mark.parametrize('value', [{}, [], ''])
+def test_an_empty_axis_is_refused(axis, value):
+    with pytest.raises(ValueError, match=rf"{axis} needs dict\(type='mmdet_gfl"):
+        MODELS.build(dict(host_config('ATSS'), **{axis: value}))
+
+
+def test_arguments_left_by_a_base_config_are_told_the_way_out():
+    with pytest.raises(ValueError, match=r'takes no arguments.*merged in; _delete_=True in box=dict\(...\) drops them'):
+        MODELS.build(dict(host_config('ATSS'), box=dict(type='mmdet_gfl.DiracBox', delta=2.0)))
+
+
+def test_where_gaussian_boxes_of_fcos_and_scores_of_ssd_start():
+    head = MODELS.build(host_config('FCOS', box='gaussian', half_anchor=3.0))
+    assert head.conv_reg.bias.view(4, 2)[:, 0].tolist() == [3.0] * 4
+    head = MODELS.build(host_config('SSD', prior_score=0.05))
+    assert torch.sigmoid(head.cls_convs[0][-1].bias).tolist() == pytest.approx([0.05] * len(head.cls_convs[0][-1].bias))
+    for host, wrong in (('FCOS', dict(half_anchor=-1)), ('SSD', dict(prior_score=1.5))):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MODELS.build(host_config(host, **wrong))
 
 
 @pytest.mark.parametrize('loss', ['mmdet_gfl.QualityFocalLoss', 'QualityFocalLoss'])
