@@ -1,8 +1,10 @@
 """dist_*.sh and slurm_*.sh: two nodes, two processes, a Slurm job, on CPUs; a stand-in for srun starts the tasks."""
 
+import contextlib
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -148,6 +150,29 @@ def test_a_slurm_job_tests_what_one_process_tests(root, place, trained):
     for key, image in one.items():
         torch.testing.assert_close(two[key]['scores'], image['scores'])
         torch.testing.assert_close(two[key]['bboxes'], image['bboxes'])
+
+
+def children(pid):
+    return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+@needs_cpus
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a process is not told of the end of its parent')
+def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
+    options = ('--work-dir', tmp_path / 'work', '--cfg-options', 'train_cfg.max_epochs=1000')
+    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 2, *options, PORT=free_port())
+    while 'Epoch(train)' not in (line := torchrun.stdout.readline()):
+        assert line, 'it ended before its first epoch'
+    ranks = children(torchrun.pid)
+    assert len(ranks) == 2
+    torchrun.kill()
+    try:
+        torchrun.communicate(timeout=60)  # ends when no process holds the pipe any more
+    finally:
+        for rank in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
 
 
 # What the scripts ask of srun and torchrun --------------------------------------------------------------------------
