@@ -61,7 +61,7 @@ class Line:
         seeds: Of its results.
         measured: By column; None where no seed has the score.
         effects: By column; empty for a baseline.
-        state: Where there is no result: why, in words.
+        missing: Why there is no result, in words, by seed: of the seeds that some row of the table has.
     """
 
     row: Row
@@ -69,7 +69,14 @@ class Line:
     seeds: list[int]
     measured: dict[str, Measured | None]
     effects: dict[str, Effect]
-    state: str
+    missing: dict[int, str]
+
+    @property
+    def state(self) -> str:
+        """``'done'``, ``'partly done'``, or why no seed has a result."""
+        if self.seeds:
+            return 'partly done' if self.missing else 'done'
+        return '; '.join(dict.fromkeys(self.missing.values()))
 
 
 @dataclass(frozen=True)
@@ -100,20 +107,24 @@ def effect(row: Row, base: Row, results: Mapping[str, Sequence[Result]], column:
     return Effect(paper, own.mean - other.mean, spread)
 
 
-def compare(table: Table, results: Mapping[str, Sequence[Result]], states: Mapping[str, str]) -> Comparison:
+def compare(
+    table: Table, results: Mapping[str, Sequence[Result]], states: Mapping[str, Mapping[int, str]]
+) -> Comparison:
     """A table beside the results.
 
     Args:
         table: Of the paper.
         results: By config.
-        states: In words, of the configs without a result; default: not run.
+        states: In words, of the runs without a result, by config and seed; default: not run.
     """
+    own_seeds = {row.config: [run.get('seed', 0) for run in results.get(row.config, ())] for row in table.rows}
+    wanted = {seed for config, seeds in own_seeds.items() for seed in (*seeds, *states.get(config, ()))} or {0}
     lines = []
     for row in table.rows:
-        base = table.baseline(row)
-        own = results.get(row.config, ())
-        measured = {column: measure(own, column) for column in COLUMNS}
+        base, seeds = table.baseline(row), own_seeds[row.config]
+        measured = {column: measure(results.get(row.config, ()), column) for column in COLUMNS}
         effects = {} if row is base else {column: effect(row, base, results, column) for column in COLUMNS}
-        state = '' if own else states.get(row.config, 'not run')
-        lines.append(Line(row, row is base, [run.get('seed', 0) for run in own], measured, effects, state))
+        known = states.get(row.config, {})
+        missing = {seed: known.get(seed, 'not run') for seed in sorted(wanted.difference(seeds))}
+        lines.append(Line(row, row is base, seeds, measured, effects, missing))
     return Comparison(table, lines)

@@ -20,7 +20,7 @@ from .commands import Launcher, environment
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
 from .results import read
-from .work_dir import check_settings, open_jobs
+from .work_dir import check_settings, not_writable, open_jobs
 
 #: Iterations of a timing; the first two are warm-up.
 ITERATIONS = 6
@@ -75,6 +75,9 @@ def dry_run(
 
     Returns:
         Exit status: 1 if a row could not run, else 0.
+
+    Raises:
+        RowError: The work dir holds runs of other settings, or cannot be written to.
     """
     work_dir = work_dir.absolute()
     check_settings(work_dir, preset)
@@ -86,13 +89,13 @@ def dry_run(
     known: Timing | None = None
     total, failed = 0.0, 0
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='timing-', dir=_existing(work_dir))))
+        folder = Path(stack.enter_context(_timing_folder(work_dir)))
         data_root = _data(folder, preset)
         for config in left:
             cfg = preset.config(config, seeds[0], data_root)
             count = sum(job.config == config for job in waiting)
             timing = known if quick and known is not None else None
-            problem = missing(cfg)
+            problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
             if problem is None and timing is None:
                 timing, problem = measure(cfg, folder / Path(config).stem, launcher, visible)
             if problem is not None or timing is None:
@@ -105,9 +108,13 @@ def dry_run(
             seconds = timing.seconds(epochs, math.ceil(epochs / interval), launcher.gpus)
             total += count * seconds
             say(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
+    if left and failed == len(left):
+        say('in all unknown: no row could be timed')
+        return 1
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
-    say(f'in all about {_hours(total / jobs)}{beside}{timed}')
+    without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
+    say(f'in all about {_hours(total / jobs)}{beside}{timed}{without}')
     return int(bool(failed))
 
 
@@ -149,8 +156,13 @@ def _whole(timing: Timing, preset: Preset) -> Timing:
     return replace(timing, iterations=math.ceil(mini.train / mini.batch_size), images=mini.train, val_images=mini.val)
 
 
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
+def _timing_folder(work_dir: Path) -> tempfile.TemporaryDirectory[str]:
+    """A passing folder in the work dir, or in the nearest folder above it that is there."""
+    try:
+        nearest = next(place for place in (work_dir, *work_dir.parents) if place.exists())
+        return tempfile.TemporaryDirectory(prefix='timing-', dir=nearest)
+    except OSError as error:
+        raise not_writable(work_dir, error) from error
 
 
 def _hours(seconds: float) -> str:

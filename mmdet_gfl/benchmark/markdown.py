@@ -94,8 +94,8 @@ def _table(comparison: Comparison, picture: str | None) -> str:
         ]
         parts.append(_grid(['effect of', *COLUMNS, 'on AP'], cells))
         parts.append(_summary([line.effects['AP'] for line in compared]))
-    if len(measured) < len(lines):
-        parts.append('Not measured: ' + '; '.join(f'{x.row.label} ({x.state})' for x in lines if not x.seeds) + '.')
+    if any(line.missing for line in lines):
+        parts.append('Not measured: ' + '; '.join(_not_measured(line) for line in lines if line.missing) + '.')
     return '\n\n'.join(parts)
 
 
@@ -117,6 +117,16 @@ def _summary(effects: Sequence[Effect]) -> str:
     has_spread = any(effect.exceeds is not None for effect in agreeing)
     beyond = f'{sure} of these beyond the spread of the seeds' if has_spread else 'no seeds to tell a spread from'
     return f"Effects on AP with the paper's sign: {len(agreeing)} of {len(signed)}, {beyond}."
+
+
+def _not_measured(line: Line) -> str:
+    seeds: dict[str, list[str]] = {}
+    for seed, reason in line.missing.items():
+        seeds.setdefault(reason, []).append(str(seed))
+    if not line.seeds and len(seeds) == 1:
+        return f'{line.row.label} ({line.state})'
+    parts = [f'seed{"s" * (len(those) > 1)} {", ".join(those)} ({reason})' for reason, those in seeds.items()]
+    return ', '.join([line.row.label, *parts])
 
 
 def _seeds(line: Line) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -99,7 +100,8 @@ def choose(
         configs: Rows of the paper preset whose data is asked for where GPUs are missing, to name both at once.
 
     Raises:
-        RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset.
+        RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset, or is no
+            finite number.
     """
     default = PAPER_GPUS if name == 'paper' else 1
     count = default if gpus is None else gpus
@@ -109,6 +111,12 @@ def choose(
         raise RowError(
             '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
         )
+    for key, value in (options or {}).items():
+        if not _is_finite(value):
+            raise RowError(
+                f'--cfg-options {key}={value}: the config file of a row cannot hold inf or nan; give a finite number, '
+                'as 1e9 where there is to be no limit'
+            )
     preset = Preset(name, count, batch_size, sized(mini) if name == 'mini' else None, options or {})
     if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
         raise RowError(
@@ -117,6 +125,13 @@ def choose(
             + _and_its_data(preset, configs)
         )
     return preset
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in an option's value, however deep in lists and dicts, is infinite or not a number."""
+    if isinstance(value, (list, tuple, dict)):
+        return all(_is_finite(part) for part in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _and_its_data(preset: Preset, configs: Sequence[str]) -> str:
@@ -146,8 +161,9 @@ def sized(values: dict[str, Any]) -> Mini:
     for key, value in values.items():
         if key not in known:
             raise RowError(f'--mini {key}={value}: there is no such size; there are {", ".join(known)}')
-        if isinstance(value, bool) or not isinstance(value, (int, known[key])) or value <= 0:
-            raise RowError(f'--mini {key}={value}: give a number above 0' + (', an integer' * (known[key] is int)))
+        if isinstance(value, bool) or not isinstance(value, (int, known[key])) or not 0 < value < math.inf:
+            kind = 'an integer' if known[key] is int else 'finite'
+            raise RowError(f'--mini {key}={value}: give a number above 0, {kind}')
     mini = replace(Mini(), **values)
     try:
         _ = mini.shapes

@@ -88,11 +88,12 @@ def line_of(progress: Progress | None, epochs: int) -> str:
 def time_left(
     finished: Sequence[float], running: Sequence[tuple[float, float | None]], waiting: int, jobs: int
 ) -> float | None:
-    """Seconds until all rows are trained; None while nothing is known.
+    """Seconds until all rows are trained; None while nothing is known, or rows in training take longer than expected.
 
     Args:
-        finished: Seconds of each row that has been trained from its start to its end.
-        running: Seconds since the start of each row in training, and to its end, None where that is not known.
+        finished: Seconds of each row that is trained, over all its attempts.
+        running: Seconds so far of each row in training, over all its attempts, and to its end, None where that is not
+            known.
         waiting: Rows not begun.
         jobs: Rows side by side.
     """
@@ -101,7 +102,8 @@ def time_left(
         return None
     row = sum(whole) / len(whole)
     rest = [max(row - since, 0.0) if left is None else left for since, left in running]
-    return max(max(rest, default=0.0), (sum(rest) + waiting * row) / jobs)
+    total = max(max(rest, default=0.0), (sum(rest) + waiting * row) / jobs)
+    return None if running and round(total) == 0 else total
 
 
 def span(seconds: float) -> str:

@@ -10,19 +10,20 @@ from typing import Any
 
 from . import markdown, pictures
 from .compare import Comparison, Line, compare
-from .results import Result, place_of, read_results, write
+from .results import Result, found_seeds, place_of, read_results, write
 from .rows import RowError, Table
 from .status import state_of
 
 
-def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, str]:
-    """Of each config whether it fails, trains, or has begun, in words, where the work dir has something of it."""
-    states: dict[str, str] = {}
+def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, dict[int, str]]:
+    """Of each config and seed whether it fails, trains, or has begun, in words, where the work dir has some of it."""
+    states: dict[str, dict[int, str]] = {}
     for config in {row.config for table in tables for row in table.rows}:
-        for place in sorted(place_of(config, 0, work_dir).parent.glob('seed-*')):
-            kind, more = state_of(place)
+        for seed in found_seeds(config, work_dir):
+            kind, more = state_of(place_of(config, seed, work_dir))
             if kind not in ('done', 'not begun'):
-                states[config] = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
+                words = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
+                states.setdefault(config, {})[seed] = words
     return states
 
 
@@ -36,8 +37,8 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     if not (work_dir / 'settings.json').is_file() and not read_results(work_dir):
         raise RowError(f'--work-dir {work_dir} has no runs; name the one of a `reproduce.py run`, or start one')
+    states = states_of(tables, work_dir)  # before the results: what ends meanwhile is in one of them
     results = read_results(work_dir)
-    states = states_of(tables, work_dir)
     comparisons = [compare(table, results, states) for table in tables]
     drawn = {}
     for comparison in comparisons:
@@ -78,5 +79,6 @@ def _line_as_json(line: Line, table: Table) -> dict[str, Any]:
         paper=line.row.paper,
         measured={column: found and asdict(found) for column, found in line.measured.items()},
         effects=effects,
-        state=line.state or 'done',
+        state=line.state,
+        not_measured=[dict(seed=seed, state=state) for seed, state in line.missing.items()],
     )

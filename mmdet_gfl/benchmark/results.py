@@ -43,6 +43,12 @@ def found_configs(work_dir: Path) -> list[str]:
     return sorted({f'{place.parent.relative_to(work_dir).as_posix()}.py' for place in work_dir.glob('*/*/seed-*')})
 
 
+def found_seeds(config: str, work_dir: Path) -> list[int]:
+    """The seeds that a work dir has folders of."""
+    names = [place.name.removeprefix('seed-') for place in place_of(config, 0, work_dir).parent.glob('seed-*')]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def write(path: Path, text: str) -> None:
     """The whole file or none of it, on the disk."""
     part = path.with_name(f'.{path.name}.part')

@@ -93,18 +93,25 @@ def configs_of(tables: list[Table]) -> list[str]:
     return list(dict.fromkeys(row.config for table in tables for row in table.rows))
 
 
-def check_config(name: str) -> str:
-    """A config relative to ``configs/``, with or without ``.py``.
+def check_config(given: str) -> str:
+    """The name of a shipped config as rows have it, ``folder/name.py`` below ``configs/``; each config has one.
+
+    Args:
+        given: As that, without ``.py``, or as a path that leads there.
 
     Raises:
-        RowError: There is no such file.
+        RowError: It is no shipped config, or a part in ``_base_`` that others inherit.
     """
-    name = name if name.endswith('.py') else f'{name}.py'
-    if not (CONFIG_DIR / name).is_file():
-        known = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.glob('[!_]*/*.py')]
-        close = get_close_matches(name, known, n=1)
-        raise RowError(f'--configs {name}: not in {CONFIG_DIR}' + (f'; did you mean {close[0]}?' if close else ''))
-    return name
+    files = {file.resolve(): file.relative_to(CONFIG_DIR).as_posix() for file in CONFIG_DIR.glob('[!_]*/*.py')}
+    name = given if given.endswith('.py') else f'{given}.py'
+    found = files.get((CONFIG_DIR / name).resolve())
+    if found is None:
+        close = get_close_matches('/'.join(Path(name).parts[-2:]), files.values(), n=1)
+        raise RowError(
+            f'--configs {given}: no such config; give <folder>/<name>.py below {CONFIG_DIR}, not from _base_'
+            + (f'; did you mean {close[0]}?' if close else '')
+        )
+    return found
 
 
 def listing(tables: list[Table]) -> str:

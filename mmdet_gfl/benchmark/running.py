@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
 import signal
@@ -12,20 +12,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from mmengine.config import Config
 
 from mmdet_gfl.engine import launch
+from mmdet_gfl.utils.processes import end_with_parent
 
 from . import locks
 from .commands import Launcher, environment
 from .presets import Preset, lr_notes, missing
 from .progress import Progress, line_of, progress_of, reason_of, span, time_left
 from .results import (
+    Scores,
     last_evaluation,
     place_of,
+    read_result,
     read_state,
     result_of,
     tested_scores,
@@ -108,29 +112,47 @@ class Queue:
     def begin(self, job: Job) -> None:
         """Starts a job's training, unless another process has it, or it cannot run."""
         place = place_of(job.config, job.seed, self.work_dir)
+        try:
+            run = self.enter(job, place)
+        except OSError as error:
+            self.count(job, sentence(error, place), 'nothing was started')
+            return
+        if run is None:
+            return
+        try:
+            problem = missing(run.cfg) if self.launcher.kind != 'slurm' else None
+            if not problem:
+                run.cfg.dump(place / 'config.py')
+                note(run)
+                self.start(run, 'train.py', ['--resume'], place, place / 'train.log')
+        except OSError as error:
+            problem = sentence(error, place)
+        if problem:
+            self.fail(run, problem, 'nothing was started')
+            return
+        self.running.append(run)
+        self.say(f'[{job.number}/{self.total}] {job}: training')
+
+    def enter(self, job: Job, place: Path) -> Running | None:
+        """A job with its folder, locked; None where another process trains it, or has trained it.
+
+        Raises:
+            OSError: The folder cannot be made or locked.
+        """
+        cfg = self.preset.config(job.config, job.seed, self.work_dir / 'shapes')
         place.mkdir(parents=True, exist_ok=True)
         lock = locks.acquire(place / '.lock')
         if lock is None:
             self.elsewhere.append(str(job))
             self.say(f'[{job.number}/{self.total}] {job}: another process is training it')
-            return
-        if (place / 'result.json').is_file():  # since this one looked
+            return None
+        if read_result(place / 'result.json') is not None:  # since this one looked
             lock.close()
             self.say(f'[{job.number}/{self.total}] {job}: another process has trained it')
-            return
-        cfg = self.preset.config(job.config, job.seed, self.work_dir / 'shapes')
+            return None
         taken = {run.slot for run in self.running}
         slot = next(number for number in range(self.jobs) if number not in taken)
-        run = Running(job, place, cfg, lock, slot, read_state(place).get('seconds', 0.0))
-        problem = missing(cfg) if self.launcher.kind != 'slurm' else None
-        if problem:
-            self.fail(run, problem, 'nothing was started')
-            return
-        cfg.dump(place / 'config.py')
-        note(run)
-        self.start(run, 'train.py', ['--resume'], place, place / 'train.log')
-        self.running.append(run)
-        self.say(f'[{job.number}/{self.total}] {job}: training')
+        return Running(job, place, cfg, lock, slot, read_state(place).get('seconds', 0.0))
 
     def start(self, run: Running, tool: str, arguments: list[str], work_dir: Path, log: Path) -> None:
         """Starts a process of a run; its output goes behind what the log holds."""
@@ -147,7 +169,7 @@ class Queue:
                 stderr=subprocess.STDOUT,
                 env=env,
                 pass_fds=[run.lock.fileno()],
-                preexec_fn=_ender(os.getpid()),
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
 
     def look(self, run: Running) -> None:
@@ -170,33 +192,41 @@ class Queue:
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
-        evaluation = last_evaluation(run.place)
-        scores = tested_scores(run.place) if run.log.name == 'test.log' else None
-        if scores is None and evaluation is not None and evaluation.epoch == run.cfg.train_cfg.max_epochs:
-            scores = evaluation.scores
-        if scores is None and run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
-            self.start(run, 'test.py', [checkpoint], run.place / 'test', run.place / 'test.log')
-            return
+        scores, problem = None, 'it ended without a checkpoint or without scores'
+        try:
+            scores = scores_of_end(run)
+            if scores is not None:
+                keep(run, scores, self.preset)
+            elif run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
+                self.start(run, 'test.py', [checkpoint], run.place / 'test', run.place / 'test.log')
+                return
+        except OSError as error:
+            scores, problem = None, sentence(error, run.place)
+        except ValueError as error:  # a number that JSON has no word for, or a file of scores that is none
+            scores, problem = None, f'what was measured cannot be read or kept: {error}'
         self.running.remove(run)
         if scores is None:
-            self.fail(run, 'it ended without a checkpoint or without scores', f'see {run.log}')
+            self.fail(run, problem, f'see {run.log}')
             return
         job = run.job
-        result = result_of(job.config, job.seed, scores, run.seconds, self.preset, run.cfg, run.place)
-        write(run.place / 'result.json', json.dumps(result, indent=1, allow_nan=False))
         note(run)
         run.lock.close()
-        if not run.before:
-            self.durations.append(run.seconds)
+        self.durations.append(run.seconds)
         ap = 'not defined: no validation image has an object' if scores['AP'] is None else f'{scores["AP"]:.1f}'
         self.say(f'[{job.number}/{self.total}] {job}: AP {ap} ({span(run.seconds)})')
 
     def fail(self, run: Running, reason: str, where: str) -> None:
-        """Notes a run that has failed; the others go on."""
+        """Notes a run that has failed, and ends what lives of it; the others go on."""
+        if run.process is not None:
+            run.process.terminate()
         note(run, reason)
-        run.lock.close()
-        self.failed.append(f'{run.job}: {reason} ({where})')
-        self.say(f'[{run.job.number}/{self.total}] {run.job}: failed: {reason} ({where})')
+        stop(run)
+        self.count(run.job, reason, where)
+
+    def count(self, job: Job, reason: str, where: str) -> None:
+        """Says that a job has failed, now and again at the end."""
+        self.failed.append(f'{job}: {reason} ({where})')
+        self.say(f'[{job.number}/{self.total}] {job}: failed: {reason} ({where})')
 
     def line(self) -> str:
         """Which rows of how many are in training, how far they are, and the time that is left."""
@@ -205,8 +235,7 @@ class Queue:
             f'{line_of(run.progress, run.cfg.train_cfg.max_epochs)}'
             for run in self.running
         ]
-        now = time.monotonic()
-        running = [(now - run.started, run.progress.eta if run.progress else None) for run in self.running]
+        running = [(run.seconds, run.progress.eta if run.progress else None) for run in self.running]
         left = time_left(self.durations, running, len(self.waiting), self.jobs)
         return ' | '.join([*([] if left is None else [f'all: {span(left)} left']), *parts])
 
@@ -272,17 +301,46 @@ def last_checkpoint(run: Running) -> str | None:
     return launch.start_of(cfg)
 
 
+def scores_of_end(run: Running) -> Scores | None:
+    """The scores of a run's test, or of the evaluation after its last epoch; None where there is neither."""
+    scores = tested_scores(run.place) if run.log.name == 'test.log' else None
+    evaluation = last_evaluation(run.place)
+    if scores is None and evaluation is not None and evaluation.epoch == run.cfg.train_cfg.max_epochs:
+        return evaluation.scores
+    return scores
+
+
+def keep(run: Running, scores: Scores, preset: Preset) -> None:
+    """Writes the result of a run.
+
+    Raises:
+        OSError: It cannot be written.
+        ValueError: It holds numbers that JSON has no word for.
+    """
+    result = result_of(run.job.config, run.job.seed, scores, run.seconds, preset, run.cfg, run.place)
+    write(run.place / 'result.json', json.dumps(result, indent=1, allow_nan=False))
+
+
 def tail(log: Path, offset: int, whole: bool = False) -> str:
-    """The end of what an attempt has written into its log, or all of it."""
-    with log.open('rb') as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(offset if whole else max(offset, end - _TAIL))
-        return file.read().decode(errors='replace')
+    """The end of what an attempt has written into its log, or all of it; empty where it cannot be read."""
+    try:
+        with log.open('rb') as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(offset if whole else max(offset, end - _TAIL))
+            return file.read().decode(errors='replace')
+    except OSError:
+        return ''
 
 
 def note(run: Running, failed: str | None = None) -> None:
-    """Writes what is known of a run into its ``state.json``."""
-    write_state(run.place, run.seconds, run.cfg.train_cfg.max_epochs, failed)
+    """Writes what is known of a run into its ``state.json``, where that can be written: a run does not end for it."""
+    with contextlib.suppress(OSError):
+        write_state(run.place, run.seconds, run.cfg.train_cfg.max_epochs, failed)
+
+
+def sentence(error: OSError, place: Path) -> str:
+    """What the system refused, and for which file; the run's folder where it names none, as of a full disk."""
+    return f'{error.strerror or error}: {error.filename or place}'
 
 
 def stop(run: Running) -> None:
@@ -294,16 +352,3 @@ def stop(run: Running) -> None:
             run.process.kill()
             run.process.wait()
     run.lock.close()
-
-
-def _ender(parent: int) -> Callable[[], None]:
-    """For a child: ends it when its parent ends, however that ends. Linux alone can; elsewhere the lock tells of it."""
-    prctl = getattr(ctypes.CDLL(None), 'prctl', None)
-
-    def arrange() -> None:
-        if prctl is not None:
-            prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:
-                os._exit(143)
-
-    return arrange

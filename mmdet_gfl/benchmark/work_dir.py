@@ -14,7 +14,7 @@ from mmdet_gfl.datasets.shapes.storage import ShapesError
 from . import locks
 from .commands import cores
 from .presets import Preset
-from .results import place_of, read, read_results, write
+from .results import place_of, read, read_result, read_results, write
 from .rows import RowError
 
 
@@ -31,9 +31,9 @@ class Job:
 
 
 def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> tuple[list[Job], int]:
-    """The jobs without a result, and how many have one; numbered from the latter on."""
+    """The jobs without a result, or with a damaged one, and how many have one; numbered from the latter on."""
     pairs = [(config, seed) for seed in seeds for config in configs]
-    todo = [pair for pair in pairs if not (place_of(*pair, work_dir) / 'result.json').is_file()]
+    todo = [pair for pair in pairs if read_result(place_of(*pair, work_dir) / 'result.json') is None]
     done = len(pairs) - len(todo)
     return [Job(config, seed, done + number) for number, (config, seed) in enumerate(todo, start=1)], done
 
@@ -48,7 +48,7 @@ def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / '.prepare.lock').touch()
     except OSError as error:
-        raise RowError(f'--work-dir {work_dir} cannot be written to ({error.strerror}); name another folder') from error
+        raise not_writable(work_dir, error) from error
     with locks.waiting(work_dir / '.prepare.lock', lambda: say('waiting for another process to make the data ...')):
         check_settings(work_dir, preset)
         if preset.mini is not None:
@@ -59,6 +59,11 @@ def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
             except ShapesError as error:
                 raise RowError(f'{str(error).partition(";")[0]}; name another --work-dir') from error
         write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))
+
+
+def not_writable(work_dir: Path, error: OSError) -> RowError:
+    """What to raise where the work dir cannot be written to."""
+    return RowError(f'--work-dir {work_dir} cannot be written to ({error.strerror}); name another folder')
 
 
 def check_settings(work_dir: Path, preset: Preset) -> None:

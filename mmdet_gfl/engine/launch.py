@@ -268,18 +268,20 @@ def check_pretrained(cfg: Config) -> None:
 def start_of(cfg: Config) -> str | None:
     """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
 
-    To resume without a name, ``last_checkpoint`` of the work dir names the file. Where it is cut short, or the work dir
-    was moved since, the work dir's newest whole checkpoint counts, and the config is pointed to it.
+    To resume without a name, ``last_checkpoint`` of the work dir names the file. Where the work dir was moved or copied
+    since, its own file of this name counts, though the named one may still be there; where there is none, or it is cut
+    short, the work dir's newest whole checkpoint. The config is pointed to it.
     """
     if not cfg.get('resume') or cfg.get('load_from'):
         return cfg.get('load_from')
     folder = Path(cfg.work_dir)
     pointer = folder / 'last_checkpoint'
     path = pointer.read_text().strip() if pointer.is_file() else ''
-    if path and ('://' in path or Path(path).exists()):
+    own = folder / Path(path).name
+    if '://' in path or (path and Path(path).exists() and (not own.exists() or own.samefile(path))):
         return path
     newest = sorted(folder.glob('*_[0-9]*.pth'), key=lambda file: file.stat().st_mtime, reverse=True)
-    cfg.load_from = next((str(file) for file in newest if _is_whole(str(file))), None)
+    cfg.load_from = next((str(file) for file in (own, *newest) if file.is_file() and _is_whole(str(file))), None)
     cfg.resume = cfg.load_from is not None
     return cfg.load_from
 

@@ -77,8 +77,8 @@ def test_choosing():
     assert presets.choose('paper', None, None, {}, None, devices=8) == Preset('paper', 8)
     assert presets.choose('paper', None, None, {}, None, devices=-1) == Preset('paper', 8)  # under Slurm
     assert presets.choose('paper', 2, None, {}, None, devices=0) == Preset('paper', 2)  # asked for, on CPUs
-    assert presets.choose('mini', None, None, dict(size=64), {'a': 1}, devices=0) == Preset(
-        'mini', 1, mini=Mini(size=64), options={'a': 1}
+    assert presets.choose('mini', None, None, dict(size=64), {'a': [1e9, 10**400]}, devices=0) == Preset(
+        'mini', 1, mini=Mini(size=64), options={'a': [1e9, 10**400]}
     )
 
 
@@ -96,6 +96,10 @@ def test_choosing():
         ),
         (('mini', None, None, dict(size=0), None, 0), '--mini size=0: give a number above 0, an integer'),
         (('mini', None, None, dict(size=1.5), None, 0), '--mini size=1.5: give a number above 0, an integer'),
+        (('mini', None, None, dict(lr=float('nan')), None, 0), '--mini lr=nan: give a number above 0, finite'),
+        (('mini', None, None, dict(lr=float('inf')), None, 0), '--mini lr=inf: give a number above 0, finite'),
+        (('mini', None, None, {}, {'a.max_norm': float('inf')}, 0), r'--cfg-options a\.max_norm=inf: .* 1e9 where'),
+        (('paper', 8, None, {}, {'a': [1, ({'b': float('nan')},)]}, 8), r"--cfg-options a=\[1, \(\{'b': nan\},\)\]: "),
         (('mini', None, None, dict(size=16), None, 0), '--mini: width=16 is not possible; give an integer from 32'),
     ],
 )

@@ -62,5 +62,10 @@ def test_time_left():
     # One row took 100 s; one is at 40 of 100 s; two wait: 60 + 2 * 100.
     assert time_left([100.0], [(40.0, 60.0)], 2, 1) == 260
     assert time_left([100.0], [(40.0, 60.0), (10.0, 90.0)], 1, 2) == 125
+    # A row was gone on with: 900 s before, 60 s since, 30 s to its end; one that waits takes 990 s.
+    assert time_left([], [(960.0, 30.0)], 1, 1) == 30 + 990
+    for late in ((100.0, 0.0), (150.0, None), (99.6, None)):  # the last evaluation, or longer than the others
+        assert time_left([100.0], [late], 0, 1) is None
+        assert time_left([100.0], [late, (40.0, 60.0)], 0, 2) == 60
     assert time_left([100.0], [(40.0, None)], 0, 2) == 60  # not less than the longest that is in training
     assert [span(s) for s in (3.4, 89, 90, 3540, 11_100)] == ['3 s', '89 s', '2 min', '59 min', '3 h 05 min']

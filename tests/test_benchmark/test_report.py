@@ -108,7 +108,8 @@ def test_report_by_hand(work_dir):
     assert '| ATSS, joint | +1.9 / +2.5 | - / +0.0 |' in text and '| same sign, one seed: no spread |' in text
     assert '| beta = 2.5 | +2.1 / +2.0 ± 1.0 |' in text and '| same sign, beyond the spread |' in text
     assert "Effects on AP with the paper's sign: 1 of 1, 1 of these beyond the spread of the seeds." in text
-    assert 'Not measured: ATSS, branch (failed: out of memory: it, see atss/c/seed-0/train.log).' in text
+    branch = 'ATSS, branch, seed 0 (failed: out of memory: it, see atss/c/seed-0/train.log), seed 1 (not run)'
+    assert f'Not measured: {branch}; ATSS, joint, seed 1 (not run).' in text
     assert 'Not measured: baseline (failed: out of memory: it, see atss/c/seed-0/train.log); GFL (not run).' in text
     assert '| ssd/x.py | 1 | 5.0 |' in text and '5 of 8 configs of these tables have results' in text
     assert 'Preset mini' in text and '3 epochs' in text and 'built-in shapes of 160 px with 3 classes, 3 epochs' in text
@@ -122,10 +123,13 @@ def test_numbers_as_json(work_dir):
     report.write_report(TABLES, work_dir)
     kept = json.loads((work_dir / 'report.json').read_text())
     joint = kept['tables'][0]['rows'][3]
-    assert joint['baseline'] == 'atss/b.py' and joint['seeds'] == [0] and joint['state'] == 'done'
+    assert joint['baseline'] == 'atss/b.py' and joint['seeds'] == [0] and joint['state'] == 'partly done'
     assert joint['measured']['AP'] == dict(mean=33.5, std=None, values=[33.5]) and joint['measured']['APL'] is None
     assert joint['effects']['AP'] == dict(paper=1.9, measured=2.5, spread=None, agrees=True, exceeds_spread=None)
-    assert kept['tables'][0]['rows'][2]['state'] == 'not run' and kept['tables'][0]['rows'][1]['effects'] == {}
+    assert joint['not_measured'] == [dict(seed=1, state='not run')]
+    base, branch = kept['tables'][0]['rows'][1:3]
+    assert base['state'] == 'done' and base['not_measured'] == [] and base['effects'] == {}
+    assert branch['state'] == 'not run' and [entry['seed'] for entry in branch['not_measured']] == [0, 1]
     assert len(kept['results']) == 10 and 'resolved' not in kept['results'][0]
 
 
@@ -177,5 +181,38 @@ def test_lines_are_for_values_of_one_parameter():
 
 
 def test_compared_lines():
-    lines = compare(TABLES[1], {'gfl/e.py': runs('gfl/e.py', 1.0)}, {'atss/c.py': 'failed: x'}).lines
-    assert [(line.is_baseline, line.seeds, line.state) for line in lines] == [(True, [], 'failed: x'), (False, [0], '')]
+    lines = compare(TABLES[1], {'gfl/e.py': runs('gfl/e.py', 1.0)}, {'atss/c.py': {0: 'failed: x'}}).lines
+    assert [(line.is_baseline, line.seeds) for line in lines] == [(True, []), (False, [0])]
+    assert [(line.state, line.missing) for line in lines] == [('failed: x', {0: 'failed: x'}), ('done', {})]
+    nothing = compare(TABLES[1], {}, {}).lines
+    assert [(line.state, line.missing) for line in nothing] == 2 * [('not run', {0: 'not run'})]
+
+
+def test_every_seed_that_was_not_measured_is_said_and_why(tmp_path):
+    """A row with some seeds, one with none that it could have, and one of a table that has begun another seed."""
+    for run in (*runs('atss/b.py', 31.0, 32.0, 33.0), *runs('gfl/d.py', 33.0)):
+        place = results.place_of(run['config'], run['seed'], tmp_path)
+        place.mkdir(parents=True)
+        (place / 'result.json').write_text(json.dumps(run))
+    failed, begun, other = (results.place_of('gfl/d.py', seed, tmp_path) for seed in (1, 2, 7))
+    for place in (failed, begun, other.with_name('seed-copy')):
+        place.mkdir(parents=True)
+    for place in (failed, begun):
+        (place / 'train.log').touch()
+    results.write_state(failed, 1.0, 3, 'FloatingPointError: the loss is nan')
+    text = report.write_report(TABLES[:2], tmp_path)
+    said = (
+        'Not measured: FCOS, none (not run); ATSS, branch (not run); ATSS, joint, seed 1 (failed: FloatingPointError: '
+        'the loss is nan, see gfl/d/seed-1/train.log), seed 2 (begun).'
+    )
+    assert said in text and 'Not measured: baseline (not run); GFL (not run).' in text
+    rows = json.loads((tmp_path / 'report.json').read_text())['tables'][0]['rows']
+    assert [row['state'] for row in rows] == ['not run', 'done', 'not run', 'partly done']
+    assert [entry['seed'] for entry in rows[0]['not_measured']] == [0, 1, 2]
+    assert rows[3]['not_measured'][1] == dict(seed=2, state='begun')
+    assert rows[3]['not_measured'][0]['state'].startswith('failed: FloatingPointError')
+
+    (failed / 'state.json').unlink()
+    (failed / 'train.log').unlink()
+    (begun / 'train.log').unlink()
+    assert 'ATSS, joint, seeds 1, 2 (not run).' in report.write_report(TABLES[:1], tmp_path)

@@ -35,6 +35,25 @@ def test_selection():
         rows.check_config('gfl/gfl_r50_fpn_1x_cocoo')
 
 
+@pytest.mark.parametrize('given', ['gfl/{}', './gfl/{}', 'gfl//{}.py', 'ssd/../gfl/{}.py', '{configs}/gfl/{}.py'])
+def test_a_config_has_one_name(root, given):
+    name = 'gfl_r50_fpn_1x_coco'
+    assert rows.check_config(given.format(name, configs=root / 'configs')) == f'gfl/{name}.py'
+
+
+@pytest.mark.parametrize(
+    'given', ['_base_/datasets/shapes_detection', '{outside}/gfl_r50_fpn_1x_coco.py', 'gfl', '', 'a' * 300]
+)
+def test_what_is_no_shipped_config_is_refused(tmp_path, given):
+    (tmp_path / 'gfl_r50_fpn_1x_coco.py').touch()
+    given = given.format(outside=tmp_path)
+    with pytest.raises(
+        RowError, match=r'no such config; give <folder>/<name>\.py below .*configs, not from _base_'
+    ) as said:
+        rows.check_config(given)
+    assert str(said.value).startswith(f'--configs {given}: ')
+
+
 def test_the_baseline_stays_when_its_row_is_not_chosen():
     (table,) = rows.select(TABLES, ['1a'], ['d'])
     assert table.baseline(table.rows[0]).label == 'ATSS, none'

@@ -245,6 +245,29 @@ def test_the_newest_whole_checkpoint_counts_where_the_pointer_fails(shipped, tmp
     assert launch.start_of(cfg) == cfg.load_from == str(tmp_path / 'epoch_10.pth') and cfg.resume
 
 
+def test_a_copied_work_dir_goes_on_from_its_own_checkpoint(shipped, tmp_path):
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    for folder in (old, new):  # new is a copy of old, which has gone on
+        folder.mkdir()
+        torch.save({}, folder / 'epoch_2.pth')
+        (folder / 'last_checkpoint').write_text(str(old / 'epoch_2.pth'))
+    torch.save({}, new / 'epoch_1.pth')  # written later by the copy
+
+    def start(folder):
+        cfg = Config.fromfile(shipped)
+        cfg.work_dir, cfg.launcher, cfg.resume = str(folder), 'none', True
+        return launch.start_of(cfg), cfg.load_from, cfg.resume
+
+    assert start(old) == (str(old / 'epoch_2.pth'), None, True)
+    assert start(new) == (str(new / 'epoch_2.pth'), str(new / 'epoch_2.pth'), True)
+    (new / 'epoch_2.pth').write_bytes(b'PK cut short')
+    assert start(new) == (str(new / 'epoch_1.pth'), str(new / 'epoch_1.pth'), True)
+    (new / 'epoch_2.pth').unlink()  # checkpoints are kept elsewhere
+    assert start(new) == (str(old / 'epoch_2.pth'), None, True)
+    (new / 'last_checkpoint').write_text('https://somewhere/epoch_2.pth')
+    assert start(new) == ('https://somewhere/epoch_2.pth', None, True)
+
+
 def test_local_pretrained_weights_are_looked_at(shipped, tmp_path):
     cfg = Config.fromfile(shipped)
     launch.check_pretrained(cfg)  # torchvision://resnet50 is an address

@@ -209,7 +209,7 @@ def test_gpus_and_data_that_are_missing_are_named_at_once(reproduce, tmp_path, m
         (['run', '--seeds', '-1'], 2, '--seeds -1: give an integer from 0 up'),
         (['run', '--mini', 'size'], 1, '--mini size: write KEY=VALUE'),
         (['run', '--tables', '4'], 2, '--tables 4: there is no such table'),
-        (['run', '--configs', 'gfl/x'], 2, '--configs gfl/x.py: not in'),
+        (['run', '--configs', 'gfl/x'], 2, '--configs gfl/x: no such config'),
         (['list', '--tables', '3'], 0, GFL),
     ],
 )
@@ -276,10 +276,13 @@ def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
             ['run', '--tables', '3', '--launcher', 'none', '--preset', 'paper', '--gpus', '2'],
             '--launcher none starts one',
         ),
-        (['run', '--configs', 'gfl/x'], '--configs gfl/x.py: not in'),
+        (['run', '--configs', 'gfl/x'], '--configs gfl/x: no such config'),
         (['status', '--work-dir', tmp_path / 'none'], 'does not exist'),
         (['report', '--work-dir', Path(__file__).parent], 'has no runs'),
         (['run', '--work-dir', __file__], 'cannot be written to (File exists); name another folder'),
+        (['run', *ROWS, '--work-dir', __file__, '--dry-run'], 'cannot be written to (Not a directory); name another'),
+        (['run', *ROWS, '--mini', 'lr=nan'], '--mini lr=nan: give a number above 0, finite'),
+        (['run', *ROWS, '--cfg-options', 'a.max_norm=inf'], '--cfg-options a.max_norm=inf: the config file'),
     ):
         status, _, error = reproduce(*arguments)
         assert status == 2 and error.startswith('error: ') and message in error and error.count('\n') == 1

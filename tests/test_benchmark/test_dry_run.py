@@ -1,0 +1,63 @@
+"""What a dry run says without timing anything."""
+
+from pathlib import Path
+
+import pytest
+
+from mmdet_gfl.benchmark import dry_run
+from mmdet_gfl.benchmark.commands import Launcher
+from mmdet_gfl.benchmark.dry_run import Timing
+from mmdet_gfl.benchmark.presets import Preset
+from mmdet_gfl.benchmark.rows import RowError
+
+BASE, GFL, SSD = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py', 'ssd/ssd512_coco.py'
+#: A row takes 12 epochs x (100 iterations x 0.25 s + 250 images x 0.02 s) = 360 s.
+TIMING = Timing(iteration=0.25, iterations=100, images=200, val_image=0.02, val_images=250)
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """Runs it where each config of the first argument can be timed and the others cannot; returns its lines."""
+
+    def call(timed, configs, launcher=Launcher('none', 1), work_dir=tmp_path):  # noqa: B008  frozen
+        def measure(cfg, folder, *_):
+            return (TIMING, None) if folder.name in {Path(config).stem for config in timed} else (None, 'no')
+
+        monkeypatch.setattr(dry_run, 'measure', measure)
+        lines: list[str] = []
+        status = dry_run.dry_run(configs, [0], work_dir, Preset('paper', 1), launcher, 1, (), False, lines.append)
+        assert status == (set(timed) != set(configs))
+        return lines
+
+    return call
+
+
+@pytest.mark.parametrize(
+    'timed, configs, last',
+    [
+        ([BASE, GFL], [BASE, GFL], 'in all about 0.20 h (12 min)'),
+        ([BASE, GFL], [BASE, GFL, SSD], 'in all about 0.20 h (12 min), without the row that cannot run'),
+        ([BASE], [BASE, GFL, SSD], 'in all about 0.10 h (6 min), without the 2 rows that cannot run'),
+        ([], [BASE, GFL], 'in all unknown: no row could be timed'),
+        ([], [], 'in all about 0.00 h (0 s)'),
+    ],
+)
+def test_the_time_of_all_is_that_of_the_rows_that_can_run(said, monkeypatch, timed, configs, last):
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
+    assert said(timed, configs)[-1] == last
+
+
+def test_under_slurm_the_data_of_this_machine_is_not_asked_for(said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without COCO
+    assert said([GFL], [GFL], Launcher('slurm', 1))[-1] == 'in all about 0.10 h (6 min)'
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: 'no data')
+    assert f'  cannot run: {GFL}: no data' in said([], [GFL])
+
+
+def test_a_work_dir_that_cannot_be_written_to_is_one_sentence(said, tmp_path):
+    (tmp_path / 'file').touch()
+    for work_dir in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        with pytest.raises(
+            RowError, match=r'^--work-dir .*/file.* cannot be written to \(Not a directory\); name another'
+        ):
+            said([GFL], [GFL], work_dir=work_dir)
