@@ -69,7 +69,8 @@ def _circumstances(runs: Sequence[Result]) -> str:
     found = [str(run['commit']) for run in runs if run.get('commit')]
     commits = ', '.join(dict.fromkeys(commit[:10] + '-dirty' * commit.endswith('-dirty') for commit in found))
     time = span(sum(run.get('seconds', 0) for run in runs))
-    of = f'{len(runs)} runs, seeds {said("seed")}' if len(runs) > 1 else f'One run, seed {said("seed")}'
+    seeds = ', '.join(map(str, sorted({run.get('seed', 0) for run in runs})))
+    of = f'{len(runs)} runs, seeds {seeds}' if len(runs) > 1 else f'One run, seed {seeds}'
     what = '; '.join([', '.join(versions) or 'torch unknown', *([f'commit {commits}'] if commits else [])])
     return f'{of}; {time} of training on {said("device")}{"".join(gpus)} ({what}).'
 
