@@ -368,6 +368,12 @@ MESSAGES = {
         'ATSS', 'NoQuality', type='mmdet_gfl.GFLHead', loss_cls=None
     ),
     'has no meaning on SSD': host_config('SSD', 'IoUBranch'),
+    'takes no arguments. Arguments of a base config are merged in': ConfigDict(
+        host_config('ATSS'), box=dict(type='mmdet_gfl.DiracBox', delta=2.0)
+    ),
+    'compares boxes, but with box=DiracBox': host_config(
+        'Fovea', 'NoQuality', 'dirac', loss_bbox=dict(type='GIoULoss', loss_weight=2.0)
+    ),
 }
 
 
