@@ -122,7 +122,8 @@ def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> t
 def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device, pair: Pair) -> dict[str, object]:
     """What the report says around its tables."""
     high, wide = image_size(args, cfg)
-    kind = [f'{args.batch} images of {high} x {wide}', f'{args.classes or cfg.model.bbox_head.num_classes} classes']
+    kind = [f'{args.batch} images' + (f' of {high} x {wide}' if args.sweep != 'size' else '')]
+    kind += [f'{args.classes or cfg.model.bbox_head.num_classes} classes'] if args.sweep != 'classes' else []
     kind += ['40 objects an image'] if args.sweep in ('classes', 'size') else []
     kind += ['mixed precision' if args.amp else 'float32']
     kind += ['losses and decoding compiled'] if args.compile else []
