@@ -38,7 +38,7 @@ class AnchorCoding(SideCoding):
 
     def __init__(self, coder: BaseBBoxCoder, decoded: bool) -> None:
         self.coder = coder
-        self.decoded = self.in_pixels = decoded
+        self.in_pixels = decoded
 
     def decode(self, raw: Tensor, at: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""
@@ -50,7 +50,7 @@ class AnchorCoding(SideCoding):
 
     def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Boxes in pixels if the loss looks at boxes, else the four numbers."""
-        return (boxes, targets.gt) if self.decoded else (raw, self.encode(targets.gt, targets.at))
+        return (boxes, targets.gt) if self.in_pixels else (raw, self.encode(targets.gt, targets.at))
 
 
 class AnchorGFLMixin(DenseGFLMixin):

@@ -52,6 +52,15 @@ def test_an_elementwise_loss_in_the_hosts_frame_by_hand(weight):
     torch.testing.assert_close(found, dict(loss_bbox=torch.tensor(weight * 1.0 / 2)))
 
 
+def test_a_loss_that_calls_its_weights_otherwise():
+    # GHMR takes them as label_weight. All four errors fall into one bin: the mean over them of sqrt(d² + µ²) - µ.
+    aim, mu = one_positive(), 0.02
+    raw = torch.tensor([[0.5, 1.0, 1.5, 2.0]]) + 0.1
+    head = host(MODELS.build(dict(type='GHMR', mu=mu, bins=1)), Halves())
+    found = DiracBox().losses(raw, raw, aim, torch.ones(1), torch.tensor(2.0), head)
+    torch.testing.assert_close(found['loss_bbox'], torch.tensor((0.1**2 + mu**2) ** 0.5 - mu))
+
+
 @pytest.mark.parametrize('kind', ['IoULoss', 'GIoULoss', 'DIoULoss'])
 def test_an_iou_loss_weighs_boxes(kind):
     # The frame of SideCoding itself is boxes in pixels; the same box costs 0, one beside it a whole loss.
