@@ -1,5 +1,6 @@
-"""Passes over predictions that are read where they lie, each tested against the plain form that it names."""
+"""Passes over predictions that are read where they lie, and order statistics, each tested against its plain form."""
 
 from .pick_rows import pick_rows, rows_of_levels
+from .ranking import by_group_and_score, kth_largest
 
-__all__ = ['pick_rows', 'rows_of_levels']
+__all__ = ['by_group_and_score', 'kth_largest', 'pick_rows', 'rows_of_levels']

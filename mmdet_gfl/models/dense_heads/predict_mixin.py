@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmdet_gfl.models.boxes.base import BoxRepresentation
 from mmdet_gfl.models.task_modules import Locations
-from mmdet_gfl.models.task_modules.candidates import Candidates, find_candidates, outputs_at
+from mmdet_gfl.models.task_modules.candidates import best_of, look, outputs_at
 from mmdet_gfl.models.task_modules.layout import tensor_like
 from mmdet_gfl.ops.pick_rows import at_least_float
 
@@ -63,14 +63,10 @@ class PredictMixin(HostHead):
         """
         cfg = self.test_cfg if cfg is None else cfg
         what = self._check_with_distribution(cfg.get('with_distribution'))
-        with torch.no_grad():
-            found, results = self._survivors(cls_scores, bbox_preds, score_factors, cfg)
         shapes = [[meta['img_shape'][1], meta['img_shape'][0]] * 2 for meta in batch_img_metas]
-        results['bboxes'] = self.clip(results['bboxes'], tensor_like(results['bboxes'], shapes)[found.images])
-        if not what:
-            del results['raw'], results['strides']
-        counts = [sum(of_image) for of_image in zip(*found.counts)]
-        images = zip(*(values[found.order].split(counts) for values in results.values()))
+        with torch.no_grad():
+            counts, results = self._survivors(cls_scores, bbox_preds, score_factors, shapes, cfg, bool(what))
+        images = zip(*(values.split(counts) for values in results.values()))
         return [
             self._detections(InstanceData(**dict(zip(results, image))), what, cfg, rescale, with_nms, meta)
             for image, meta in zip(images, batch_img_metas, strict=True)
@@ -81,34 +77,39 @@ class PredictMixin(HostHead):
         cls_scores: Sequence[Tensor],
         bbox_preds: Sequence[Tensor],
         score_factors: Sequence[Tensor] | None,
+        shapes: Sequence[Sequence[int]],
         cfg: ConfigDict,
-    ) -> tuple[Candidates, dict[str, Tensor]]:
-        """What passes each level's score threshold and top k: where it lies, and (P, …) of all that is wanted of it."""
+        with_raw: bool,
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """What passes each level's score threshold and top k: how many an image, and (P, …) of all that is wanted.
+
+        Boxes are decoded at the locations that are looked at: there are no more of them than of survivors, but for
+        equal scores, since each has one.
+        """
         top_k = cfg.get('nms_pre', -1)
-        found = find_candidates(
-            cls_scores if self.use_sigmoid_cls else [self._softmax(level) for level in cls_scores],
-            self.cls_out_channels,
-            self.class_scores if self.use_sigmoid_cls else at_least_float,
-            cfg.get('score_thr', 0),
-            top_k if top_k > 0 else max(level[0].numel() for level in cls_scores),
-        )
+        top_k = top_k if top_k > 0 else max(level[0].numel() for level in cls_scores)
+        score = self.class_scores if self.use_sigmoid_cls else at_least_float
+        levels = cls_scores if self.use_sigmoid_cls else [self._softmax(level) for level in cls_scores]
+        looked = look(levels, self.cls_out_channels, score, cfg.get('score_thr', 0), top_k)
+        found = best_of(score(outputs_at(levels, self.cls_out_channels, looked)), looked, top_k)
+
         priors = self._priors_of(cls_scores)
         starts = [0, *accumulate(level[0].numel() // self.cls_out_channels for level in cls_scores)]
-        numbers = tensor_like(found.places, starts)[found.levels] + found.places
+        numbers = tensor_like(looked.places, starts)[looked.levels] + looked.places
         strides = [square(stride) for stride in self.prior_generator.strides]
-        at = Locations.of_priors(priors[numbers], tensor_like(priors, strides)[found.levels])
-        raw = outputs_at(bbox_preds, 4 * self.box.channels, found)
+        at = Locations.of_priors(priors[numbers], tensor_like(priors, strides)[looked.levels])
+        raw = outputs_at(bbox_preds, 4 * self.box.channels, looked)
+        boxes = self.box.decode(raw, at, self)
         results = dict(
             scores=found.scores,
             labels=found.labels,
-            bboxes=self.box.decode(raw, at, self),
-            raw=raw,
-            strides=at.strides,
+            bboxes=self.clip(boxes, tensor_like(boxes, shapes)[looked.images])[found.rows],
         )
+        if with_raw:
+            results.update(raw=raw[found.rows], strides=at.strides[found.rows])
         if score_factors is not None:
-            factors = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in score_factors], dim=1)
-            results['score_factors'] = at_least_float(factors[found.images, numbers]).sigmoid()
-        return found, results
+            results['score_factors'] = outputs_at(score_factors, 1, looked).flatten()[found.rows].sigmoid()
+        return found.counts.tolist(), results
 
     def _softmax(self, level: Tensor) -> Tensor:
         """Scores in the place of a level's logits (N, A · (C + 1), H, W); the background is none to be found."""
