@@ -6,6 +6,7 @@ held against them value by value.
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import cache
 from pathlib import Path
@@ -225,7 +226,7 @@ def _load(name: str) -> Config:
 
 
 def load(name: str) -> Config:
-    return _load(name).copy()
+    return copy.deepcopy(_load(name))  # Config.copy would share what is inside
 
 
 @cache

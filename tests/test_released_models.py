@@ -6,8 +6,10 @@ shapes takes the zoo's checkpoint strictly.
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
 from functools import cache
@@ -23,7 +25,7 @@ import pytest
 import torch
 import yaml
 from mmcv.transforms import Compose
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -70,7 +72,8 @@ def _load(folder: Path, name: str) -> Config:
 
 
 def load(name: str, folder: Path = CONFIGS) -> Config:
-    return _load(folder, name).copy()
+    """A config that the caller may change: a copy in depth, where ``Config.copy`` would share what is inside."""
+    return copy.deepcopy(_load(folder, name))
 
 
 # Settings -----------------------------------------------------------------------------------------------------------
@@ -146,7 +149,37 @@ def test_what_this_package_adds(name: str) -> None:
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
     assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16)
     lr, how = launch.scaled_lr(Config(dict(cfg.to_dict(), launcher='none')))
-    assert (lr, how) == (0.00125, '0.01 for a batch of 16, scaled to 2')  # the note on one GPU
+    assert (lr, how) == (0.00125, '0.01 for a batch of 16, scaled to 2')
+
+
+def test_the_note_on_one_gpu() -> None:
+    note = ' '.join((CONFIGS / 'README.md').read_text().partition('**One GPU.**')[2].partition('```')[0].split())
+    said = re.match(
+        r'The lr, (\S+), is for (\d+) images a batch, .* ([\d.]+) for (\d+) images on one GPU, ([\d.]+) for (\d+)', note
+    )
+    assert said, note
+    lr, batch, *scaled = map(float, said.groups())
+    cfg = load('gfl_r50_fpn_1x_coco')
+    assert (lr, batch) == (cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr.base_batch_size)
+    for value, images in zip(scaled[::2], scaled[1::2]):
+        cfg.train_dataloader.batch_size = int(images)
+        assert launch.scaled_lr(Config(dict(cfg.to_dict(), launcher='none')))[0] == pytest.approx(value)
+
+
+@each_model
+def test_a_head_of_other_classes_than_the_data_is_refused(name: str) -> None:
+    cfg = load(name)
+    (hook,) = [HOOKS.build(hook) for hook in cfg.custom_hooks if hook.type == 'NumClassCheckHook']
+    head = MODELS.build(cfg.model.bbox_head | head_arguments(cfg, 'bbox_head'))
+
+    def check(classes: int) -> None:
+        dataset = SimpleNamespace(metainfo=dict(classes=[str(number) for number in range(classes)]))
+        model = torch.nn.ModuleDict(dict(bbox_head=head))
+        hook.before_train_epoch(SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset)))
+
+    check(80)
+    with pytest.raises(AssertionError, match=r'`num_classes` \(80\) in GFLHead'):
+        check(79)
 
 
 ABSENT = '(absent)'

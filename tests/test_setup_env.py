@@ -222,6 +222,21 @@ def test_wrong_input_is_named(checkout: Checkout, env: dict[str, str], message: 
     assert result.stdout == ''
 
 
+@pytest.mark.parametrize('missing', ['constraints.txt', 'setup.cfg', 'pyproject.toml'])
+@pytest.mark.parametrize('script', ['setup_env.sh', 'quickstart.sh', 'run_tests.sh'])
+def test_the_copy_in_a_wheel_makes_no_environment(tmp_path: Path, script: str, missing: str) -> None:
+    installed = tmp_path / 'site-packages' / 'mmdet_gfl' / '.mim'
+    shutil.copytree(ROOT / 'tools', installed / 'tools')
+    for name in {'constraints.txt', 'setup.cfg', 'pyproject.toml'} - {missing}:
+        shutil.copy(ROOT / name, installed)
+    before = sorted(installed.iterdir())
+    result = subprocess.run(['bash', installed / 'tools' / script], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'error: {installed} has no {missing}, so it is no checkout of mmdet_gfl: clone it')
+    assert sorted(installed.iterdir()) == before
+
+
 def test_a_python_that_is_too_old_is_named(checkout: Checkout, tmp_path: Path) -> None:
     old = tmp_path / 'old-python'
     old.write_text('#!/bin/sh\necho 3.8.18\n')

@@ -302,6 +302,15 @@ set_up() {
   say "$VENV is ready"
 }
 
+# Refuses the copy that a wheel brings along: what the environment is made from is in a checkout alone.
+check_checkout() {
+  local file
+  for file in constraints.txt setup.cfg pyproject.toml; do
+    [[ -f $file ]] || fail "$PWD has no $file, so it is no checkout of mmdet_gfl: clone it and run this there. An \
+installed package needs no set-up; 'python -m mmdet_gfl' says what its environment lacks"
+  done
+}
+
 main() {
   case ${1:-} in
     '') ;;
@@ -309,6 +318,7 @@ main() {
     *) fail "setup_env.sh takes no arguments (got: $*); --help says what it heeds in the environment" ;;
   esac
   [[ ${MMCV:-lite} =~ ^(lite|full)$ ]] || fail "MMCV=$MMCV: it can be lite or full"
+  check_checkout
   exec 9<.
   lock 9 'another set-up of this project'
   local stamped=''

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
@@ -61,9 +62,12 @@ def place(root, tmp_path_factory):
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(('127.0.0.1', 0))
-        return str(one.getsockname()[1])
+    """A port that is free, and not one of those that systems give to connections: seconds pass until it is taken."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32768)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(('127.0.0.1', port))
+            return str(port)
 
 
 def start(root, place, script, *arguments, **variables):
@@ -150,6 +154,49 @@ def test_a_slurm_job_tests_what_one_process_tests(root, place, trained):
     for key, image in one.items():
         torch.testing.assert_close(two[key]['scores'], image['scores'])
         torch.testing.assert_close(two[key]['bboxes'], image['bboxes'])
+
+
+def gradients(work):
+    """What the first step of a training took, by the parameters' numbers."""
+    states = torch.load(work / 'epoch_1.pth', weights_only=False)['optimizer']['state']
+    return {number: state['momentum_buffer'] for number, state in states.items()}
+
+
+@needs_cpus
+@pytest.mark.slow
+def test_two_processes_of_torchrun_take_the_step_of_one(root, place, tmp_path):
+    # Two images of one size, not flipped, no statistics of a batch; and classes so likely that the weights of the boxes
+    # sum up to more than 1.
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(place / 'tiny.py')
+    cfg.train_dataloader.update(sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg.train_dataloader.dataset.indices = 2
+    cfg.train_dataloader.dataset.pipeline = [
+        transform for transform in cfg.train_dataloader.dataset.pipeline if transform.type != 'RandomFlip'
+    ]
+    cfg.model.backbone.norm_eval = True
+    classes = dict(type='Normal', name='gfl_cls', std=0.01, bias_prob=0.4)
+    cfg.model.bbox_head.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01, override=classes)
+    # The momentum after one step is the gradient
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+    cfg.dump(tmp_path / 'step.py')
+    finish(
+        *(
+            start(
+                *(root, place, 'dist_train.sh', tmp_path / 'step.py', count, '--work-dir', tmp_path / str(count)),
+                *('--cfg-options', f'train_dataloader.batch_size={2 // count}'),
+                PORT=free_port(),
+            )
+            for count in (1, 2)
+        )
+    )
+    one, two = gradients(tmp_path / '1'), gradients(tmp_path / '2')
+    assert one.keys() == two.keys()
+    assert sum(gradient.abs().max() > 1e-4 for gradient in one.values()) > 50
+    for number, gradient in one.items():
+        limit = max(1e-4 * gradient.abs().max().item(), 1e-8)
+        torch.testing.assert_close(two[number], gradient, rtol=0, atol=limit)
 
 
 def children(pid):

@@ -1,6 +1,7 @@
 """GFLHead against MMDetection's GFLHead: state dicts, losses, gradients, detections."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -26,6 +27,17 @@ def pair(ours_inside: bool = True, **changes):
     ours = MODELS.build(gfl_config(ours=ours_inside, **changes))
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs
+
+
+def test_arguments_and_defaults_are_mmdetections():
+    ours, theirs = (inspect.signature(MODELS.get(name)).parameters for name in ('mmdet_gfl.GFLHead', 'GFLHead'))
+    assert [*ours] == [*theirs]
+    for name, parameter in theirs.items():
+        assert ours[name].kind == parameter.kind, name
+        own = copy.deepcopy(ours[name].default)
+        if name == 'loss_dfl':
+            own['type'] = own['type'].removeprefix('mmdet_gfl.')
+        assert own == parameter.default, name
 
 
 @pytest.mark.parametrize('reg_max', [7, 16])
