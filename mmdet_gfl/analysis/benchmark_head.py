@@ -8,6 +8,7 @@ Dimension letters: N images, G objects of an image. Heads are modules of MMDetec
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from mmdet_gfl.analysis.counterparts import Pair
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
+from mmdet_gfl.analysis.pretended_gpu import PretendedGPU, move_module, moved
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import square
@@ -38,6 +40,8 @@ PARTS = {
     'decode_more': 'decode before NMS, ten times the scores',
     'detect': 'decode + NMS',
 }
+#: Those of them in which it is counted how often a GPU's host waits; NMS is not the head's.
+WAITING = ('assignment', 'step', 'decode')
 OURS, THEIRS, FLOOR = 'ours', 'MMDetection', 'floor'
 
 
@@ -78,6 +82,7 @@ class Result(NamedTuple):
         assignment: What the assignment allocates, by head.
         logits: Bytes of the class logits.
         predictions: Bytes of all predictions.
+        waits: How often a GPU's host waits in a part, by part, then by head.
     """
 
     times: dict[str, dict[str, list[float]]]
@@ -86,6 +91,7 @@ class Result(NamedTuple):
     assignment: dict[str, Allocation]
     logits: int
     predictions: int
+    waits: dict[str, dict[str, int]]
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------
@@ -229,6 +235,27 @@ class Work:
             return lambda: self.predict(with_nms=name == 'detect', more=name == 'decode_more')
         return self.step if name == 'step' else self.assignment
 
+    def waits(self, parts: Sequence[str]) -> dict[str, int]:
+        """How often a GPU's host waits in each part, found without one; not the first time, when tables are made."""
+        there = copy.copy(self)
+        there.head = copy.deepcopy(self.head).cpu()
+        there.loss_by_feat, there.predict_by_feat = there.head.loss_by_feat, there.head.predict_by_feat
+        counts = {}
+        with PretendedGPU() as gpu:
+            move_module(there.head)
+            there.gts = moved([objects.cpu() for objects in self.gts])
+            there.predictions, there.more = (
+                moved([[level.detach().cpu().requires_grad_() for level in levels] for levels in kinds])
+                for kinds in (self.predictions, self.more)
+            )
+            there.leaves = [level for levels in there.predictions for level in levels]
+            for part in parts:
+                there.part(part)()
+                before = len(gpu.waits)
+                there.part(part)()
+                counts[part] = len(gpu.waits) - before
+        return counts
+
 
 def stock_assignment(
     head: Any, sizes: list[tuple[int, int]], gts: Sequence[InstanceData], metas: Sequence[dict[str, Any]]
@@ -340,6 +367,7 @@ def measure(pair: Pair, case: Case, repeats: int, parts: Sequence[str], compiled
             functions[FLOOR] = floor(works[OURS].leaves)
         times[part] = times_in_turn(functions, repeats, case.device, warm_up=3 if compiled else 1)
     logits = sum(level.nbytes for level in works[OURS].predictions[0])
+    counts = {name: work.waits([part for part in WAITING if part in parts]) for name, work in works.items()}
     return Result(
         times=times,
         kept={name: bytes_kept_for_backward(work.losses) for name, work in works.items()},
@@ -347,6 +375,7 @@ def measure(pair: Pair, case: Case, repeats: int, parts: Sequence[str], compiled
         assignment={name: allocation(work.assignment, case.device) for name, work in works.items()},
         logits=logits,
         predictions=sum(leaf.nbytes for leaf in works[OURS].leaves),
+        waits={part: {name: of_head[part] for name, of_head in counts.items()} for part in counts[OURS]},
     )
 
 

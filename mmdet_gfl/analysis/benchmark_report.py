@@ -65,7 +65,8 @@ def as_dict(result: Result) -> dict[str, Any]:
         allocated_by_losses={name: value._asdict() for name, value in result.losses.items()},
         allocated_by_assignment={name: value._asdict() for name, value in result.assignment.items()},
     )
-    return dict(ms=times, bytes=dict(memory, class_logits=result.logits, predictions=result.predictions))
+    sizes = dict(memory, class_logits=result.logits, predictions=result.predictions)
+    return dict(ms=times, bytes=sizes, waits=result.waits)
 
 
 # Markdown -----------------------------------------------------------------------------------------------------------
@@ -85,7 +86,8 @@ def markdown(header: dict[str, Any], results: dict[str, Result]) -> str:
     lines += [header['checked']] if header['checked'] else []
     lines.append('')
     lines += time_table(header['rows'], results)
-    lines += ['', *memory_table(header['rows'], results), '']
+    lines += ['', *memory_table(header['rows'], results)]
+    lines += ['', *waits_table(header['rows'], results), '']
     return '\n'.join([*lines, *_origin(header)])
 
 
@@ -124,6 +126,16 @@ def memory_table(rows: str, results: dict[str, Result]) -> list[str]:
             ]
             ratio = f'{values[THEIRS] / values[OURS]:.2f}x' if values[OURS] else '-'
             lines.append(f'| {title} | {row} | {texts[0]} | {texts[1]} | **{ratio}** |')
+    return lines
+
+
+def waits_table(rows: str, results: dict[str, Result]) -> list[str]:
+    """How often the host waits."""
+    lines = [f'| times the host waits for a GPU | {rows} | MMDetection | ours |', '|---|---|---|---|']
+    for part in next(iter(results.values())).waits:
+        for row, result in results.items():
+            counts = result.waits[part]
+            lines.append(f'| {PARTS[part]} | {row} | {counts[THEIRS]} | {counts[OURS]} |')
     return lines
 
 

@@ -1,6 +1,7 @@
-"""Passes over predictions that are read where they lie, and order statistics, each tested against its plain form."""
+"""Predictions read where they lie, order statistics and IoU of pairs, each tested against the plain form it names."""
 
+from .iou import iou_of_sides, paired_iou, sides_of
 from .pick_rows import pick_rows, rows_of_levels
 from .ranking import by_group_and_score, kth_largest
 
-__all__ = ['by_group_and_score', 'kth_largest', 'pick_rows', 'rows_of_levels']
+__all__ = ['by_group_and_score', 'iou_of_sides', 'kth_largest', 'paired_iou', 'pick_rows', 'rows_of_levels', 'sides_of']

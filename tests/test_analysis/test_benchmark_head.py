@@ -188,13 +188,27 @@ def test_the_errors_of_a_measured_function_are_seen(capfd):
     assert 'here' in capfd.readouterr().err
 
 
+def test_waits_of_the_host_are_counted_without_a_gpu():
+    pair = build_pair(config(gfl_config()), None, CPU)
+    for head, counts in ((pair.ours, (1, 4, 4)), (pair.theirs, (40, 60, 20))):
+        work = Work(head, CASE)
+        before = [level.clone() for level in work.leaves]
+        waits = work.waits(benchmark_head.WAITING)
+        assert list(waits) == ['assignment', 'step', 'decode']
+        close = [abs(waits[part] - count) <= count // 2 for part, count in zip(waits, counts)]
+        assert all(close), waits
+        assert all(type(parameter) is torch.nn.Parameter for parameter in head.parameters())
+        assert all(torch.equal(level, leaf) for level, leaf in zip(before, work.leaves))
+
+
 # Report -------------------------------------------------------------------------------------------------------------
 
 
 def result(**times):
     """A result of hand-made numbers."""
     memory = {THEIRS: Allocation(8 * 2**20, 5000), OURS: Allocation(2 * 2**20, 1000)}
-    return benchmark_head.Result(times, {THEIRS: 5000, OURS: 1000}, memory, memory, 1000, 3 * 2**20)
+    waits = dict(step={THEIRS: 75, OURS: 4})
+    return benchmark_head.Result(times, {THEIRS: 5000, OURS: 1000}, memory, memory, 1000, 3 * 2**20, waits)
 
 
 def test_tables_hold_medians_quartiles_and_ratios():
@@ -210,6 +224,8 @@ def test_tables_hold_medians_quartiles_and_ratios():
     memory = benchmark_report.memory_table('objects', {'40': result(step=step)})
     assert memory[2] == '| kept for backward, over the class logits | 40 | 5.00 | 1.00 | **5.00x** |'
     assert memory[-1] == '| peak of assignment | 40 | 8.00 MiB | 2.00 MiB | **4.00x** |'
+    waits = benchmark_report.waits_table('objects', {'40': result(step=step)})
+    assert waits[2:] == ['| targets + losses + backward | 40 | 75 | 4 |']
 
 
 @pytest.mark.parametrize(('value', 'text'), [(1234.5, '1234'), (91.24, '91.2'), (9.996, '10.00'), (0.1234, '0.123')])

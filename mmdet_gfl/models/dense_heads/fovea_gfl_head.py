@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmdet_gfl.models.boxes import SideCoding
 from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fovea_owners, targets_of
+from mmdet_gfl.models.task_modules.layout import tensor_like
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin
@@ -41,8 +42,8 @@ class FoveaCoding(SideCoding):
 
     def _unit(self, at: Locations) -> Tensor:
         """Base edges in strides, (M, 1)."""
-        level = torch.searchsorted(at.strides.new_tensor(self.strides), at.strides)
-        return (at.strides.new_tensor(self.base_edges)[level] / at.strides)[:, None]
+        level = torch.searchsorted(tensor_like(at.strides, self.strides), at.strides)
+        return (tensor_like(at.strides, self.base_edges)[level] / at.strides)[:, None]
 
     def decode(self, raw: Tensor, at: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""

@@ -109,7 +109,7 @@ class PredictMixin(HostHead):
             results.update(raw=raw[found.rows], strides=at.strides[found.rows])
         if score_factors is not None:
             results['score_factors'] = outputs_at(score_factors, 1, looked).flatten()[found.rows].sigmoid()
-        return found.counts.tolist(), results
+        return found.counts, results
 
     def _softmax(self, level: Tensor) -> Tensor:
         """Scores in the place of a level's logits (N, A · (C + 1), H, W); the background is none to be found."""
@@ -172,7 +172,7 @@ class PredictMixin(HostHead):
             return results
         raw, strides = results.pop('raw'), results.pop('strides')
         sides = self.box.side_statistics(raw, self)
-        pixels = strides[:, None] / strides.new_tensor([*scale_factor, *scale_factor])  # (M, 4) of l, t, r, b
+        pixels = strides[:, None] / tensor_like(strides, [*scale_factor, *scale_factor])  # (M, 4) of l, t, r, b
         results.bbox_mean = sides.mean * pixels
         results.bbox_std = sides.std * pixels
         if what == 'full':

@@ -19,8 +19,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
+
+from mmdet_gfl.ops.iou import iou_of_sides, sides_of
 
 from .anchor_grid import AnchorGrid
 from .layout import tensor_like
@@ -57,8 +58,8 @@ def atss_owners(grid: AnchorGrid, boxes: list[Tensor], k: int) -> Tensor:
     images = images_of(boxes)
     near = nearest(grid, objects, images, k)
     sides = grid.sides[:, :, None, :, None] + near.cells * grid.strides[:, None, :, None]  # (sides, axes, G, L, k)
-    gt = objects.reshape(-1, 2, 2).permute(1, 2, 0)[..., None, None]  # (sides, axes, G, 1, 1)
-    iou = bbox_overlaps(_rows(sides), _rows(gt.expand_as(sides)), is_aligned=True).reshape(near.real.shape)
+    gt = sides_of(objects)[..., None, None]  # (sides, axes, G, 1, 1)
+    iou = iou_of_sides(sides, gt)
     centers = sides.sum(dim=0) / 2
     inside = torch.minimum(centers - gt[0], gt[1] - centers).amin(dim=0) > MARGIN
     positive = (iou >= _thresholds(iou, grid, k, [len(of_image) for of_image in boxes])) & inside & near.real
@@ -135,8 +136,3 @@ def _by_largest_iou(grid: AnchorGrid, numbers: Tensor, iou: Tensor, positive: Te
     candidates = torch.arange(none, device=at.device).repeat_interleave(numbers[0].numel() if none else 0)
     owners = at.new_full((grid.layout.total,), none)
     return owners.scatter_reduce(0, at, candidates.masked_fill(~wins, none), 'amin')
-
-
-def _rows(sides: Tensor) -> Tensor:
-    """Sides (2 sides, 2 axes, ...) to boxes (M, 4)."""
-    return sides.flatten(2).flatten(0, 1).t()

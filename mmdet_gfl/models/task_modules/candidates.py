@@ -47,13 +47,13 @@ class Candidates(NamedTuple):
         scores: (P,).
         labels: (P,) int64.
         rows: (P,) int64, the candidates' locations among those looked at.
-        counts: How many each image has, (N,) int64.
+        counts: How many each image has.
     """
 
     scores: Tensor
     labels: Tensor
     rows: Tensor
-    counts: Tensor
+    counts: list[int]
 
 
 def look(
@@ -129,11 +129,11 @@ def best_of(scores: Tensor, looked: Looked, top_k: int) -> Candidates:
     values = scores[rows, labels]
     groups = (looked.images * num_levels + looked.levels)[rows]
     order = by_group_and_score(groups, values)
-    counts = torch.bincount(groups, minlength=num_images * num_levels)
-    if len(values) > top_k:
-        rank = torch.arange(len(values), device=values.device) - (counts.cumsum(0) - counts)[groups[order]]
-        order, counts = order[rank < top_k], counts.clamp(max=top_k)
-    return Candidates(values[order], labels[order], rows[order], counts.view(num_images, -1).sum(dim=1))
+    counts = groups.new_zeros(num_images * num_levels).index_add_(0, groups, torch.ones_like(groups)).tolist()
+    order = torch.cat([of_group[:top_k] for of_group in order.split(counts)])
+    kept = [min(count, top_k) for count in counts]
+    of_image = [sum(kept[start : start + num_levels]) for start in range(0, len(kept), num_levels)]
+    return Candidates(values[order], labels[order], rows[order], of_image)
 
 
 def outputs_at(levels: Sequence[Tensor], width: int, looked: Looked) -> Tensor:

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
-from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
+
+from mmdet_gfl.ops.iou import LEAST_UNION, paired_iou, sides_of
 
 from .anchor_grid import AnchorGrid
 from .layout import Places, divide, tensor_like
@@ -35,8 +36,6 @@ from .point_grid import cells_of, images_of
 SHARE = 0.99
 #: How far the rectangles reach beyond the cells that are needed, in strides; likewise.
 MARGIN = 0.0625
-#: MMDetection's least union of two boxes, in square pixels.
-LEAST_UNION = 1e-6
 
 
 class MaxIoURules(NamedTuple):
@@ -126,7 +125,7 @@ def pairs_of(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoURul
     anchor = shape - torch.searchsorted(levels, level)
     at = Places(level, images[gt], y, x, anchor)
     number = grid.layout.numbers(at)
-    iou = bbox_overlaps(objects[gt], grid.anchors(at), is_aligned=True)
+    iou = paired_iou(objects[gt], grid.anchors(at))
     largest = iou.new_zeros(grid.layout.total).scatter_reduce(0, number, iou, 'amax')[number]
     return Pairs(gt, number, iou, largest)
 
@@ -136,7 +135,7 @@ def _rectangles(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoU
     levels = grid.levels
     low, high = grid.sides[:, :, None]  # (axes, 1, S)
     strides = grid.strides[:, None, levels]
-    start, end = objects.reshape(-1, 2, 2).permute(1, 2, 0)[..., None]  # (axes, G, 1)
+    start, end = sides_of(objects)[..., None]  # (axes, G, 1)
     final = tensor_like(images, grid.valid)[images][:, levels].permute(2, 0, 1) - 1  # (axes, G, S)
 
     shared = _longest_shared(low, high, start, end, strides, final)

@@ -12,9 +12,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+from mmdet_gfl.ops.iou import paired_iou
 
 #: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
 FARTHEST = 1e8
@@ -107,7 +109,7 @@ class Positives:
     @cached_property
     def iou(self) -> Tensor:
         """IoU of the decoded boxes and their objects, (P,)."""
-        return bbox_overlaps(self.boxes, self.gt, is_aligned=True)
+        return paired_iou(self.boxes, self.gt)
 
     @cached_property
     def centerness(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
+from mmdet_gfl.analysis.pretended_gpu import PretendedGPU, move_module, moved, values
 from mmdet_gfl.registry import MODELS
 
 
@@ -85,6 +86,21 @@ def test_wrong_settings(name):
             build(name, loss_weight=bad)
     with pytest.raises(ValueError, match='avg_factor can not be used with reduction="sum"'):
         build(name, reduction='sum')(*inputs(name), avg_factor=2.0)
+
+
+@every_loss
+def test_on_a_pretended_gpu_nothing_waits(name):
+    pred, target = inputs(name)
+    loss = build(name)(pred.requires_grad_(), target)
+    loss.backward()
+    with PretendedGPU() as gpu:
+        module, there, labels = move_module(build(name)), moved(pred), moved(target)
+        gpu.waits.clear()
+        result = module(there, labels)
+        result.backward()
+        assert gpu.waits == []
+    torch.testing.assert_close(values(result), loss)
+    torch.testing.assert_close(values(there.grad), pred.grad)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

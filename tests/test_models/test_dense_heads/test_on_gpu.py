@@ -1,0 +1,156 @@
+"""Every head on a device that is not the CPU, pretended where there is none: results, and how often the host waits."""
+
+import copy
+
+import pytest
+import torch
+from cases import (
+    BASELINES,
+    BOXES,
+    HOSTS,
+    QUALITIES,
+    assert_same_detections,
+    build,
+    features,
+    gfl_config,
+    host_config,
+    host_features,
+    metas,
+    objects,
+    totals,
+)
+from mmdet.registry import MODELS
+
+from mmdet_gfl.analysis.pretended_gpu import GPUTensor, PretendedGPU, move_module, moved, values
+
+SIZE = (160, 224)
+AXES = [('JointQuality', box) for box in BOXES] + [(quality, 'dirac') for quality in QUALITIES[1:]]
+POINTS = [
+    (host, quality, box)
+    for host in HOSTS
+    for quality, box in AXES
+    if host != 'SSD' or quality in ('JointQuality', 'NoQuality')
+]
+
+
+def outputs(head, feats, half=False):
+    """Levels of each output, as leaves; logits in half precision, as autocast's convolutions give them."""
+    kinds = [[level.detach() for level in levels] for levels in head(feats)]
+    if half:
+        kinds = [[level.half() if n != 1 else level for level in levels] for n, levels in enumerate(kinds)]
+    return [[level.requires_grad_() for level in levels] for levels in kinds]
+
+
+def step(head, outs, *targets):
+    """Losses, and the gradients to the outputs."""
+    losses = totals(head.loss_by_feat(*outs, *targets))
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    return losses, torch.autograd.grad(total, [level for levels in outs for level in levels], allow_unused=True)
+
+
+def on_gpu(head, outs, *targets):
+    """The same on the pretended GPU, with values of the CPU, and what the host waited for."""
+    head = copy.deepcopy(head)
+    with PretendedGPU() as gpu:
+        move_module(head)
+        there = moved(outs), *moved(list(targets))
+        before = len(gpu.waits)
+        losses, gradients = step(head, *there)
+        assert all(isinstance(value, GPUTensor) for value in [*losses.values(), gradients[0]])
+        return values(losses), values(gradients), gpu.waits[before:]
+
+
+def assert_trains_the_same(head, feats, counts, half=False):
+    targets = objects(counts, SIZE), metas(SIZE, len(counts))
+    outs = outputs(head, feats, half)
+    losses, gradients = step(head, outs, *targets)
+    theirs, their_gradients, waits = on_gpu(head, outs, *targets)
+    torch.testing.assert_close(theirs, losses, rtol=1e-6, atol=1e-7)
+    for gradient, their in zip(gradients, their_gradients):
+        assert (gradient is None) == (their is None)
+        if gradient is not None:
+            torch.testing.assert_close(their, gradient, rtol=1e-5, atol=1e-8)
+    return waits
+
+
+@pytest.mark.parametrize(('host', 'quality', 'box'), POINTS)
+def test_losses_and_gradients(host, quality, box):
+    head = MODELS.build(host_config(host, quality, box))
+    assert_trains_the_same(head, host_features(host, SIZE, 2), [3, 0])
+
+
+@pytest.mark.parametrize('half', [False, True])
+@pytest.mark.parametrize('ours', [True, False])
+def test_gfl_head(ours, half):
+    assert_trains_the_same(build(gfl_config(ours=ours)), features(SIZE, 2), [3, 2], half)
+
+
+@pytest.mark.parametrize('counts', [[0, 0], [1, 0]])
+@pytest.mark.parametrize('host', HOSTS)
+def test_without_objects(host, counts):
+    assert_trains_the_same(MODELS.build(host_config(host)), host_features(host, SIZE, 2), counts)
+
+
+#: The host learns how many positives there are, and how many on each level; where objects claim cells, how many these
+#: are; and, for MMDetection's GIoULoss, whether there is any weight, and a number that it copies.
+WAITS = dict(ATSS=4, FCOS=5, Retina=5, Fovea=5, SSD=5)
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_the_host_waits_a_few_times_for_any_number_of_images_and_objects(host):
+    head = MODELS.build(host_config(host))
+    for counts in ([3, 2], [1, 40, 7, 0, 12]):
+        waits = assert_trains_the_same(head, host_features(host, SIZE, len(counts)), counts)
+        assert len(waits) == WAITS[host], waits
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_assignment_waits_for_numbers_of_cells_and_positives_alone(host):
+    head = MODELS.build(host_config(host))
+    sizes = [tuple(level.shape[-2:]) for level in host_features(host, SIZE, 1)]
+    with PretendedGPU() as gpu:
+        move_module(head)
+        gts = moved(objects([3, 2, 9], SIZE))
+        head.targets(sizes, gts, metas(SIZE, 3), None)  # the first time copies tables
+        before = len(gpu.waits)
+        head.targets(sizes, gts, metas(SIZE, 3), None)
+    asked = [wait.partition(' ')[0] for wait in gpu.waits[before:]]
+    assert asked == ([] if host == 'ATSS' else ['aten.repeat_interleave.Tensor']) + ['aten.nonzero.default']
+
+
+@pytest.mark.parametrize(('with_distribution', 'rescale'), [(None, False), ('full', True)])
+@pytest.mark.parametrize('host', HOSTS)
+def test_detections(host, with_distribution, rescale):
+    head = MODELS.build(host_config(host)).eval()
+    head.test_cfg.with_distribution = with_distribution
+    with torch.no_grad():
+        outs = head(host_features(host, SIZE, 2))
+    outs = [[level + torch.rand_like(level) for level in levels] for levels in outs]  # no equal scores
+    arguments = dict(batch_img_metas=metas(SIZE, 2, scale=(0.5, 0.8)), rescale=rescale)
+    here = head.predict_by_feat(*outs, **arguments)
+    there = copy.deepcopy(head)
+    with PretendedGPU():
+        move_module(there)
+        results = values(there.predict_by_feat(*moved(outs), **arguments))
+    assert_same_detections(results, here, least=50)
+    if with_distribution:
+        for ours, theirs in zip(results, here):
+            torch.testing.assert_close(ours.bbox_std.sort(dim=0).values, theirs.bbox_std.sort(dim=0).values)
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_decoding_waits_as_often_for_any_number_of_images(host):
+    head = MODELS.build(host_config(host, BASELINES[host], 'dirac')).eval()
+    head.test_cfg.min_bbox_size = -1  # which MMDetection looks at image by image
+    counts = []
+    for images in (2, 5):
+        there = copy.deepcopy(head)
+        with PretendedGPU() as gpu, torch.no_grad():
+            move_module(there)
+            outs = there(moved(host_features(host, SIZE, images)))
+            for _ in range(2):
+                before = len(gpu.waits)
+                there.predict_by_feat(*outs, batch_img_metas=metas(SIZE, images), with_nms=False)
+        counts.append(len(gpu.waits) - before)
+    # Numbers of locations, of those of each level, of candidates, of those of each level; two tables of a delta coder
+    assert counts == [6 if host in ('ATSS', 'Retina', 'SSD') else 4] * 2, gpu.waits[before:]
