@@ -115,6 +115,9 @@ def main() -> int:
     except rows.RowError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while torch and MMDetection are imported, or the shapes are made
+        print('stopped; the same command goes on', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':

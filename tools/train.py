@@ -50,13 +50,23 @@ def main() -> None:
 
     launch.check_data(cfg, 'train', 'val')
     launch.check_classes(cfg, 'train')
+    launch.check_classes(cfg, 'val')
+    launch.check_order(cfg)
     checkpoint = launch.start_of(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)
+        launch.check_weights(checkpoint)
     else:
         launch.check_pretrained(cfg)
     launch.announce(cfg, 'training', checkpoint)
-    launch.run(lambda: launch.build_runner(cfg).train(), cfg)
+
+    def train() -> None:
+        runner = launch.build_runner(cfg)
+        if checkpoint and cfg.get('resume'):
+            launch.check_resume(runner, checkpoint)
+        runner.train()
+
+    launch.run(train, cfg)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,18 @@ COCO_FIELDS: dict[str, set[str]] = dict(
     images={'id', 'file_name', 'height', 'width'},
     categories={'id', 'name'},
     annotations={'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'},
+)
+#: What their values have to be, where MMDetection reckons with them or looks them up.
+COCO_VALUES = dict(
+    id='a number or a text',
+    image_id='a number or a text',
+    category_id='a number or a text',
+    name='a text',
+    file_name='a text',
+    height='a number',
+    width='a number',
+    area='a number',
+    bbox='a list of four numbers: x, y, width, height',
 )
 VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
 
@@ -132,6 +145,23 @@ def check_classes(cfg: Config, split: str) -> None:
                 f'model.bbox_head.num_classes={wanted}, but the data set of {key}type has {len(classes)} classes; set '
                 f'num_classes={len(classes)}, or {key}metainfo.classes'
             )
+
+
+def check_order(cfg: Config) -> None:
+    """Refuses a validation that numbers the training's classes in another order: it would count right labels as wrong.
+
+    Raises:
+        UserError: Names both orders and the keys.
+    """
+    trained = [(key, classes_of(key, dataset)) for key, dataset in data_sets(cfg, 'train')]
+    for key, dataset in data_sets(cfg, 'val'):
+        classes = classes_of(key, dataset)
+        for of, wanted in trained:
+            if classes and wanted and classes != wanted and sorted(classes) == sorted(wanted):
+                raise UserError(
+                    f'{key}metainfo.classes: {_some(classes)}, but those of {of}metainfo.classes are {_some(wanted)}, '
+                    f'and a label is a number in that order; list the categories in one order in both annotation files'
+                )
 
 
 def classes_of(key: str, dataset: dict[str, Any]) -> list[str] | None:
@@ -317,33 +347,73 @@ def read_coco(key: str, path: str, split: str) -> CocoFile:
     for entry in content.get('annotations', ()):
         if entry['category_id'] in categories:
             images_of[categories[entry['category_id']]].add(entry['image_id'])
+    _note_unknown_categories(key, path, [entry['category_id'] for entry in content.get('annotations', ())], categories)
     names = {entry['id']: entry['file_name'] for entry in content['images']}
     return CocoFile(path, names, [entry['name'] for entry in content['categories']], images_of, list(content))
 
 
+def _note_unknown_categories(key: str, path: str, found: list[Any], categories: dict[Any, str]) -> None:
+    """Says how many objects are of no category of the file; MMDetection leaves them out, which may be meant."""
+    unknown = [number for number in found if number not in categories]
+    if unknown:
+        print(
+            f'note: {key}: {len(unknown)} of the {len(found)} objects of {path} are left out, since its categories '
+            f'lack their category_id, such as {unknown[0]!r}',
+            flush=True,
+        )
+
+
 def _check_entries(key: str, path: str, content: Any, name: str, fields: set[str]) -> None:
-    """Refuses a file without the list ``name``, or with an entry that lacks a field."""
+    """Refuses a file without the list ``name``, or with an entry that lacks a field, or holds another kind of value."""
     entries = content.get(name) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise _no_list(key, path, name, _beside(content))
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not fields <= entry.keys():
             missing = sorted(fields - entry.keys()) if isinstance(entry, dict) else sorted(fields)
-            raise UserError(
-                f'{key}: {path} is not in COCO format: {name}[{index}] lacks {", ".join(missing)}; {PAGE} shows what '
-                f'such a file holds'
-            )
+            raise _not_coco(key, path, f'{name}[{index}] lacks {", ".join(missing)}')
+        for field in fields:
+            if not _fits(field, entry[field]):
+                was = f'{name}[{index}].{field}={entry[field]!r}'
+                raise _not_coco(key, path, f'{was} is not {COCO_VALUES[field]}')
+    _check_ids(key, path, name, [entry['id'] for entry in entries])
+
+
+def _fits(field: str, value: Any) -> bool:
+    """Whether a value is what ``COCO_VALUES`` says."""
+    if field == 'bbox':
+        return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    if field in ('id', 'image_id', 'category_id'):
+        return isinstance(value, (int, float, str))
+    if field in ('name', 'file_name'):
+        return isinstance(value, str)
+    return field not in COCO_VALUES or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _check_ids(key: str, path: str, name: str, ids: list[Any]) -> None:
+    """Refuses ids that are there twice: all but one of the entries would be lost, or MMDetection would end."""
+    first: dict[Any, int] = {}
+    for index, number in enumerate(ids):
+        if first.setdefault(number, index) != index:
+            raise _not_coco(key, path, f'{name}[{first[number]}] and {name}[{index}] have the same id, {number!r}')
+
+
+def _not_coco(key: str, path: str, what: str) -> UserError:
+    return UserError(f'{key}: {path} is not in COCO format: {what}; {PAGE} shows what such a file holds')
 
 
 def _no_list(key: str, path: str, name: str, beside: str) -> UserError:
-    return UserError(
-        f"{key}: {path} is not in COCO format: it has no list '{name}' beside {beside}; {PAGE} shows what such a file "
-        f'holds'
-    )
+    return _not_coco(key, path, f"it has no list '{name}' beside {beside}")
 
 
 def _beside(content: Any) -> str:
-    return _some(content) or 'nothing' if isinstance(content, dict) else f'a {type(content).__name__} of entries'
+    if isinstance(content, dict):
+        return _some(content) or 'nothing'
+    return 'a list of entries' if isinstance(content, list) else f'the one value {str(content)[:40]!r}'
 
 
 def _check_categories(key: str, dataset: dict[str, Any], classes: list[str], file: CocoFile) -> None:
@@ -392,10 +462,18 @@ def missing_files(folder: str, names: Iterable[str]) -> list[str]:
     for name in names:
         place, base = os.path.split(os.path.join(folder, name))
         if place not in listed:
-            listed[place] = set(os.listdir(place or '.')) if os.path.isdir(place or '.') else set()
+            listed[place] = _files_in(place or '.')
         if base not in listed[place]:
             missing.append(name)
     return missing
+
+
+def _files_in(folder: str) -> set[str]:
+    """Names of the files in a folder; links that lead nowhere are none."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import subprocess
 import traceback
@@ -22,6 +23,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat import checkpoint as checkpoints
@@ -29,6 +31,7 @@ from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine import type_checks
 from mmdet_gfl.engine.data_checks import check_classes as check_classes
 from mmdet_gfl.engine.data_checks import check_data as check_data
+from mmdet_gfl.engine.data_checks import check_order as check_order
 from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError as UserError
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
@@ -212,28 +215,90 @@ def check_fit(model: Any, path: str) -> None:
         path: The checkpoint.
 
     Raises:
-        UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone).
+        UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone);
+            or the file holds no weights.
     """
-    from mmengine.runner.checkpoint import CheckpointLoader
+    _check_fit(model, _loaded(path), path)
 
+
+def _check_fit(model: Any, loaded: Any, path: str) -> None:
     while hasattr(model, 'module'):  # wrapped for several processes, for test-time augmentation, or both
         model = model.module
-    loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = {key.removeprefix('module.'): value for key, value in loaded.get('state_dict', loaded).items()}
+    state = _weights_of(loaded, path)
     for key, parameter in model.named_parameters():
         found = tuple(state[key].shape) if key in state else None
         if found != tuple(parameter.shape):
             has = 'lacks it' if found is None else f'has {found}'
             raise UserError(
                 f'checkpoint {path} does not fit the config: {key} has the shape {tuple(parameter.shape)} in the '
-                f'model, and the file {has}. Test it with the config it was trained with'
+                f'model, and the file {has}; use it with the config it was trained with'
             )
     extra = sorted(set(state) - set(model.state_dict()))
     if extra:
         raise UserError(
-            f'checkpoint {path} does not fit the config: the file has {extra[0]}, and the model no such layer. '
-            f'Test it with the config it was trained with'
+            f'checkpoint {path} does not fit the config: the file has {extra[0]}, and the model no such layer; '
+            f'use it with the config it was trained with'
         )
+
+
+def check_resume(runner: Runner, path: str) -> None:
+    """Refuses to go on from a checkpoint of another model, or from one that holds weights alone.
+
+    Not looked at are remote files, and models whose parts are spread over processes.
+
+    Raises:
+        UserError: As :func:`check_fit`; or names what the file lacks.
+    """
+    spread = not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel)
+    if spread or '://' in path:
+        return
+    loaded = _loaded(path)
+    _check_fit(runner.model, loaded, path)
+    missing = [name for name in ('meta', 'message_hub', 'optimizer') if name not in loaded]
+    if missing:
+        raise UserError(
+            f'checkpoint {path} holds the weights of a model and not the state of a training (it lacks '
+            f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and give '
+            f'--cfg-options load_from={path}'
+        )
+
+
+def check_weights(path: str) -> None:
+    """Refuses a checkpoint file without weights, from which a training would start as from none, or end.
+
+    Raises:
+        UserError: Names what the file has instead.
+    """
+    if '://' not in path:
+        _weights_of(_loaded(path), path)
+
+
+def _loaded(path: str) -> Any:
+    """What a checkpoint file holds, on the CPU."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+
+
+def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by the names of their layers.
+
+    Raises:
+        UserError: There are none.
+    """
+    state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
+    tensors = {
+        key.removeprefix('module.'): value
+        for key, value in (state.items() if isinstance(state, dict) else ())
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        what = ', '.join(map(str, list(loaded)[:4])) if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
+        raise UserError(
+            f'checkpoint {path} holds no weights of a model (it has {what or "nothing"}); give a file that a training '
+            f'has saved, as a rule epoch_*.pth'
+        )
+    return tensors
 
 
 def check_checkpoint(path: str) -> None:
@@ -406,7 +471,7 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
         cfg: Its config.
 
     Raises:
-        UserError: Names the keys that may hold the address; or as :func:`explained`.
+        UserError: Names the keys that may hold the address; or the disk is full; or as :func:`explained`.
     """
     try:
         with explained(cfg):
@@ -417,6 +482,13 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
             f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '
             f'{error.reason}. Give a local file (--cfg-options model.backbone.init_cfg.checkpoint=/path/weights.pth) '
             f'or train from scratch (--cfg-options model.backbone.init_cfg=None)'
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f'{error.strerror} for {error.filename or os.path.abspath(cfg.work_dir)}; checkpoints there are whole, so '
+            f'free some space and start again, a training with --resume'
         ) from error
 
 

@@ -142,7 +142,9 @@ def _draw_detection(axes: Axes, box: np.ndarray, sides: Sequence[Side], name: st
     axes.add_patch(_outline(box, edgecolor=colour, linewidth=1.3, zorder=4))
     patch = dict(facecolor=colour, edgecolor='none', pad=1.0)
     inside = box[1] < 0.05 * axes.get_ylim()[0]  # no room above
-    text = axes.text(box[0], box[1], name, fontsize=7, bbox=patch, va='top' if inside else 'bottom', zorder=5)
+    right = box[0] > 0.7 * axes.get_xlim()[1]  # no room there
+    place = dict(x=box[2] if right else box[0], y=box[1], ha='right' if right else 'left')
+    text = axes.text(**place, s=name, fontsize=7, bbox=patch, va='top' if inside else 'bottom', zorder=5)
     text.set_in_layout(False)
 
 

@@ -27,7 +27,7 @@ from mmdet_gfl.datasets.shapes.coco_format import annotation, side_visible
 from mmdet_gfl.datasets.shapes.edges import Side, coverage, random_side
 from mmdet_gfl.datasets.shapes.items import Item, rendered
 from mmdet_gfl.datasets.shapes.outlines import area, bounding_box, moved, random_outline
-from mmdet_gfl.datasets.shapes.scene import CROWD_AT, EMPTY_EVERY, random_scene
+from mmdet_gfl.datasets.shapes.scene import CROWD_AT, EMPTY_EVERY, Scene, random_scene
 
 SMALL = Parameters(train=20, val=3, width=64, height=48, seed=5)
 SHARP = (Side(),) * 4
@@ -232,6 +232,19 @@ def test_any_size(size):
                 assert 0 <= x1 < x2 <= size[0] + 1e-6 and 0 <= y1 < y2 <= size[1] + 1e-6
 
 
+@pytest.mark.parametrize('box', [(60, 60, 140, 140), (-20, 60, 60, 140), (130, 140, 210, 220)])
+def test_a_shadow_is_soft_all_around_also_where_the_image_cuts_it(box):
+    """Its slope is at most that of a blur of 2.1 px: 0.6 x 100 / (2.1 x sqrt(2 pi)) = 11 a pixel."""
+    item = item_of(box, size=(200, 200))
+    for seed in range(20):
+        scene = Scene((200, 200), np.random.default_rng(seed))
+        scene.picture[:] = 100
+        scene._paint_shadow(item, 80)
+        plane = scene.picture[0]
+        assert plane.min() < 75 and plane.max() == 100
+        assert max(abs(np.diff(plane, axis=0)).max(), abs(np.diff(plane, axis=1)).max()) < 15
+
+
 def test_a_picture_does_not_depend_on_how_many_there_are():
     assert generator.draw('val', 3, SMALL) == generator.draw('val', 3, replace(SMALL, train=999, val=9))
     assert generator.draw('val', 3, SMALL) != generator.draw('train', 3, SMALL)
@@ -264,14 +277,16 @@ def test_without_clutter_the_ground_is_calm_and_sides_are_as_ambiguous_as_ever()
     assert smeared[0] == pytest.approx(smeared[1], abs=0.05)
 
 
-def test_sets_from_before_there_were_clutter_and_classes_are_taken_as_they_are(own):
-    manifest = json.loads((own / 'shapes.json').read_text())
+def test_sets_from_before_there_were_clutter_and_classes_are_made_anew_unless_others_are_wanted(own, finished):
+    manifest = json.loads((own / 'shapes.json').read_text()) | dict(version=1)
     for key in ('clutter', 'classes'):
         del manifest['parameters'][key]
     (own / 'shapes.json').write_text(json.dumps(manifest))
-    assert not make_shapes(own, SMALL).made
     with pytest.raises(ShapesError, match='clutter is 1.0, wanted 0.5'):
         make_shapes(own, replace(SMALL, clutter=0.5))
+    outcome = make_shapes(own, SMALL)
+    assert outcome.made and 'than version 1' in outcome.reason
+    assert contents(own) == contents(finished)
 
 
 def test_same_bytes_whatever_the_number_of_workers(finished, tmp_path):

@@ -215,12 +215,28 @@ def rewritten(checkout, change):
     file.write_text(json.dumps(content))
 
 
+def reversed_validation(cfg, checkout):
+    """The categories of the validation in another order, and the classes as its file has them."""
+    file = checkout / 'data' / 'mine' / 'annotations' / 'val.json'
+    content = json.loads(file.read_text())
+    content['categories'].reverse()
+    file.write_text(json.dumps(content))
+    cfg.val_dataloader.dataset.metainfo.update(classes=CLASSES[::-1])
+
+
 BROKEN = {
     "is not in COCO format: it has no list 'categories'": lambda cfg, checkout: rewritten(
         checkout, lambda content: content.pop('categories')
     ),
+    'bbox=None is not a list of four numbers': lambda cfg, checkout: rewritten(
+        checkout, lambda content: content['annotations'][0].update(bbox=None)
+    ),
+    'have the same id': lambda cfg, checkout: rewritten(
+        checkout, lambda content: content['annotations'][1].update(id=content['annotations'][0]['id'])
+    ),
     'is no category of': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=('person', 'bus')),
     'lists them as': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=CLASSES[::-1]),
+    'a label is a number in that order': reversed_validation,
     'images of ... are not in': lambda cfg, checkout: next((checkout / 'data/mine/images').glob('image1*')).unlink(),
     'does not hold the images of': lambda cfg, checkout: cfg.val_evaluator.update(
         ann_file='data/mine/annotations/train.json'
@@ -244,3 +260,4 @@ def test_a_message(message, checkout):
     with pytest.raises(launch.UserError, match='.*'.join(map(re.escape, message.split('...')))):
         launch.check_data(cfg, 'train', 'val')
         launch.check_classes(cfg, 'train')
+        launch.check_order(cfg)

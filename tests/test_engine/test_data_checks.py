@@ -7,7 +7,7 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from mmdet_gfl.engine.data_checks import check_classes, check_data, missing_files
+from mmdet_gfl.engine.data_checks import check_classes, check_data, check_order, missing_files
 from mmdet_gfl.engine.launch import UserError
 
 CLASSES = ('cat', 'dog', 'bird')
@@ -209,6 +209,7 @@ def test_a_type_that_reads_its_own_way(cfg, data, base, step):
     [
         ('<annotation/>', "a JSON file .*type='VOCDataset'"),
         ('[{"file": "a.jpg"}]', "no list 'images' beside a list of entries"),
+        ('null', "no list 'images' beside the one value 'None'"),
         ('{}', "no list 'images' beside nothing"),
         ('{"info": {}, "shapes": []}', "no list 'images' beside info, shapes"),
         ('{"images": [], "categories": {"cat": 1}}', "no list 'categories' beside images, categories"),
@@ -220,6 +221,62 @@ def test_a_type_that_reads_its_own_way(cfg, data, base, step):
 def test_a_file_that_is_not_coco(cfg, data, text, words):
     write(data, 'train', text)
     says(cfg, rf'train_dataloader\.dataset\.ann_file: .*train\.json is not .*{words}')
+
+
+@pytest.mark.parametrize(
+    'name, field, value, words',
+    [
+        ('annotations', 'bbox', [4, 6, 20], r'bbox=\[4, 6, 20\] is not a list of four numbers'),
+        ('annotations', 'bbox', ['4', '6', '20', '30'], 'bbox=.* is not a list of four numbers'),
+        ('annotations', 'bbox', [4, 6, float('nan'), 30], r'bbox=\[4, 6, nan, 30\] is not a list of four numbers'),
+        ('annotations', 'bbox', None, 'bbox=None is not a list of four numbers'),
+        ('annotations', 'area', None, 'area=None is not a number'),
+        ('annotations', 'category_id', [1], r'category_id=\[1\] is not a number or a text'),
+        ('images', 'height', '40', "height='40' is not a number"),
+        ('images', 'file_name', None, 'file_name=None is not a text'),
+        ('categories', 'name', 7, 'name=7 is not a text'),
+    ],
+)
+def test_values_that_are_not_cocos(cfg, data, name, field, value, words):
+    wrong = content(data, 'train')
+    wrong[name][1][field] = value
+    write(data, 'train', wrong)
+    says(cfg, rf'train\.json is not in COCO format: {name}\[1\]\.{words}')
+
+
+@pytest.mark.parametrize('name', ['images', 'annotations', 'categories'])
+def test_ids_that_are_there_twice(cfg, data, name):
+    wrong = content(data, 'train')
+    wrong[name][2]['id'] = wrong[name][0]['id']
+    write(data, 'train', wrong)
+    says(cfg, rf'not in COCO format: {name}\[0\] and {name}\[2\] have the same id, 1;')
+
+
+def test_ids_that_are_texts_or_came_from_a_table(cfg, data):
+    for kind in (str, float):
+        other = content(data, 'train')
+        for entry in (*other['categories'], *other['images']):
+            entry['id'] = kind(entry['id'])
+        for entry in other['annotations']:
+            entry.update(category_id=kind(entry['category_id']), image_id=kind(entry['image_id']))
+        write(data, 'train', other)
+        check_data(cfg, 'train')
+        built = DATASETS.build(dict(cfg.train_dataloader.dataset))
+        assert [len(built[index]['instances']) for index in range(5)] == [1, 1, 1, 1, 0]
+        write(data, 'train', coco([f'train{i}.jpg' for i in range(5)]))
+
+
+def test_objects_of_categories_that_the_file_has_not(cfg, data, capsys):
+    check_data(cfg, 'train')
+    assert capsys.readouterr().out == ''
+    wrong = content(data, 'train')
+    wrong['annotations'][2]['category_id'] = 77
+    write(data, 'train', wrong)
+    check_data(cfg, 'train')
+    said = capsys.readouterr().out
+    assert said.startswith('note: train_dataloader.dataset.ann_file: 1 of the 4 objects of') and 'such as 77' in said
+    built = DATASETS.build(dict(cfg.train_dataloader.dataset))
+    assert [len(built[index]['instances']) for index in range(5)] == [1, 1, 0, 1, 0]  # MMDetection says nothing
 
 
 def test_what_training_testing_and_a_server_need(cfg, data):
@@ -314,6 +371,19 @@ def test_classes_that_only_the_built_set_knows(cfg, data):
     says(cfg, "'person' is no category")
 
 
+def test_a_validation_numbers_classes_as_the_training_does(cfg):
+    check_order(cfg)
+    cfg.val_dataloader.dataset.metainfo.classes = ('cat', 'dog')  # fewer classes are check_classes' to answer
+    check_order(cfg)
+    cfg.val_dataloader.dataset.metainfo.classes = ('dog', 'cat', 'bird')
+    with pytest.raises(
+        UserError, match=r'val_dataloader.*classes: dog, cat, bird, but those of train.* cat, dog, bird'
+    ):
+        check_order(cfg)
+    cfg.pop('val_dataloader')
+    check_order(cfg)
+
+
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_classes_and_num_classes_agree(root, split):
     cfg = Config.fromfile(root / 'configs' / 'gfl' / 'gfl_r50_fpn_1x_coco.py')
@@ -376,6 +446,10 @@ def test_missing_files(tmp_path):
     (tmp_path / 'a' / '1.jpg').touch()
     assert missing_files(str(tmp_path), ['a/1.jpg', 'a/2.jpg', 'b/1.jpg']) == ['a/2.jpg', 'b/1.jpg']
     assert missing_files('s3://bucket', ['1.jpg']) == []
+    (tmp_path / 'a' / 'link.jpg').symlink_to(tmp_path / 'a' / '1.jpg')
+    (tmp_path / 'a' / 'lost.jpg').symlink_to(tmp_path / 'elsewhere' / '1.jpg')
+    (tmp_path / 'a' / 'folder.jpg').mkdir()
+    assert missing_files(str(tmp_path / 'a'), ['link.jpg', 'lost.jpg', 'folder.jpg']) == ['lost.jpg', 'folder.jpg']
 
 
 # Evaluators ---------------------------------------------------------------------------------------------------------

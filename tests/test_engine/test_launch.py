@@ -1,6 +1,7 @@
 """What the tools say about files and configs before anything is built."""
 
 import argparse
+import errno
 import os
 import urllib.error
 
@@ -286,6 +287,16 @@ def test_weights_that_cannot_be_downloaded():
         launch.run(offline, Config())
 
 
+def test_a_full_disk_is_one_sentence(tmp_path):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(launch.UserError, match=rf'No space left on device for {tmp_path}; .*with --resume'):
+        launch.run(full, Config(dict(work_dir=str(tmp_path))))
+    with pytest.raises(PermissionError):
+        launch.run(lambda: (_ for _ in ()).throw(PermissionError(errno.EACCES, 'denied')), Config())
+
+
 def test_processes_part_after_their_work(tmp_path):
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/met', rank=0, world_size=1)
     with pytest.raises(ZeroDivisionError):
@@ -342,6 +353,46 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     del model['other']
     with pytest.raises(launch.UserError, match=r'the file has head\.bias, and the model no such layer'):
         launch.check_fit(model, path)
+
+
+@pytest.mark.parametrize(
+    'held, words',
+    [
+        ([1, 2], 'it has a list'),
+        (torch.zeros(3), 'it has a Tensor'),
+        ({}, 'it has nothing'),
+        (dict(state_dict={}), 'it has state_dict'),
+        (dict(state_dict=5), 'it has state_dict'),
+        (dict(model=dict(weight=torch.zeros(3))), 'it has model'),
+        (dict(state={}, param_groups=[]), 'it has state, param_groups'),
+    ],
+)
+def test_a_file_without_weights(tmp_path, held, words):
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(held, path)
+    launch.check_checkpoint(path)
+    for check in (launch.check_weights, lambda file: launch.check_fit(torch.nn.Linear(2, 3), file)):
+        with pytest.raises(launch.UserError, match=rf'epoch_1\.pth holds no weights of a model \({words}\); give'):
+            check(path)
+
+
+def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
+    model = torch.nn.Linear(2, 3)
+    runner = object.__new__(launch.Runner)
+    runner.model = model
+    path = str(tmp_path / 'epoch_1.pth')
+    whole = dict(meta={}, message_hub={}, optimizer={}, state_dict=model.state_dict())
+    torch.save(whole, path)
+    launch.check_resume(runner, path)
+    torch.save(whole | dict(state_dict=torch.nn.Linear(2, 4).state_dict()), path)
+    with pytest.raises(
+        launch.UserError, match=r'weight has the shape \(3, 2\) in the model, and the file has \(4, 2\)'
+    ):
+        launch.check_resume(runner, path)
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)  # as a released one
+    with pytest.raises(launch.UserError, match=r'lacks message_hub, optimizer\).*load_from=.*epoch_1\.pth'):
+        launch.check_resume(runner, path)
+    launch.check_resume(runner, 'https://server/epoch_1.pth')
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(shipped, monkeypatch):

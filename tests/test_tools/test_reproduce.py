@@ -62,6 +62,15 @@ def until(condition, seconds=300):
         time.sleep(0.02)
 
 
+def test_stopped_before_anything_is_trained(reproduce, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, 'run_all', stop)
+    status, _, said = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
+    assert (status, said) == (130, 'stopped; the same command goes on\n')
+
+
 @pytest.mark.slow
 def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
     work = tmp_path / 'work'

@@ -141,3 +141,14 @@ def test_results_without_statistics_are_refused():
     found.pop('bbox_std')
     with pytest.raises(ValueError, match="no bbox_std; set model.test_cfg.with_distribution='full'"):
         draw(image(), found)
+
+
+@pytest.mark.parametrize('box', [[2.0, 30, 12, 50], [60.0, 30, 80, 50], [85.0, 30, 99, 50]], ids=str)
+def test_a_label_stays_on_the_image(box):
+    """Beside it stand the distributions, whose names it would hide."""
+    figure = draw(image(), results(boxes=[box]), classes=['rectangle'])
+    FigureCanvasAgg(figure).draw()
+    (label,) = picture_of(figure).texts
+    left, right = label.get_window_extent().transformed(picture_of(figure).transData.inverted()).intervalx
+    assert left >= 0 and right <= 100
+    assert box[2] == pytest.approx(right) if box[0] > 70 else box[0] == pytest.approx(left)

@@ -66,9 +66,14 @@ def rendered(outline: Outline, sides: tuple[Side, ...], size: tuple[int, int]) -
     x2, y2 = math.ceil(box[2]) + right, math.ceil(box[3]) + bottom
     sharp = coverage(outline, (x1, y1), (y2 - y1, x2 - x1))
     opacity = smeared(sharp, box - [x1, y1, x1, y1], sides)
-    corner = max(x1, 0), max(y1, 0)
-    inside = slice(corner[1] - y1, size[1] - y1), slice(corner[0] - x1, size[0] - x1)
-    return corner, sharp[inside], opacity[inside]
+    corner, sharp_inside = inside((x1, y1), sharp, size)
+    return corner, sharp_inside, inside((x1, y1), opacity, size)[1]
+
+
+def inside(corner: tuple[int, int], patch: Mask, size: tuple[int, int]) -> tuple[tuple[int, int], Mask]:
+    """What of a patch (h, w) at ``corner`` x, y lies in the image of width and height ``size``, and its corner."""
+    x, y = max(corner[0], 0), max(corner[1], 0)
+    return (x, y), patch[y - corner[1] : size[1] - corner[1], x - corner[0] : size[0] - corner[0]]
 
 
 def window(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -10,7 +10,7 @@ from .outlines import CLASSES
 
 MANIFEST = 'shapes.json'
 #: To be raised when the same parameters give other pictures or annotations than before.
-VERSION = 1
+VERSION = 2
 SPLITS = ('train', 'val')
 #: Every path a set can hold. Folders with anything else in them are never replaced.
 LAYOUT = re.compile(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import textures
 from .edges import Mask, Side, coverage, random_side
-from .items import Item, overlap, rendered, window
+from .items import Item, inside, overlap, rendered, window
 from .outlines import CLASSES, bounding_box, moved, random_outline
 
 #: COCO's borders between small, medium and large: square roots of the area in pixels.
@@ -80,10 +80,15 @@ class Scene:
     def _paint_shadow(self, item: Item, length: int) -> None:
         """A soft shadow beside the object: an edge that is no object's, and nothing is uncertain about."""
         dx, dy = self.rng.uniform(-0.12, 0.12, 2) * length
+        blur = 0.5 + 0.02 * length
+        # Room for the shadow to end in; at the image's border the object goes on, and so does its shadow.
+        room = math.ceil(0.12 * length + 4 * blur)
+        wide = cv2.copyMakeBorder(item.opacity, room, room, room, room, cv2.BORDER_REPLICATE)
         move = np.array([[1, 0, dx], [0, 1, dy]])
-        shadow = cv2.warpAffine(item.opacity, move, item.opacity.shape[::-1]).astype(np.float32)
-        shadow = cv2.GaussianBlur(shadow, (0, 0), 0.5 + 0.02 * length).astype(np.float32)
-        rows, columns = window(item.corner, shadow.shape)
+        shifted = cv2.warpAffine(wide, move, wide.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+        soft = cv2.GaussianBlur(shifted, (0, 0), blur).astype(np.float32)
+        corner, shadow = inside((item.corner[0] - room, item.corner[1] - room), soft, (self.width, self.height))
+        rows, columns = window(corner, shadow.shape)
         self.picture[:, rows, columns] *= 1 - np.float32(self.rng.uniform(0.3, 0.6)) * shadow
 
     def colour_for(self, corner: tuple[int, int], opacity: Mask) -> textures.Colour:

@@ -50,6 +50,6 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             raise
         except Exception as error:
             raise ValueError(
-                f'image {results["img_path"]} cannot be read: the file is empty, damaged or no image. Mend or remove '
+                f'image {results["img_path"]} cannot be read: the file is empty, damaged or no image; mend or remove '
                 f'it, and its entry in the annotation file'
             ) from error

@@ -11,6 +11,7 @@ side.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -143,7 +144,10 @@ class DenseGFLMixin(PredictMixin):
     def _init_layers(self) -> None:
         """The host's layers, then the box outputs resized to the representation, and the branch added or dropped."""
         self.check_axes()
-        super()._init_layers()
+        with warnings.catch_warnings():
+            # MMDetection's ATSSHead asks for it itself; users can do nothing about it.
+            warnings.filterwarnings('ignore', '.*`num_anchors` is deprecated')
+            super()._init_layers()
         # In place: the order of the parameters is MMDetection's, which is how optimizers number their states.
         modules = [(self.renamed.get(name, name), module) for name, module in self._modules.items()]
         self._modules.clear()

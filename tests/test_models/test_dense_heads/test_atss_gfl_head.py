@@ -1,5 +1,7 @@
 """ATSSGFLHead: with a centerness branch and Dirac boxes MMDetection's ATSSHead."""
 
+import warnings
+
 import pytest
 import torch
 from cases import (
@@ -26,6 +28,12 @@ SIZE = (160, 224)
 def test_state_dicts_fit_both_ways():
     assert_state_dicts_fit('ATSS')
     assert 'atss_centerness.weight' in pair('ATSS')[0].state_dict()
+
+
+def test_building_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        build(host_config('ATSS'))
 
 
 @pytest.mark.agreement
