@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis.detector import Detector, turn_on_distributions
+from mmdet_gfl.engine.destinations import make_folder
 from mmdet_gfl.engine.launch import UserError
 
 from .distributions import draw
@@ -95,6 +96,21 @@ def detect(detector: Detector, image: Path, score_thr: float) -> InstanceData:
     return results[results.scores > score_thr]
 
 
+def picture_files(files: Sequence[Path], out_dir: Path) -> list[Path]:
+    """Where the picture of each image goes: its name with ``.png``, added to it where two would be the same.
+
+    Raises:
+        UserError: An image would be overwritten.
+    """
+    stems = Counter(file.stem for file in files)
+    outs = [out_dir / f'{file.stem if stems[file.stem] == 1 else file.name}.png' for file in files]
+    images = {file.resolve() for file in files}
+    for out in outs:
+        if out.resolve() in images:
+            raise UserError(f'--out-dir {out_dir}: the picture would overwrite the image {out}; name another folder')
+    return outs
+
+
 def draw_files(
     detector: Detector,
     files: list[Path],
@@ -107,19 +123,20 @@ def draw_files(
     """Draws each image's detections with :func:`draw` into ``out_dir``, and names what was written.
 
     Raises:
-        UserError: The model predicts no distributions; an image cannot be read; none is in the annotation file.
+        UserError: The model predicts no distributions; an image cannot be read; none is in the annotation file; the
+            pictures cannot be written.
     """
     if not detector.cfg.get('test_dataloader'):
         raise UserError(f'config {detector.cfg.filename} has no test_dataloader, whose pipeline prepares the images')
     turn_on_distributions(detector)
     if truth is not None and all(boxes_of(truth, file) is None for file in files):
         raise UserError(f'--ann-file lists none of the images, such as {files[0]}; its file_name entries differ')
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for file in files:
+    outs = picture_files(files, out_dir)
+    make_folder('--out-dir', out_dir)
+    for file, out in zip(files, outs):
         image = read_image(file)
         boxes = boxes_of(truth, file) if truth is not None else None
         results = detect(detector, file, score_thr)
         figure = draw(image, results, detector.classes, boxes, max_boxes, max_rows)
-        out = out_dir / f'{file.stem}.png'
         figure.savefig(out)
         yield out

@@ -208,6 +208,27 @@ def test_images_that_cannot_be_drawn(models, tool, tmp_path):
             tool('draw_distributions', tmp_path / name, *models('gfl'), '--out-dir', tmp_path / 'out')
 
 
+def test_no_image_is_overwritten(models, tool, shapes, tmp_path):
+    image = tmp_path / 'a.png'
+    image.write_bytes((shapes / 'val' / '000001.jpg').read_bytes())
+    before = image.read_bytes()
+    with pytest.raises(UserError, match=r'the picture would overwrite the image .*a\.png; name another folder'):
+        tool('draw_distributions', image, *models('gfl'), '--out-dir', tmp_path)
+    assert image.read_bytes() == before
+
+
+def test_images_of_one_name_get_a_picture_each(tmp_path):
+    files = [tmp_path / name for name in ('a.jpg', 'a.png', 'b.jpg')]
+    names = [out.name for out in pictures.picture_files(files, tmp_path / 'out')]
+    assert names == ['a.jpg.png', 'a.png.png', 'b.png']
+
+
+@pytest.mark.parametrize('flag, value', [('--max-boxes', 0), ('--max-rows', -1), ('--max-images', 0)])
+def test_numbers_that_draw_nothing(flag, value, tool):
+    with pytest.raises(UserError, match=f'{flag} {value}: a whole number from'):
+        tool('draw_distributions', 'images', 'config.py', 'checkpoint.pth', flag, value)
+
+
 # quality_scatter ----------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +354,28 @@ def test_deviations_that_are_not_there(models, tool, tmp_path):
 
 
 # What all of them refuse --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['draw_distributions', 'pick_threshold', 'quality_scatter', 'judge_uncertainty'])
+def test_places_are_looked_at_before_the_work(name, models, tool, shapes, tmp_path, monkeypatch):
+    def work(*_):
+        raise AssertionError('the images were read first')
+
+    for function in ('images_of', '_detect'):
+        monkeypatch.setattr(detector, function, work)
+    monkeypatch.setattr(uncertainty, 'sides_of', work)
+    monkeypatch.setattr(pictures, 'detect', work)
+    (tmp_path / 'file').touch()
+    images, out = ([shapes / 'val'], '--out-dir') if name == 'draw_distributions' else ([], '--out')
+    with pytest.raises(UserError, match=rf'{out}: folder .*file.* cannot be written to \(Not a directory\); name'):
+        tool(name, *images, *models('gfl'), out, tmp_path / 'file' / 'folder' / 'result.png')
+
+
+def test_files_that_cannot_be_written(models, tool, tmp_path):
+    with pytest.raises(UserError, match='--out .* is a folder; name a file'):
+        tool('pick_threshold', *models('gfl'), '--out', tmp_path)
+    with pytest.raises(UserError, match=r'picture\.xyz: the file must end in \.png, \.svg, \.pdf or \.jpg'):
+        tool('quality_scatter', *models('gfl'), '--out', tmp_path / 'picture.xyz')
 
 
 def test_weights_that_do_not_fit(models, tool, tmp_path):

@@ -137,6 +137,15 @@ def test_missing_data_is_named(tool, root, tmp_path):
         )
 
 
+def test_a_place_is_looked_at_before_the_work(tool, on_shapes, tmp_path, monkeypatch):
+    cfg = on_shapes('configs/gfl/gfl_r50_fpn_1x_coco.py')
+    cfg.model.bbox_head.num_classes = 10
+    cfg.dump(tmp_path / 'mine.py')
+    monkeypatch.setattr(regression_targets, 'measure', lambda *_: pytest.fail('the images were read first'))
+    with pytest.raises(UserError, match=r'--out-dir: folder .*mine\.py cannot be written to \(File exists\)'):
+        tool(tmp_path / 'mine.py', '--out-dir', tmp_path / 'mine.py')
+
+
 def test_a_detector_without_distances_is_refused(tool, on_shapes, tmp_path):
     on_shapes(str(STOCK / 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')).dump(tmp_path / 'faster.py')
     with pytest.raises(UserError, match=r"model\.type='FasterRCNN'.*accepted: ATSSHead or mmdet_gfl\.ATSSGFLHead"):

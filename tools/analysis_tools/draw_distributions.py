@@ -7,6 +7,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector
+from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.visualization import pictures
 
 
@@ -23,7 +24,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-rows', type=int, default=4, help='detections with distributions, default: %(default)s')
     parser.add_argument('--max-images', type=int, help='draw the first ones of a folder only')
     detector.add_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name, least in (('boxes', 1), ('rows', 0), ('images', 1)):
+        number = getattr(args, f'max_{name}')
+        if number is not None and number < least:
+            raise UserError(f'--max-{name} {number}: a whole number from {least} on is needed')
+    return args
 
 
 def main() -> None:

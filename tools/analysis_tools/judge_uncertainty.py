@@ -7,6 +7,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, uncertainty
+from mmdet_gfl.engine.destinations import PICTURE_SUFFIXES, make_folder_of
 from mmdet_gfl.visualization.uncertainty import draw_uncertainty
 
 
@@ -28,14 +29,14 @@ def main() -> None:
     """Checks, detects with each model, prints what its standard deviations are worth and draws."""
     args = parse_args()
     named = detector.named_models(args.models, args.names)
+    configs = [detector.read_config(config, args) for _, config, _ in named]
+    make_folder_of('--out', args.out, PICTURE_SUFFIXES)
     models = []
-    for _, config, weights in named:
-        cfg = detector.read_config(config, args)
+    for cfg, (_, _, weights) in zip(configs, named):
         models.append(uncertainty.sides_of(detector.load(cfg, weights, args.device), args.split, args.score_thr))
     names = [name for name, _, _ in named]
     told, judged = uncertainty.with_floors_taken_away(names, models)
     print(uncertainty.table(told, [uncertainty.judge(sides) for sides in judged]))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_uncertainty(names, models).savefig(args.out)
     print(args.out)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, thresholds
+from mmdet_gfl.engine.destinations import make_folder_of
 from mmdet_gfl.engine.launch import UserError
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     """Checks, detects, prints the thresholds and writes them."""
     args = parse_args()
     cfg = detector.read_config(args.config, args)
+    make_folder_of('--out', args.out)
     images, classes = detector.images_of(cfg, args.checkpoint, args.split, args.device)
     answers = thresholds.pick_thresholds(images, classes, args.precision, args.iou)
     print(
@@ -42,7 +44,6 @@ def main() -> None:
     print(thresholds.table(answers, args.precision))
     about = dict(config=args.config, checkpoint=args.checkpoint, split=args.split, images=len(images))
     wanted = dict(precision=args.precision, iou=args.iou)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({**about, **wanted, 'classes': thresholds.as_json(answers)}, indent=2) + '\n')
     print(args.out)
 

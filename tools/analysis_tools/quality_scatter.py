@@ -7,6 +7,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, quality
+from mmdet_gfl.engine.destinations import PICTURE_SUFFIXES, make_folder_of
 from mmdet_gfl.visualization import draw_scatter
 
 
@@ -33,13 +34,13 @@ def main() -> None:
     args = parse_args()
     named = detector.named_models(args.models, args.names)
     configs = [detector.read_config(config, args) for _, config, _ in named]
+    make_folder_of('--out', args.out, PICTURE_SUFFIXES)
     models = []
     for cfg, (_, _, weights) in zip(configs, named):
         images, _ = detector.images_of(cfg, weights, args.split, args.device)
         models.append(quality.score_and_iou(images))
     names = [name for name, _, _ in named]
     print(quality.table(names, models))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     draw_scatter(names, models).savefig(args.out)
     print(args.out)
 

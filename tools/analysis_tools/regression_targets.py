@@ -12,6 +12,7 @@ import mmdet_gfl  # noqa: F401  # isort: skip
 from mmdet_gfl.analysis.regression_targets import Progress, measure
 from mmdet_gfl.analysis.target_report import as_dict, as_text
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.destinations import make_folder
 from mmdet_gfl.visualization.regression_targets import draw
 
 
@@ -43,13 +44,13 @@ def main() -> None:
     launch.check_types(cfg)
     launch.check_data(cfg, args.split)
     launch.check_classes(cfg, args.split)
+    folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
+    make_folder('--out-dir', folder)
 
     progress = Progress(lambda line: print(line, file=sys.stderr, flush=True))
     report = measure(cfg, args.split, args.images, args.workers, args.seed, progress)
     print(as_text(report, args.share))
 
-    folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
-    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f'regression_targets_{args.split}'
     draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
     stem.with_suffix('.json').write_text(json.dumps(as_dict(report, args.share)) + '\n')
