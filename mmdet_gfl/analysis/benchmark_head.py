@@ -27,7 +27,7 @@ from mmdet_gfl.models.dense_heads.dense_gfl_mixin import square
 
 #: Mean and standard deviation of the class logits: 0.5% of the scores pass a threshold of 0.05, as in a trained model.
 LOGITS = (-6.0, 1.2)
-#: The same with 5%, as early in a training: what is decoded then are ten times as many scores.
+#: The same with 5%, as early in a training, or where logits are random around a prior of 0.01.
 MORE_LOGITS = (-4.9, 1.2)
 #: Of the largest difference that counts as the same, relative: losses to their value, gradients to their maximum.
 #: MMDetection computes some steps of a loss in half precision where ours has float32.
@@ -36,8 +36,8 @@ TOLERANCES = {False: (1e-5, 1e-4), True: (2e-2, 5e-2)}
 PARTS = {
     'assignment': 'assignment',
     'step': 'targets + losses + backward',
-    'decode': 'decode before NMS',
-    'decode_more': 'decode before NMS, ten times the scores',
+    'decode': 'decode before NMS, 0.5% of the scores pass',
+    'decode_more': 'decode before NMS, 5% of the scores pass',
     'detect': 'decode + NMS',
 }
 #: Those of them in which it is counted how often a GPU's host waits; NMS is not the head's.
@@ -221,7 +221,7 @@ class Work:
 
     @torch.no_grad()
     def predict(self, with_nms: bool, more: bool = False) -> list[InstanceData]:
-        """Detections of each image, or all candidates before NMS; of ten times the scores with ``more``."""
+        """Detections of each image, or all candidates before NMS; of ten times as many scores with ``more``."""
         self.head.eval()
         outs = self.more if more else self.predictions
         if isinstance(self.head, FCOSHead) and predicts_numbers(self.head):  # in pixels at test time

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import locks
 from .progress import line_of, progress_of
-from .results import place_of, read_result, read_state
+from .results import found_seeds, place_of, read_result, read_state
 from .rows import RowError
 from .running import tail
 
@@ -17,7 +17,7 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
 
     Args:
         configs: Relative to ``configs/``.
-        seeds: Of each config; None: all that the work dir has.
+        seeds: Of each config; None: all that the work dir has of one of them.
         work_dir: Of a run.
 
     Raises:
@@ -25,7 +25,7 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
     """
     if not work_dir.is_dir():
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
-    seeds = seeds or sorted({int(found.name[5:]) for found in work_dir.glob('*/*/seed-*')}) or [0]
+    seeds = seeds or sorted({seed for config in configs for seed in found_seeds(config, work_dir)}) or [0]
     states = [(state_of(place_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
     counts: dict[str, int] = {}
     for (kind, _), _, _ in states:

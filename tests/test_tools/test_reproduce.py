@@ -312,3 +312,12 @@ def test_results_put_together_by_hand_are_gone_on_with(tmp_path):
         check_settings(tmp_path, choose('mini', 1, None, dict(SIZES, epochs=9), None, 0))
     with pytest.raises(RowError, match="preset is 'mini' there, 'paper' here"):
         check_settings(tmp_path, choose('paper', 8, None, {}, None, 8))
+
+
+def test_a_reader_that_has_seen_enough(root):
+    done = subprocess.run(
+        ['bash', '-c', f'{sys.executable} {root}/tools/reproduce.py list | head -1; echo ${{PIPESTATUS[0]}}'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[1:] == ['0'] and 'BrokenPipe' not in done.stderr

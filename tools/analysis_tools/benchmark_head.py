@@ -23,6 +23,7 @@ from mmdet_gfl.analysis import benchmark_report as report
 from mmdet_gfl.analysis.benchmark_head import PARTS, Case, Result, measure
 from mmdet_gfl.analysis.counterparts import Pair, build_pair
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.destinations import PICTURE_SUFFIXES, make_folder_of
 
 SWEEPS = {
     'boxes': ('objects an image', [1, 4, 16, 64, 250, 500, 1000, 2000]),
@@ -70,6 +71,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         page, _, name = args.into.rpartition('#')
         if not page or not name or not Path(page).is_file():
             raise launch.UserError(f'--into {args.into}: needs PAGE#NAME with a Markdown file that is there')
+    if args.json:
+        make_folder_of('--json', args.json)
+    if args.png:
+        make_folder_of('--png', args.png, PICTURE_SUFFIXES)
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
