@@ -26,6 +26,7 @@ from mmdet_gfl.models.losses.focal_loss_of_levels import focal_loss_of_levels, o
 from mmdet_gfl.models.quality.base import Quality
 from mmdet_gfl.models.task_modules import Layout, Outputs, Picked, Positives, Targets, check_ground_truth
 from mmdet_gfl.utils import build_part
+from mmdet_gfl.utils.compiling import uncompiled
 
 from .clipping_monitor import ClippingMonitor
 from .predict_mixin import PredictMixin, square
@@ -190,6 +191,7 @@ class DenseGFLMixin(PredictMixin):
 
     # Loss -----------------------------------------------------------------------------------------------------------
 
+    @uncompiled
     def loss_by_feat(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *rest: Any, **named: Any
     ) -> dict[str, Tensor]:

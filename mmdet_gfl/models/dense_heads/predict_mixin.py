@@ -19,6 +19,7 @@ from mmdet_gfl.models.task_modules import Locations
 from mmdet_gfl.models.task_modules.candidates import best_of, look, outputs_at
 from mmdet_gfl.models.task_modules.layout import tensor_like
 from mmdet_gfl.ops.pick_rows import at_least_float
+from mmdet_gfl.utils.compiling import uncompiled
 
 if TYPE_CHECKING:
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead as HostHead
@@ -35,6 +36,7 @@ class PredictMixin(HostHead):
     box: BoxRepresentation
     _last_priors: tuple[Any, Tensor] | None = None
 
+    @uncompiled
     def predict_by_feat(
         self,
         cls_scores: list[Tensor],

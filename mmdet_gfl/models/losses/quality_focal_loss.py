@@ -211,7 +211,7 @@ class QualityFocalLoss(ElementwiseLoss):
         if not isinstance(pred, Outputs):
             return super().forward(pred, target, weight, avg_factor, reduction_override)
         reduction = self.reduction if reduction_override is None else reduction_override
-        if self.activated or reduction != 'mean' or avg_factor is None or torch.compiler.is_compiling():
+        if self.activated or reduction != 'mean' or avg_factor is None:
             return super().forward(pred.rows, target, weight, avg_factor, reduction_override)
         label, score = target
         at = pred.picked.pos

@@ -80,6 +80,4 @@ class Outputs:
     @cached_property
     def positives(self) -> Tensor:
         """The positives' rows, (P, width), with their graph."""
-        if torch.compiler.is_compiling():
-            return self.rows[self.picked.pos]
         return pick_rows(self.levels, self.width, self.picked.cells)
