@@ -94,6 +94,8 @@ class Pairs(NamedTuple):
 def max_iou_owners(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> tuple[Tensor, Tensor | None]:
     """The object that each location belongs to, and which locations count.
 
+    An object whose area is no finite number gets nothing; on the CPU it has been refused before.
+
     Args:
         grid: The anchors.
         boxes: Objects of each image, (its number, 4), xyxy in pixels.
@@ -106,13 +108,18 @@ def max_iou_owners(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) ->
     objects, images = torch.cat(boxes), images_of(boxes)
     pairs = pairs_of(grid, objects, images, rules)
     weights = grid.weights()
-    claims = _claims(grid, pairs, images, weights, rules)
+    claims = _claims(grid, pairs, images, _finite(objects), weights, rules)
     none = len(objects)
     if rules.negative < rules.positive:
         weights = objects.new_ones(len(claims), dtype=grid.sides.dtype) if weights is None else weights
         between = (pairs.largest >= rules.negative) & (claims[pairs.number] == 0)
         weights.scatter_(0, pairs.number, (~between).to(weights))
     return torch.where(claims > none, claims - none - 1, none - claims), weights
+
+
+def _finite(objects: Tensor) -> Tensor:
+    """Which objects (G, 4) have a finite area, (G,)."""
+    return (objects[:, 2:] - objects[:, :2]).prod(dim=1).isfinite()
 
 
 def pairs_of(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoURules) -> Pairs:
@@ -146,7 +153,7 @@ def _rectangles(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoU
     if rules.least is not None:
         least = iou.amax(dim=1, keepdim=True).minimum(least)  # (G, 1)
     least = least * SHARE
-    looked_at = (iou >= least) & (overlap > 0)
+    looked_at = (iou >= least) & (overlap > 0) & _finite(objects)[:, None]
     needed = least / (1 + least) * areas / shared.flip(0)  # (axes, G, S)
     first = ((start + needed - high) / strides - MARGIN).ceil().clamp(min=0).masked_fill(~looked_at, 0)
     last = ((end - needed - low) / strides + MARGIN).floor().minimum(final).masked_fill(~looked_at, -1)
@@ -167,7 +174,9 @@ def _longest_shared(low: Tensor, high: Tensor, start: Tensor, end: Tensor, strid
     return shared(before).maximum(shared(before + 1))
 
 
-def _claims(grid: AnchorGrid, pairs: Pairs, images: Tensor, weights: Tensor | None, rules: MaxIoURules) -> Tensor:
+def _claims(
+    grid: AnchorGrid, pairs: Pairs, images: Tensor, finite: Tensor, weights: Tensor | None, rules: MaxIoURules
+) -> Tensor:
     """The strongest claim on each location, (R,) int64, which says whose it is.
 
     0 is nobody's. Object g claims the anchors that it is the best of with G - g, so that of equal ones the first wins;
@@ -179,7 +188,7 @@ def _claims(grid: AnchorGrid, pairs: Pairs, images: Tensor, weights: Tensor | No
     if rules.least is None:
         return claims.new_zeros(total).scatter_reduce(0, pairs.number, claims, 'amax')
     best = pairs.iou.new_zeros(none).scatter_reduce(0, pairs.gt, pairs.iou, 'amax')  # (G,)
-    claiming = best >= rules.least
+    claiming = (best >= rules.least) & finite
     strong = torch.arange(none + 1, 2 * none + 1, device=images.device).masked_fill(~claiming, 0)
     ties = (pairs.iou == best[pairs.gt]) & claiming[pairs.gt]
     if not rules.all_best:

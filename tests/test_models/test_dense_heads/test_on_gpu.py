@@ -91,6 +91,27 @@ def test_without_objects(host, counts):
     assert_trains_the_same(MODELS.build(host_config(host)), host_features(host, SIZE, 2), counts)
 
 
+NOT_FINITE = [
+    [torch.nan] * 4,
+    [20, 30, torch.nan, 90],
+    [20, 30, torch.inf, 90],
+    [-torch.inf, 30, 80, 90],
+    [-torch.inf, -torch.inf, torch.inf, torch.inf],
+]
+NO_FINITE_AREA = [(host, [-1e30, -1e30, 1e30, 1e30]) for host in ('Retina', 'SSD')]
+
+
+@pytest.mark.parametrize(('host', 'box'), [(host, box) for host in HOSTS for box in NOT_FINITE] + NO_FINITE_AREA)
+def test_an_object_that_is_not_finite_teaches_nothing(host, box):
+    # On the CPU it is refused; a GPU is not asked, and CheckGroundTruthHook says so.
+    head = MODELS.build(host_config(host))
+    outs = outputs(head, host_features(host, SIZE, 2))
+    gts, images = objects([3, 2], SIZE), metas(SIZE, 2)
+    expected = on_gpu(head, outs, [gts[0][[0, 2]], gts[1]], images)[0]
+    gts[0].bboxes[1] = torch.tensor(box)
+    torch.testing.assert_close(on_gpu(head, outs, gts, images)[0], expected, rtol=1e-6, atol=1e-7)
+
+
 #: The host learns how many positives there are, and how many on each level; where objects claim cells, how many these
 #: are; and, for MMDetection's GIoULoss, whether there is any weight, and a number that it copies.
 WAITS = dict(ATSS=4, FCOS=5, Retina=5, Fovea=5, SSD=5)
