@@ -12,8 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Union, get_args
 
 import torch
 from mmengine.structures import InstanceData, instance_data
@@ -102,7 +101,7 @@ class PretendedGPU(TorchDispatchMode):
             made = tensor(data, **rest)
             return made if device is None else made.to(device)
 
-        indices = SimpleNamespace(__args__=(*instance_data.IndexType.__args__, GPUTensor))  # what MMEngine lets through
+        indices: Any = Union.__getitem__((*get_args(instance_data.IndexType), GPUTensor))  # what MMEngine lets through
         for owner, name, value in (
             (torch, 'autocast', autocast_of),
             (torch, 'tensor', tensor_of),
