@@ -23,16 +23,20 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdet_gfl import shipped_configs
-from mmdet_gfl.compat import checkpoint as checkpoints
+from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine import type_checks
+from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
+from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
+from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
+from mmdet_gfl.engine.checkpoint_checks import check_resume as check_resume
+from mmdet_gfl.engine.checkpoint_checks import check_weights as check_weights
+from mmdet_gfl.engine.checkpoint_checks import start_of as start_of
 from mmdet_gfl.engine.data_checks import check_classes as check_classes
 from mmdet_gfl.engine.data_checks import check_data as check_data
 from mmdet_gfl.engine.data_checks import check_order as check_order
-from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError as UserError
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
@@ -63,7 +67,7 @@ def load_config(args: argparse.Namespace) -> Config:
     end_with_torchrun()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.allow_unsafe_checkpoint:
-        checkpoints.allow_unsafe_checkpoints()
+        allow_unsafe_checkpoints()
     cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
@@ -205,158 +209,6 @@ def _name_slurm_ranks() -> None:
     if 'MASTER_ADDR' not in env:
         hosts = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
         env['MASTER_ADDR'] = subprocess.run(hosts, check=True, capture_output=True, text=True).stdout.split()[0]
-
-
-def check_fit(model: Any, path: str) -> None:
-    """Refuses a checkpoint of another model; MMEngine would test with random weights where it does not fit.
-
-    Args:
-        model: What the config makes.
-        path: The checkpoint.
-
-    Raises:
-        UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone);
-            or the file holds no weights.
-    """
-    _check_fit(model, _loaded(path), path)
-
-
-def _check_fit(model: Any, loaded: Any, path: str) -> None:
-    while hasattr(model, 'module'):  # wrapped for several processes, for test-time augmentation, or both
-        model = model.module
-    state = _weights_of(loaded, path)
-    for key, parameter in model.named_parameters():
-        found = tuple(state[key].shape) if key in state else None
-        if found != tuple(parameter.shape):
-            has = 'lacks it' if found is None else f'has {found}'
-            raise UserError(
-                f'checkpoint {path} does not fit the config: {key} has the shape {tuple(parameter.shape)} in the '
-                f'model, and the file {has}; use it with the config it was trained with'
-            )
-    extra = sorted(set(state) - set(model.state_dict()))
-    if extra:
-        raise UserError(
-            f'checkpoint {path} does not fit the config: the file has {extra[0]}, and the model no such layer; '
-            f'use it with the config it was trained with'
-        )
-
-
-def check_resume(runner: Runner, path: str) -> None:
-    """Refuses to go on from a checkpoint of another model, or from one that holds weights alone.
-
-    Not looked at are remote files, and models whose parts are spread over processes.
-
-    Raises:
-        UserError: As :func:`check_fit`; or names what the file lacks.
-    """
-    spread = not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel)
-    if spread or '://' in path:
-        return
-    loaded = _loaded(path)
-    _check_fit(runner.model, loaded, path)
-    missing = [name for name in ('meta', 'message_hub', 'optimizer') if name not in loaded]
-    if missing:
-        raise UserError(
-            f'checkpoint {path} holds the weights of a model and not the state of a training (it lacks '
-            f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and give '
-            f'--cfg-options load_from={path}'
-        )
-
-
-def check_weights(path: str) -> None:
-    """Refuses a checkpoint file without weights, from which a training would start as from none, or end.
-
-    Raises:
-        UserError: Names what the file has instead.
-    """
-    if '://' not in path:
-        _weights_of(_loaded(path), path)
-
-
-def _loaded(path: str) -> Any:
-    """What a checkpoint file holds, on the CPU."""
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    return CheckpointLoader.load_checkpoint(path, map_location='cpu')
-
-
-def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by the names of their layers.
-
-    Raises:
-        UserError: There are none.
-    """
-    state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
-    tensors = {
-        key.removeprefix('module.'): value
-        for key, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        what = ', '.join(map(str, list(loaded)[:4])) if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
-        raise UserError(
-            f'checkpoint {path} holds no weights of a model (it has {what or "nothing"}); give a file that a training '
-            f'has saved, as a rule epoch_*.pth'
-        )
-    return tensors
-
-
-def check_checkpoint(path: str) -> None:
-    """Refuses a checkpoint file that is missing, damaged, or wants to run code.
-
-    Raises:
-        UserError: Names the file and what to do.
-    """
-    if '://' in path:
-        return
-    try:
-        checkpoints.check_checkpoint(path)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UserError(str(error)) from error
-
-
-def check_pretrained(cfg: Config) -> None:
-    """Refuses local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code.
-
-    Raises:
-        UserError: Names the key, the file and what to do.
-    """
-    for key, node in nodes(cfg.get('model'), 'model.'):
-        path = node.get('checkpoint')
-        if node.get('type') == 'Pretrained' and isinstance(path, str):
-            try:
-                check_checkpoint(path)
-            except UserError as error:
-                raise UserError(f'{key}checkpoint: {error}') from error
-
-
-def start_of(cfg: Config) -> str | None:
-    """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
-
-    To resume without a name, ``last_checkpoint`` of the work dir names the file. Where the work dir was moved or copied
-    since, its own file of this name counts, though the named one may still be there; where there is none, or it is cut
-    short, the work dir's newest whole checkpoint. The config is pointed to it.
-    """
-    if not cfg.get('resume') or cfg.get('load_from'):
-        return cfg.get('load_from')
-    folder = Path(cfg.work_dir)
-    pointer = folder / 'last_checkpoint'
-    path = pointer.read_text().strip() if pointer.is_file() else ''
-    own = folder / Path(path).name
-    if '://' in path or (path and Path(path).exists() and (not own.exists() or own.samefile(path))):
-        return path
-    newest = sorted(folder.glob('*_[0-9]*.pth'), key=lambda file: file.stat().st_mtime, reverse=True)
-    cfg.load_from = next((str(file) for file in (own, *newest) if file.is_file() and _is_whole(str(file))), None)
-    cfg.resume = cfg.load_from is not None
-    return cfg.load_from
-
-
-def _is_whole(path: str) -> bool:
-    try:
-        check_checkpoint(path)
-    except UserError:
-        return False
-    return True
 
 
 def images_a_step(cfg: Config) -> tuple[int, int]:
