@@ -18,7 +18,7 @@ import torch
 from mmengine.structures import InstanceData, instance_data
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 aten = torch.ops.aten
 
@@ -118,7 +118,7 @@ class PretendedGPU(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Computes an operator with the values held."""
         kwargs = dict(kwargs or {})
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         here = [isinstance(tensor, GPUTensor) for tensor in tensors]
         wanted = kwargs.get('device')
         there = any(here) if wanted is None else torch.device(wanted) == DEVICE

@@ -63,7 +63,9 @@ def check_resume(runner: Runner, path: str) -> None:
         return
     loaded = _loaded(path)
     _check_fit(runner.model, loaded, path)
-    missing = [name for name in ('meta', 'message_hub', 'optimizer') if name not in loaded]
+    without = any(getattr(hook, 'save_optimizer', True) is False for hook in runner.hooks)  # as the config wants it
+    needed = ('meta', 'message_hub') if without else ('meta', 'message_hub', 'optimizer')
+    missing = [name for name in needed if name not in loaded]
     if missing:
         raise UserError(
             f'checkpoint {path} holds the weights of a model and not the state of a training (it lacks '

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,7 +160,8 @@ def check_order(cfg: Config) -> None:
             if classes and wanted and classes != wanted and sorted(classes) == sorted(wanted):
                 raise UserError(
                     f'{key}metainfo.classes: {_some(classes)}, but those of {of}metainfo.classes are {_some(wanted)}, '
-                    f'and a label is a number in that order; list the categories in one order in both annotation files'
+                    f'and a label is a number in that order; give both one order: '
+                    f'in metainfo.classes, and of the categories of COCO files'
                 )
 
 
@@ -391,7 +392,7 @@ def _fits(field: str, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max  # NaN is not
 
 
 def _check_ids(key: str, path: str, name: str, ids: list[Any]) -> None:
@@ -469,11 +470,13 @@ def missing_files(folder: str, names: Iterable[str]) -> list[str]:
 
 
 def _files_in(folder: str) -> set[str]:
-    """Names of the files in a folder; links that lead nowhere are none."""
+    """Names of the files in a folder; links that lead nowhere, in a circle or where nothing may be read are none."""
     if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
+        return {
+            entry.name for entry in entries if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
+        }
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------

@@ -1,12 +1,17 @@
-"""What ``torch.compile`` leaves alone."""
+"""What ``torch.compile`` leaves alone, and whether it looks."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-import torch
+try:
+    from torch.compiler import disable, is_compiling
+except ImportError:  # torch before 2.3
+    from torch._dynamo import disable
+    from torch._dynamo.external_utils import is_compiling
+
+__all__ = ['is_compiling', 'uncompiled']
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -17,13 +22,7 @@ def uncompiled(method: Callable[_P, _R]) -> Callable[_P, _R]:
 
     For steps whose sizes depend on the data, and whose large passes are fused by hand: traced, they fall apart into
     dozens of graphs, which are compiled anew for other sizes, and in which what is done in place is done on copies.
+    Nothing of it is traced, so nothing is compiled anew for other images and objects.
     """
-
-    @functools.wraps(method)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if torch.compiler.is_compiling():
-            as_it_stands: Callable[_P, _R] = torch.compiler.disable(method)
-            return as_it_stands(*args, **kwargs)
-        return method(*args, **kwargs)
-
-    return call
+    as_it_stands: Callable[_P, _R] = disable(method)
+    return as_it_stands

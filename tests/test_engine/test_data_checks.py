@@ -231,6 +231,7 @@ def test_a_file_that_is_not_coco(cfg, data, text, words):
         ('annotations', 'bbox', [4, 6, float('nan'), 30], r'bbox=\[4, 6, nan, 30\] is not a list of four numbers'),
         ('annotations', 'bbox', None, 'bbox=None is not a list of four numbers'),
         ('annotations', 'area', None, 'area=None is not a number'),
+        pytest.param('annotations', 'area', 10**400, 'area=10+ is not a number', id='huge'),
         ('annotations', 'category_id', [1], r'category_id=\[1\] is not a number or a text'),
         ('images', 'height', '40', "height='40' is not a number"),
         ('images', 'file_name', None, 'file_name=None is not a text'),
@@ -450,6 +451,8 @@ def test_missing_files(tmp_path):
     (tmp_path / 'a' / 'lost.jpg').symlink_to(tmp_path / 'elsewhere' / '1.jpg')
     (tmp_path / 'a' / 'folder.jpg').mkdir()
     assert missing_files(str(tmp_path / 'a'), ['link.jpg', 'lost.jpg', 'folder.jpg']) == ['lost.jpg', 'folder.jpg']
+    (tmp_path / 'a' / 'circle.jpg').symlink_to('circle.jpg')  # which the system refuses to follow
+    assert missing_files(str(tmp_path / 'a'), ['1.jpg', 'link.jpg', 'circle.jpg']) == ['circle.jpg']
 
 
 # Evaluators ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import urllib.error
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from mmdet_gfl.engine import launch
 
@@ -379,7 +380,7 @@ def test_a_file_without_weights(tmp_path, held, words):
 def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
     model = torch.nn.Linear(2, 3)
     runner = object.__new__(launch.Runner)
-    runner.model = model
+    runner.model, runner._hooks = model, [CheckpointHook()]
     path = str(tmp_path / 'epoch_1.pth')
     whole = dict(meta={}, message_hub={}, optimizer={}, state_dict=model.state_dict())
     torch.save(whole, path)
@@ -393,6 +394,12 @@ def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
     with pytest.raises(launch.UserError, match=r'lacks message_hub, optimizer\).*load_from=.*epoch_1\.pth'):
         launch.check_resume(runner, path)
     launch.check_resume(runner, 'https://server/epoch_1.pth')
+    del whole['optimizer']
+    torch.save(whole, path)
+    with pytest.raises(launch.UserError, match=r'lacks optimizer\)'):
+        launch.check_resume(runner, path)
+    runner._hooks = [CheckpointHook(save_optimizer=False)]  # MMEngine goes on with a new one
+    launch.check_resume(runner, path)
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(shipped, monkeypatch):

@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 import torch
 from mmdet.models.losses import FocalLoss
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.structures import SampleList
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -190,6 +192,18 @@ class DenseGFLMixin(PredictMixin):
         return cls_feat, reg_feat
 
     # Loss -----------------------------------------------------------------------------------------------------------
+
+    def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch from its features; ``torch.compile`` sees the layers and nothing of the samples.
+
+        It takes the names of images for constants, and would compile anew for others.
+        """
+        return self._loss_of(self(x), batch_data_samples)
+
+    @uncompiled
+    def _loss_of(self, outs: Any, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        gts, ignored, metas = unpack_gt_instances(batch_data_samples)
+        return self.loss_by_feat(*outs, gts, metas, ignored)
 
     @uncompiled
     def loss_by_feat(

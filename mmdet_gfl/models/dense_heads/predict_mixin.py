@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmdet.structures import SampleList
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -35,6 +36,16 @@ class PredictMixin(HostHead):
 
     box: BoxRepresentation
     _last_priors: tuple[Any, Tensor] | None = None
+
+    def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = False) -> list[InstanceData]:
+        """Detections of a batch from its features; ``torch.compile`` sees the layers and nothing of the samples."""
+        return self._predict_of(self(x), batch_data_samples, rescale)
+
+    @uncompiled
+    def _predict_of(self, outs: Any, batch_data_samples: SampleList, rescale: bool) -> list[InstanceData]:
+        metas = [sample.metainfo for sample in batch_data_samples]
+        named: dict[str, Any] = dict(batch_img_metas=metas, rescale=rescale)
+        return self.predict_by_feat(*outs, **named)
 
     @uncompiled
     def predict_by_feat(
@@ -86,7 +97,7 @@ class PredictMixin(HostHead):
         """What passes each level's score threshold and top k: how many an image, and (P, …) of all that is wanted.
 
         Boxes are decoded at the locations that are looked at: there are no more of them than of survivors, but for
-        equal scores, since each has one.
+        equal scores and NaN, since each has one.
         """
         top_k = cfg.get('nms_pre', -1)
         top_k = top_k if top_k > 0 else max(level[0].numel() for level in cls_scores)
@@ -123,10 +134,11 @@ class PredictMixin(HostHead):
         """Priors of all levels of an image; images of one size in a row share them."""
         dtype, device = torch.promote_types(cls_scores[0].dtype, torch.float32), cls_scores[0].device
         wanted = ([tuple(level.shape[-2:]) for level in cls_scores], dtype, device)
-        if self._last_priors is None or self._last_priors[0] != wanted:
+        last = self._last_priors  # read and written once: another thread may predict other sizes with this head
+        if last is None or last[0] != wanted:
             priors = self.prior_generator.grid_priors(wanted[0], dtype=dtype, device=device)
-            self._last_priors = wanted, torch.cat(priors)
-        return self._last_priors[1]
+            last = self._last_priors = wanted, torch.cat(priors)
+        return last[1]
 
     def _detections(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmdet_gfl.models.task_modules import Outputs
 from mmdet_gfl.registry import MODELS
+from mmdet_gfl.utils.compiling import is_compiling
 
 from .focal_loss_of_levels import focal_loss_of_levels
 from .fused_quality_focal_loss import FusedQualityFocalLoss
@@ -84,7 +85,7 @@ def _labelled(pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dty
     label, score = _check_pair(pred, target)
     index = label.long().clamp(0, pred.size(1) - 1)[:, None]  # (N, 1)
     quality = _quality(label, score, pred.size(1)).to(pred)[:, None]  # (N, 1)
-    if prob_dtype is None and not torch.compiler.is_compiling():
+    if prob_dtype is None and not is_compiling():
         loss: Tensor = FusedQualityFocalLoss.apply(pred, index, quality, beta, equation_2)
         return loss
     return labelled_by_formula(pred, index, quality, beta, prob_dtype)

@@ -78,7 +78,7 @@ def look(
         level.unflatten(1, (-1, width)).amax(dim=2).permute(0, 2, 3, 1).reshape(num_images, -1) for level in levels
     ]
     sizes = [of_level.size(1) for of_level in largest]
-    scores = score(at_least_float(torch.cat([of_level.flatten() for of_level in largest]))[:, None]).flatten()
+    scores = score(torch.cat([at_least_float(of_level.flatten()) for of_level in largest])[:, None]).flatten()
     shares = scores.split([num_images * size for size in sizes])
     worth, floors = zip(*(worth_a_look(share.view(num_images, -1), threshold, top_k) for share in shares))
     numbers = torch.cat([of_level.flatten() for of_level in worth]).nonzero().squeeze(1)

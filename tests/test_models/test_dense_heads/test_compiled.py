@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from cases import assert_same_detections, build, features, gfl_config, host_config, metas, objects, totals
+from cases import (
+    assert_same_detections,
+    build,
+    features,
+    gfl_config,
+    host_config,
+    host_features,
+    metas,
+    objects,
+    totals,
+)
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
@@ -40,6 +50,28 @@ def test_the_same_compiled(host):
     with torch.no_grad():
         here, compiled = (step(features(SIZE, 2), samples([1, 1])) for step in (head.predict, predict))
     assert_same_detections(compiled, here, least=10)
+
+
+@pytest.mark.parametrize('name', ['loss', 'predict'])
+@pytest.mark.parametrize('host', ['GFL', 'SSD'])
+def test_nothing_is_compiled_anew_for_other_images(host, name):
+    head = build(gfl_config()) if host == 'GFL' else MODELS.build(host_config(host))
+    feats, graphs, made = host_features(host, SIZE, 2), [], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    step = torch.compile(getattr(head, name), backend=backend)
+    for number in range(4):
+        batch = samples([number, 3])
+        for index, sample in enumerate(batch):
+            size = dict(img_shape=(SIZE[0] - number, SIZE[1]), scale_factor=(1 + number / 7, 1.0))
+            sample.set_metainfo(dict(size, img_path=f'{number}-{index}.jpg'))
+        step(feats, batch)
+        made.append(len(graphs))
+    assert made[0] > 0 and made == made[:1] * 4
 
 
 def test_steps_make_no_graph():
