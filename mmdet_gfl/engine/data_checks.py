@@ -7,61 +7,22 @@ the config does, and meets a missing image in the middle of a training. Here eac
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
-from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.engine.coco_files import PAGE, CocoFile, no_list, read_coco
+from mmdet_gfl.engine.errors import UserError, some
 
-PAGE = 'docs/your_data.md'
-#: What MMDetection and pycocotools read of each entry of a COCO file.
-COCO_FIELDS: dict[str, set[str]] = dict(
-    images={'id', 'file_name', 'height', 'width'},
-    categories={'id', 'name'},
-    annotations={'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'},
-)
-#: What their values have to be, where MMDetection reckons with them or looks them up.
-COCO_VALUES = dict(
-    id='a number or a text',
-    image_id='a number or a text',
-    category_id='a number or a text',
-    name='a text',
-    file_name='a text',
-    height='a number',
-    width='a number',
-    area='a number',
-    bbox='a list of four numbers: x, y, width, height',
-)
+#: Files that were read, by their place and whether for training.
+_Files = dict[tuple[str, bool], CocoFile]
+
 VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
-
-
-class CocoFile(NamedTuple):
-    """What the checks ask of an annotation file in COCO format.
-
-    Attributes:
-        path: Of the file.
-        names: Image ids to file names.
-        categories: Names of the categories, in the file's order.
-        images_of: Category names to the ids of the images that have an object of it.
-        lists: Keys of the file; a file of unlabeled images is without ``annotations``.
-    """
-
-    path: str
-    names: dict[Any, str]
-    categories: list[str]
-    images_of: dict[str, set[Any]]
-    lists: list[str]
-
-    def images_with(self, classes: Iterable[str]) -> set[Any]:
-        """Ids of the listed images with an object of one of the classes."""
-        return set().union(*(self.images_of.get(name, set()) for name in classes)) & self.names.keys()
 
 
 def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,12 +63,12 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
         return
-    files: dict[str, CocoFile] = {}
+    files: _Files = {}
     for split in splits:
         _check_split(cfg, split, files)
 
 
-def _check_split(cfg: Config, split: str, files: dict[str, CocoFile]) -> None:
+def _check_split(cfg: Config, split: str, files: _Files) -> None:
     sets = list(data_sets(cfg, split))
     local = [(key, dataset) for key, dataset in sets if isinstance(dataset['ann_file'], str) and not _remote(dataset)]
     for key, dataset in local:
@@ -159,7 +120,7 @@ def check_order(cfg: Config) -> None:
         for of, wanted in trained:
             if classes and wanted and classes != wanted and sorted(classes) == sorted(wanted):
                 raise UserError(
-                    f'{key}metainfo.classes: {_some(classes)}, but those of {of}metainfo.classes are {_some(wanted)}, '
+                    f'{key}metainfo.classes: {some(classes)}, but those of {of}metainfo.classes are {some(wanted)}, '
                     f'and a label is a number in that order; give both one order: '
                     f'in metainfo.classes, and of the categories of COCO files'
                 )
@@ -265,14 +226,8 @@ def _what_is_in(root: str) -> str:
         return f' (the folder looks like YOLO format, which has to be converted to COCO format: {PAGE})'
     jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
     if jsons:
-        return f' (the folder has {_some(jsons)})'
-    return f' (the folder has {_some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first few of many names."""
-    listed = [str(name) for name in names]
-    return ', '.join(listed[:4]) + (f' and {len(listed) - 4} more' if len(listed) > 4 else '')
+        return f' (the folder has {some(jsons)})'
+    return f' (the folder has {some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
 
 
 # COCO ---------------------------------------------------------------------------------------------------------------
@@ -303,118 +258,22 @@ def _check_coco(sets: list[tuple[str, dict[str, Any], CocoFile]], split: str, co
     if split == 'train' and not objects and sets:
         key, dataset, file = sets[0]
         raise UserError(
-            f'{key}ann_file: no image of {_some(file.path for _, _, file in sets)} has an object of the classes '
-            f'{_some(classes_of(key, dataset) or [])}, so there is nothing to learn; give the annotation file of the '
+            f'{key}ann_file: no image of {some(file.path for _, _, file in sets)} has an object of the classes '
+            f'{some(classes_of(key, dataset) or [])}, so there is nothing to learn; give the annotation file of the '
             f'training images'
         )
 
 
 def _check_annotations(key: str, file: CocoFile) -> None:
     if 'annotations' not in file.lists:
-        raise _no_list(key, file.path, 'annotations', _some(file.lists))
+        raise no_list(key, file.path, 'annotations', some(file.lists))
 
 
-def _read_once(key: str, path: str, files: dict[str, CocoFile], split: str) -> CocoFile:
-    real = os.path.realpath(path)
-    if real not in files:
-        files[real] = read_coco(key, path, split)
-    return files[real]
-
-
-def read_coco(key: str, path: str, split: str) -> CocoFile:
-    """Reads an annotation file.
-
-    Args:
-        key: The config's key that names the file, for the message.
-        path: The file.
-        split: What it is for: training needs no ``iscrowd``. A file without ``annotations`` is left to the caller.
-
-    Raises:
-        UserError: It is not in COCO format; says what is missing.
-    """
-    try:
-        with open(path, encoding='utf-8') as stream:
-            content = json.load(stream)
-    except (ValueError, OSError) as error:  # no JSON, no text, a folder
-        raise UserError(
-            f"{key}: {path} is not a JSON file ({error}), and CocoDataset reads COCO's; for Pascal VOC take "
-            f"type='VOCDataset' ({PAGE})"
-        ) from error
-    for name, fields in COCO_FIELDS.items():
-        if name != 'annotations' or name in content:
-            _check_entries(key, path, content, name, fields - {'iscrowd'} if split == 'train' else fields)
-    categories = {entry['id']: entry['name'] for entry in content['categories']}
-    images_of: dict[str, set[Any]] = {name: set() for name in categories.values()}
-    for entry in content.get('annotations', ()):
-        if entry['category_id'] in categories:
-            images_of[categories[entry['category_id']]].add(entry['image_id'])
-    _note_unknown_categories(key, path, [entry['category_id'] for entry in content.get('annotations', ())], categories)
-    names = {entry['id']: entry['file_name'] for entry in content['images']}
-    return CocoFile(path, names, [entry['name'] for entry in content['categories']], images_of, list(content))
-
-
-def _note_unknown_categories(key: str, path: str, found: list[Any], categories: dict[Any, str]) -> None:
-    """Says how many objects are of no category of the file; MMDetection leaves them out, which may be meant."""
-    unknown = [number for number in found if number not in categories]
-    if unknown:
-        print(
-            f'note: {key}: {len(unknown)} of the {len(found)} objects of {path} are left out, since its categories '
-            f'lack their category_id, such as {unknown[0]!r}',
-            flush=True,
-        )
-
-
-def _check_entries(key: str, path: str, content: Any, name: str, fields: set[str]) -> None:
-    """Refuses a file without the list ``name``, or with an entry that lacks a field, or holds another kind of value."""
-    entries = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise _no_list(key, path, name, _beside(content))
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not fields <= entry.keys():
-            missing = sorted(fields - entry.keys()) if isinstance(entry, dict) else sorted(fields)
-            raise _not_coco(key, path, f'{name}[{index}] lacks {", ".join(missing)}')
-        for field in fields:
-            if not _fits(field, entry[field]):
-                was = f'{name}[{index}].{field}={entry[field]!r}'
-                raise _not_coco(key, path, f'{was} is not {COCO_VALUES[field]}')
-    _check_ids(key, path, name, [entry['id'] for entry in entries])
-
-
-def _fits(field: str, value: Any) -> bool:
-    """Whether a value is what ``COCO_VALUES`` says."""
-    if field == 'bbox':
-        return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
-    if field in ('id', 'image_id', 'category_id'):
-        return isinstance(value, (int, float, str))
-    if field in ('name', 'file_name'):
-        return isinstance(value, str)
-    return field not in COCO_VALUES or _is_number(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max  # NaN is not
-
-
-def _check_ids(key: str, path: str, name: str, ids: list[Any]) -> None:
-    """Refuses ids that are there twice: all but one of the entries would be lost, or MMDetection would end."""
-    first: dict[Any, int] = {}
-    for index, number in enumerate(ids):
-        if first.setdefault(number, index) != index:
-            raise _not_coco(key, path, f'{name}[{first[number]}] and {name}[{index}] have the same id, {number!r}')
-
-
-def _not_coco(key: str, path: str, what: str) -> UserError:
-    return UserError(f'{key}: {path} is not in COCO format: {what}; {PAGE} shows what such a file holds')
-
-
-def _no_list(key: str, path: str, name: str, beside: str) -> UserError:
-    return _not_coco(key, path, f"it has no list '{name}' beside {beside}")
-
-
-def _beside(content: Any) -> str:
-    if isinstance(content, dict):
-        return _some(content) or 'nothing'
-    return 'a list of entries' if isinstance(content, list) else f'the one value {str(content)[:40]!r}'
+def _read_once(key: str, path: str, files: _Files, split: str) -> CocoFile:
+    place = os.path.realpath(path), split == 'train'  # which asks for less
+    if place not in files:
+        files[place] = read_coco(key, path, split)
+    return files[place]
 
 
 def _check_categories(key: str, dataset: dict[str, Any], classes: list[str], file: CocoFile) -> None:
@@ -426,14 +285,14 @@ def _check_categories(key: str, dataset: dict[str, Any], classes: list[str], fil
         meant = _meant(missing[0], [name for name in file.categories if name not in classes], dataset)
         hint = f' (did you mean {meant!r}?)' if meant else ''
         raise UserError(
-            f'{says}: {missing[0]!r} is no category of {file.path}, which has {_some(file.categories)}{hint}; set '
+            f'{says}: {missing[0]!r} is no category of {file.path}, which has {some(file.categories)}{hint}; set '
             f"metainfo=dict(classes=(...)) of each data set to the file's names, and num_classes of the head to their "
             f'number'
         )
     in_file = [name for name in file.categories if name in classes]
     if in_file != classes:
         raise UserError(
-            f'{says}: {_some(classes)}, but {file.path} lists them as {_some(in_file)}, and MMDetection numbers the '
+            f'{says}: {some(classes)}, but {file.path} lists them as {some(in_file)}, and MMDetection numbers the '
             f"labels in the file's order; write the classes in that order, each once"
         )
 
@@ -493,7 +352,7 @@ def _check_voc(sets: list[tuple[str, dict[str, Any]]], split: str, complete: boo
         found |= _names_of_set(key, dataset)
     if split == 'train' and complete:
         for key, dataset in sets:
-            _check_names(key, dataset, found, _some(_ann_file(each) for _, each in sets))
+            _check_names(key, dataset, found, some(_ann_file(each) for _, each in sets))
 
 
 def _names_of_set(key: str, dataset: dict[str, Any]) -> set[str]:
@@ -550,7 +409,7 @@ def _check_names(key: str, dataset: dict[str, Any], found: set[str], path: str) 
         hint = f' (did you mean {absent[name]!r}?)' if misspelt else ''
         raise UserError(
             f'{key}metainfo.classes: no object of the images in {path} is a {name!r}; they are '
-            f'{_some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '
+            f'{some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '
             f'in the XML files that you want'
         )
 
@@ -558,9 +417,7 @@ def _check_names(key: str, dataset: dict[str, Any], found: set[str], path: str) 
 # Evaluators ---------------------------------------------------------------------------------------------------------
 
 
-def _check_evaluators(
-    cfg: Config, split: str, files: dict[str, CocoFile], sets: Iterable[tuple[str, CocoFile]]
-) -> None:
+def _check_evaluators(cfg: Config, split: str, files: _Files, sets: Iterable[tuple[str, CocoFile]]) -> None:
     """Refuses an evaluator's annotation file that is missing, or another set's than the images'."""
     evaluators = [
         (key, node)

@@ -288,6 +288,10 @@ def test_what_training_testing_and_a_server_need(cfg, data):
     check_data(cfg, 'train')
     write(data, 'val', dict(bare, images=content(data, 'val')['images']))
     says(cfg, r'val\.json is not in COCO format: annotations\[0\] lacks iscrowd')
+    same = cfg.copy()
+    same.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, test_mode=True))
+    with pytest.raises(UserError, match=r'val_dataloader.*train\.json is not in COCO format: annotations\[0\] lacks'):
+        check_data(same, 'train', 'val')
     del bare['annotations']
     write(data, 'val', dict(bare, images=content(data, 'val')['images']))
     check_data(cfg, 'test')
