@@ -190,15 +190,15 @@ def test_the_errors_of_a_measured_function_are_seen(capfd):
 
 def test_waits_of_the_host_are_counted_without_a_gpu():
     pair = build_pair(config(gfl_config()), None, CPU)
-    for head, counts in ((pair.ours, (1, 4, 4)), (pair.theirs, (40, 60, 20))):
+    counts = []
+    for head in (pair.ours, pair.theirs):
         work = Work(head, CASE)
         before = [level.clone() for level in work.leaves]
-        waits = work.waits(benchmark_head.WAITING)
-        assert list(waits) == ['assignment', 'step', 'decode']
-        close = [abs(waits[part] - count) <= count // 2 for part, count in zip(waits, counts)]
-        assert all(close), waits
+        counts.append(work.waits(benchmark_head.WAITING))
         assert all(type(parameter) is torch.nn.Parameter for parameter in head.parameters())
         assert all(torch.equal(level, leaf) for level, leaf in zip(before, work.leaves))
+    assert counts[0] == dict(assignment=1, step=4, decode=6)
+    assert all(theirs > 4 * counts[0][part] for part, theirs in counts[1].items())
 
 
 # Report -------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import FocalLoss
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures import SampleList
@@ -89,11 +90,19 @@ class DenseGFLMixin(PredictMixin):
         """Refuses an override that nothing would call.
 
         Raises:
-            TypeError: The class defines one of :data:`NEVER_CALLED`.
+            TypeError: The class defines one of :data:`NEVER_CALLED`, or its host has its own ``loss`` or ``predict``.
         """
         super().__init_subclass__(**kwargs)
         for name in NEVER_CALLED.keys() & vars(cls):
             raise TypeError(f'{cls.__name__}.{name} would never be called: {NEVER_CALLED[name]}')
+        for name in ('loss', 'predict'):
+            first, *others = (base for base in cls.__mro__ if name in vars(base))
+            host = others[0] if others and first in (DenseGFLMixin, PredictMixin) else BaseDenseHead
+            if host is not BaseDenseHead:
+                raise TypeError(
+                    f'{cls.__name__}: {host.__name__}.{name} would never be called; to have it, write '
+                    f'{name} = {host.__name__}.{name} in the class'
+                )
 
     def check_box_loss(self) -> None:
         """Refuses an IoU loss that would be given what is no box.

@@ -7,9 +7,12 @@ import math
 import pytest
 import torch
 from cases import build, features, gfl_config, metas, objects, totals
+from mmdet.models.dense_heads import ATSSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
+
+from mmdet_gfl.models.dense_heads import ATSSGFLHead
 
 SIZE = (160, 224)
 
@@ -385,6 +388,20 @@ def test_arguments_of_the_loss_are_bound_strictly():
         head.loss_by_feat(*outs, gts, images, None, None)
     with pytest.raises(TypeError, match='batch_img_metas'):
         head.loss_by_feat(*outs, gts)
+
+
+@pytest.mark.parametrize('name', ['loss', 'predict'])
+def test_a_step_of_the_host_that_nothing_would_call_is_refused(name):
+    def step(self, words):
+        return words
+
+    host = type('TalkingHead', (ATSSHead,), {name: step})
+    with pytest.raises(
+        TypeError, match=rf'Ours: TalkingHead\.{name} would never.* write {name} = TalkingHead\.{name} in'
+    ):
+        type('Ours', (ATSSGFLHead, host), {})
+    taken = type('Ours', (ATSSGFLHead, host), {name: step})
+    assert getattr(taken, name) is step
 
 
 @pytest.mark.parametrize('name', ['loss_by_feat_single', '_predict_by_feat_single'])
