@@ -13,12 +13,15 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_gfl.models.task_modules import AssignmentBatch, Locations, Targets
+from mmdet_gfl.ops import LocationIndex
+
 STRIDES = [8, 16, 32, 64, 128]
 CHANNELS = 16
 
 
 def gfl_config(head: str = 'mmdet_gfl.GFLHead', ours: bool = True, **changes: Any) -> ConfigDict:
-    """A small GFL head; ``ours`` chooses whose losses are inside; ``changes`` replace arguments."""
+    """Config of a small GFL head with our losses or MMDetection's; ``changes`` replace arguments."""
     prefix = 'mmdet_gfl.' if ours else ''
     cfg = dict(
         type=head,
@@ -44,7 +47,7 @@ def gfl_config(head: str = 'mmdet_gfl.GFLHead', ours: bool = True, **changes: An
 
 
 def build(cfg: ConfigDict) -> nn.Module:
-    """The head, with outputs large enough that scores pass thresholds and distributions are no longer flat."""
+    """The head, with random weights: some scores pass thresholds, and distributions are not flat."""
     head = MODELS.build(cfg)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in head.named_parameters():
@@ -57,20 +60,20 @@ def build(cfg: ConfigDict) -> nn.Module:
 
 
 def features(sizes: tuple[int, int], images: int, requires_grad: bool = False) -> list[Tensor]:
-    """Features of images of (height, width) pixels on all levels."""
+    """Random features of all levels, for images of (height, width) pixels."""
     generator = torch.Generator().manual_seed(2)
     levels = [torch.randn(images, CHANNELS, -(-sizes[0] // s), -(-sizes[1] // s), generator=generator) for s in STRIDES]
     return [level.requires_grad_(requires_grad) for level in levels]
 
 
 def objects(counts: list[int], size: tuple[int, int], num_classes: int = 5, seed: int = 3) -> list[InstanceData]:
-    """``counts`` random objects an image of (height, width); some reach over the border, as after a crop."""
+    """``counts`` random objects per image of (height, width); some cross the border, as after a crop."""
     generator = torch.Generator().manual_seed(seed)
-    high, wide = size
+    height, width = size
     result = []
     for count in counts:
-        corner = torch.rand(count, 2, generator=generator) * torch.tensor([wide, high]) * 0.8
-        extent = torch.rand(count, 2, generator=generator) * torch.tensor([wide, high]) * 0.6 + 4
+        corner = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) * 0.8
+        extent = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) * 0.6 + 4
         labels = torch.randint(0, num_classes, (count,), generator=generator)
         result.append(InstanceData(bboxes=torch.cat((corner, corner + extent), dim=1), labels=labels))
     return result
@@ -83,7 +86,7 @@ def metas(size: tuple[int, int], images: int, scale: tuple[float, float] = (1.0,
 
 
 def totals(losses: dict[str, Any]) -> dict[str, Tensor]:
-    """Each key of a loss dict summed over the levels; keys without ``loss`` left out."""
+    """The sum over the levels of each key of a loss dict; keys without ``loss`` are left out."""
     return {k: sum(v) if isinstance(v, (list, tuple)) else v for k, v in losses.items() if 'loss' in k}
 
 
@@ -96,19 +99,19 @@ def loss_and_gradients(head: nn.Module, feats: list[Tensor], *targets: Any) -> t
 
 
 def named(what: str) -> Callable[[str], str]:
-    """For ``assert_close``: its message behind the name of what is compared."""
+    """A ``msg`` for ``assert_close`` that starts with the name of the values compared."""
     return lambda message: f'{what}: {message}'
 
 
 def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor], *targets: Any) -> None:
-    """Each loss to 1e-5, each gradient to 1e-4 of its maximum."""
+    """Assert that losses agree to 1e-5, and gradients to 1e-4 of their maximum."""
     our_losses, our_grads = loss_and_gradients(ours, feats, *targets)
     their_losses, their_grads = loss_and_gradients(theirs, feats, *targets)
     assert our_losses.keys() == their_losses.keys()
     for key, value in their_losses.items():
         torch.testing.assert_close(our_losses[key].sum(), value.sum(), rtol=1e-5, atol=1e-7, msg=named(key))
     for name, grad in their_grads.items():
-        if grad is None:  # theirs leaves a parameter out where nothing depends on it; ours gives it zeros
+        if grad is None:  # theirs has no gradient where nothing depends on a parameter; ours has zeros
             assert our_grads[name] is None or our_grads[name].abs().max() == 0, name
             continue
         limit = 1e-4 * grad.abs().max().item()
@@ -116,15 +119,15 @@ def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor]
 
 
 def settled(result: InstanceData) -> InstanceData:
-    """The detections with those of equal score, neighbours all, by label."""
+    """The detections with those of equal score, which are neighbours, ordered by label."""
     labels = result.labels.sort(stable=True).indices
     return result[labels[result.scores[labels].sort(descending=True, stable=True).indices]]
 
 
 def assert_same_detections(ours: list[InstanceData], theirs: list[InstanceData], least: int = 1) -> None:
-    """The same boxes, scores and labels, and at least ``least`` in all; in the same order, but for equal scores.
+    """Assert equal boxes, scores and labels, in the same order but for equal scores, and ``least`` detections or more.
 
-    MMDetection sorts by score in no stable way: which of two equal ones comes first depends on what else was sorted.
+    MMDetection's sort by score is not stable: the order of equal scores depends on the other scores.
     """
     assert sum(len(result) for result in theirs) >= least
     for our, their in zip(ours, theirs):
@@ -150,12 +153,15 @@ BOXES = {
 BASELINES = dict(
     ATSS='CenternessBranch', FCOS='CenternessBranch', Retina='NoQuality', Fovea='NoQuality', SSD='NoQuality'
 )
+#: Hosts whose assigner looks at predictions.
+DYNAMIC_HOSTS = ('RTMDet', 'RTMDetSepBN')
+BASELINES |= dict.fromkeys(DYNAMIC_HOSTS, 'AssignedQuality')
 SSD_STRIDES = [8, 16, 32, 64, 100, 300]
 FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
 
 
 def part(name: str, **args: Any) -> dict[str, Any]:
-    """Config of one of our qualities or box representations."""
+    """Config of a quality or box representation of ours."""
     return dict(type=f'mmdet_gfl.{name}', **args)
 
 
@@ -230,13 +236,24 @@ _HOST_CONFIGS: dict[str, dict[str, Any]] = dict(
 )
 
 
+_RTMDET: dict[str, Any] = dict(
+    _TOWERS,
+    anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=STRIDES[:3]),
+    bbox_coder=dict(type='DistancePointBBoxCoder'),
+    loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+    loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+    train_cfg=dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1, pos_weight=-1),
+)
+_HOST_CONFIGS |= dict(RTMDet=_RTMDET, RTMDetSepBN=dict(_RTMDET, with_objectness=False, exp_on_reg=True))
+
+
 def stock_config(host: str, **changes: Any) -> ConfigDict:
-    """A small head of MMDetection; ``changes`` replace arguments."""
+    """Config of a small head of MMDetection; ``changes`` replace arguments."""
     return ConfigDict(copy.deepcopy(dict(dict(_HOST_CONFIGS[host], type=f'{host}Head', test_cfg=_TEST), **changes)))
 
 
 def host_config(host: str, quality: str | None = None, box: str | None = None, **changes: Any) -> ConfigDict:
-    """The same with our head: its default axes, or ``quality`` by name and ``box`` by its key in ``BOXES``."""
+    """The same for our head: its default axes, or ``quality`` by name and ``box`` by its key in ``BOXES``."""
     axes = dict(quality=part(quality)) if quality else {}
     axes |= dict(box=BOXES[box]) if box else {}
     return stock_config(host, **dict(dict(axes, type=f'mmdet_gfl.{host}GFLHead'), **changes))
@@ -248,14 +265,14 @@ def pair(host: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
     ours = MODELS.build(host_config(host, BASELINES[host], 'dirac', **changes))
     ours.load_state_dict(theirs.state_dict(), strict=True)
     if host == 'SSD':
-        theirs.loss_cls = ours.loss_cls  # MMDetection 3.3 asks for it when it predicts, and does not make it
+        theirs.loss_cls = ours.loss_cls  # MMDetection 3.3 uses it when it predicts, and does not build it
     return ours, theirs
 
 
 def host_features(host: str, size: tuple[int, int], images: int, requires_grad: bool = False) -> list[Tensor]:
-    """:func:`features`, for SSD on its own levels."""
+    """:func:`features`, for SSD and RTMDet on their own levels."""
     if host != 'SSD':
-        return features(size, images, requires_grad)
+        return features(size, images, requires_grad)[: 3 if host in DYNAMIC_HOSTS else None]
     generator = torch.Generator().manual_seed(2)
     levels = [
         torch.randn(images, CHANNELS, -(-size[0] // s), -(-size[1] // s), generator=generator) for s in SSD_STRIDES
@@ -264,7 +281,7 @@ def host_features(host: str, size: tuple[int, int], images: int, requires_grad: 
 
 
 def assert_state_dicts_fit(host: str, **changes: Any) -> None:
-    """Strictly both ways, with the same values; and in the same order, by which optimizers number their states."""
+    """Assert that state dicts load strictly both ways, and that parameters have one order, as optimizers need."""
     ours, theirs = pair(host, **changes)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     fresh = MODELS.build(stock_config(host, **changes))
@@ -281,18 +298,18 @@ def assert_host_trains_the_same(
     ignored: list[InstanceData] | None = None,
     **changes: Any,
 ) -> None:
-    """Losses and gradients of our baseline are MMDetection's."""
+    """Assert that losses and gradients of our baseline are MMDetection's."""
     ours, theirs = pair(host, **changes)
     feats = host_features(host, size, len(counts), requires_grad=True)
     gts = objects(counts, size, changes.get('num_classes', 5))
-    targets = (gts, metas(size, len(counts))) + ((ignored,) if ignored else ())
-    assert_same_training(ours, theirs, feats, *targets)
+    images = (gts, metas(size, len(counts))) + ((ignored,) if ignored else ())
+    assert_same_training(ours, theirs, feats, *images)
 
 
 def assert_host_detects_the_same(
     host: str, size: tuple[int, int], rescale: bool = False, least: int = 50, **changes: Any
 ) -> None:
-    """Detections of our baseline are MMDetection's, on the outputs of each."""
+    """Assert that detections of our baseline are MMDetection's, on the outputs of each."""
     ours, theirs = (head.eval() for head in pair(host, **changes))
     feats, images = host_features(host, size, 2), metas(size, 2, scale=(0.5, 0.8))
     assert_same_detections(
@@ -302,22 +319,42 @@ def assert_host_detects_the_same(
     )
 
 
+def featmap_sizes(levels: list[Tensor]) -> list[tuple[int, int]]:
+    """Height and width of each level."""
+    return [(level.size(-2), level.size(-1)) for level in levels]
+
+
+def flat_rows(levels: list[Tensor], num_outputs: int) -> Tensor:
+    """Predictions of all locations, (R, num_outputs), by transposing and joining."""
+    return torch.cat([level.permute(0, 2, 3, 1).reshape(-1, num_outputs) for level in levels])
+
+
 def positives_of(
     head: nn.Module, size: tuple[int, int], gts: list[InstanceData], feats: list[Tensor]
-) -> tuple[Any, list[Tensor]]:
-    """What the head's assignment gives for these features, and its outputs flattened to (R, width) each."""
+) -> tuple[Targets, list[Tensor]]:
+    """The head's targets for these features, and its outputs as (R, outputs per location) each."""
     outs = head(feats)
-    sizes = [tuple(level.shape[-2:]) for level in outs[0]]
-    widths = [head.cls_out_channels, 4 * head.box.channels, 1]
-    flat = [
-        torch.cat([level.permute(0, 2, 3, 1).reshape(-1, width) for level in levels])
-        for levels, width in zip(outs, widths)
-    ]
-    return head.targets(sizes, gts, metas(size, len(gts)), None), flat
+    num_outputs = [head.cls_out_channels, 4 * head.box.channels, 1]
+    batch = head.assignment_batch(featmap_sizes(outs[0]), gts, metas(size, len(gts)), None, *outs[:2])
+    return head.targets(batch), [flat_rows(*kind) for kind in zip(outs, num_outputs)]
+
+
+def row_targets(locations: Locations, gt_bboxes: Tensor, **changes: Any) -> Targets:
+    """Targets whose positives are all locations of an image of one row, of class 0; ``changes`` replace fields."""
+    count = len(gt_bboxes)
+    pos = LocationIndex([(1, count)], 1, [1]).coords(torch.arange(count))
+    labels = torch.zeros(count, dtype=torch.long)
+    return Targets(pos, labels, gt_bboxes, locations, None, float(count), 1)._replace(**changes)
+
+
+def grid_batch(index: LocationIndex, boxes: list[Tensor]) -> AssignmentBatch:
+    """An assignment's input for the objects (G, 4) of each image, with labels 0 to 4 in turn."""
+    gts = [InstanceData(bboxes=of_image, labels=torch.arange(len(of_image)) % 5) for of_image in boxes]
+    return AssignmentBatch(index, gts, [{}] * len(gts))
 
 
 def shipped_head(path: str, our_type: str | None = None, **changes: Any) -> ConfigDict:
-    """The head of a config that MMDetection ships, small; ``our_type`` is the only other change."""
+    """The head of a config of MMDetection, small; ``our_type`` is the only other change."""
     import mmdet
     from mmengine.config import Config
 

@@ -1,7 +1,20 @@
-"""Predictions read where they lie, order statistics and IoU of pairs, each tested against the plain form it names."""
+"""Locations and predictions under one index, order statistics and IoU of pairs; each is tested against a plain form."""
 
-from .iou import iou_of_sides, paired_iou, sides_of
-from .pick_rows import pick_rows, rows_of_levels
-from .ranking import by_group_and_score, kth_largest
+from .iou import box_sides, iou_of_sides, paired_iou
+from .level_predictions import LevelPredictions, LocationCoords, LocationIndex
+from .ranking import argsort_by_group_and_score, kth_largest
+from .tensors import constant_like, floor_divmod, upcast
 
-__all__ = ['by_group_and_score', 'iou_of_sides', 'kth_largest', 'paired_iou', 'pick_rows', 'rows_of_levels', 'sides_of']
+__all__ = [
+    'LevelPredictions',
+    'LocationCoords',
+    'LocationIndex',
+    'argsort_by_group_and_score',
+    'box_sides',
+    'constant_like',
+    'floor_divmod',
+    'iou_of_sides',
+    'kth_largest',
+    'paired_iou',
+    'upcast',
+]

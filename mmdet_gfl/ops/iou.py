@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 
 #: No union is taken to be smaller, in square pixels: MMDetection's epsilon.
-LEAST_UNION = 1e-6
+MIN_UNION = 1e-6
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU (M,) of boxes (M, 4) with as many others, xyxy: ``bbox_overlaps(boxes, others, is_aligned=True)``."""
-    return iou_of_sides(sides_of(boxes), sides_of(others))
+    return iou_of_sides(box_sides(boxes), box_sides(others))
 
 
-def sides_of(boxes: Tensor) -> Tensor:
+def box_sides(boxes: Tensor) -> Tensor:
     """Boxes (M, 4), xyxy, as (2 sides, 2 axes, M): left and top, then right and bottom."""
     return boxes.reshape(-1, 2, 2).permute(1, 2, 0)
 
 
 def iou_of_sides(sides: Tensor, others: Tensor) -> Tensor:
     """IoU (...) of boxes given by their sides (2 sides, 2 axes, ...), which are broadcast."""
-    wide, high = (torch.minimum(sides[1], others[1]) - torch.maximum(sides[0], others[0])).clamp(min=0)
-    overlap = wide * high
+    w, h = (torch.minimum(sides[1], others[1]) - torch.maximum(sides[0], others[0])).clamp(min=0)
+    overlap = w * h
     union = _area(sides) + _area(others) - overlap
-    return overlap / union.clamp(min=LEAST_UNION)
+    return overlap / union.clamp(min=MIN_UNION)
 
 
 def _area(sides: Tensor) -> Tensor:
-    wide, high = sides[1] - sides[0]
-    return wide * high
+    w, h = sides[1] - sides[0]
+    return w * h

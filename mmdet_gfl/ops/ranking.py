@@ -17,7 +17,7 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return values.topk(k, sorted=False).values.amin(dim=1)
 
 
-def by_group_and_score(groups: Tensor, scores: Tensor) -> Tensor:
+def argsort_by_group_and_score(groups: Tensor, scores: Tensor) -> Tensor:
     """The order (P,) by ascending ``groups`` (P,) int64, inside a group by descending ``scores`` (P,).
 
     Which of equal scores of a group come first is open. Groups are fewer than 2³¹, scores not negative and not NaN.

@@ -1,9 +1,11 @@
-"""What ``torch.compile`` leaves alone, and whether it looks."""
+"""Exclusion of code from ``torch.compile``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+
+import torch
 
 try:
     from torch.compiler import disable, is_compiling
@@ -11,10 +13,15 @@ except ImportError:  # torch before 2.3
     from torch._dynamo import disable
     from torch._dynamo.external_utils import is_compiling
 
-__all__ = ['is_compiling', 'uncompiled']
+__all__ = ['is_compiling', 'is_tracing', 'uncompiled']
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
+
+
+def is_tracing() -> bool:
+    """True while ``torch.compile``, an exporter or ``torch.jit.trace`` records operators."""
+    return is_compiling() or torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export()
 
 
 def uncompiled(method: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 
-from mmdet_gfl.ops.iou import iou_of_sides, paired_iou, sides_of
+from mmdet_gfl.ops import box_sides, iou_of_sides, paired_iou
 
 
-def test_worked_out():
+def test_iou_by_hand():
     boxes = torch.tensor([[0.0, 0, 4, 2], [0, 0, 1, 1], [0, 0, 1, 1], [5, 5, 5, 5]])
     others = torch.tensor([[2.0, 0, 6, 2], [1, 0, 2, 1], [0, 0, 1, 1], [5, 5, 5, 5]])
     assert paired_iou(boxes, others).tolist() == pytest.approx([4 / 12, 0, 1, 0])  # empty boxes: 0 over the least union
@@ -25,10 +25,15 @@ def test_pairs_are_those_of_mmdetection(dtype):
     assert paired_iou(boxes[:0], others[:0]).shape == (0,)
 
 
+def test_sides_by_hand():
+    sides = box_sides(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]))
+    assert sides.tolist() == [[[1, 5], [2, 6]], [[3, 7], [4, 8]]]
+
+
 @pytest.mark.agreement
 def test_sides_are_broadcast():
     generator = torch.Generator().manual_seed(1)
     corner, size = torch.rand(2, 12, 2, generator=generator).unbind()
     boxes = torch.cat((corner, corner + size), dim=1)
-    every = iou_of_sides(sides_of(boxes[:5])[..., None], sides_of(boxes[5:])[:, :, None])
+    every = iou_of_sides(box_sides(boxes[:5])[..., None], box_sides(boxes[5:])[:, :, None])
     assert torch.equal(every, bbox_overlaps(boxes[:5], boxes[5:]))

@@ -1,4 +1,4 @@
-"""What the package takes from ``torch.compile``, by the names that each torch has."""
+"""Exclusion of code from ``torch.compile``, by the names of each version of torch."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ from mmdet_gfl.utils import compiling
 
 @pytest.fixture
 def older_torch(monkeypatch):
-    """``compiling`` as torch before 2.3 loads it, whose ``torch.compiler`` does not tell."""
+    """``compiling`` as loaded with torch before 2.3, whose ``torch.compiler`` has no ``is_compiling``."""
     torch._dynamo.reset()
     with monkeypatch.context() as patched:
         patched.delattr(torch.compiler, 'is_compiling')
@@ -24,13 +24,13 @@ def older_torch(monkeypatch):
 
 
 def traces_and_results():
-    """Whether a function knows that it is traced, and whether one that is left alone does."""
-    left_alone = compiling.uncompiled(lambda x: (x + 1, compiling.is_compiling()))
+    """Number of graphs, the result, and ``is_compiling`` in an excluded function and outside."""
+    excluded = compiling.uncompiled(lambda x: (x + 1, compiling.is_compiling()))
 
     def step(x):
         y = x * 2
         y = y + 1 if compiling.is_compiling() else y
-        return left_alone(y)
+        return excluded(y)
 
     graphs = []
 
@@ -38,21 +38,21 @@ def traces_and_results():
         graphs.append(graph)
         return graph.forward
 
-    (value, seen) = torch.compile(step, backend=backend)(torch.ones(2))
-    return len(graphs), value.tolist(), seen, compiling.is_compiling()
+    (value, compiling_inside) = torch.compile(step, backend=backend)(torch.ones(2))
+    return len(graphs), value.tolist(), compiling_inside, compiling.is_compiling()
 
 
-def test_traced_or_not():
+def test_an_excluded_function_is_not_traced():
     torch._dynamo.reset()
     assert traces_and_results() == (1, [4.0, 4.0], False, False)
 
 
-def test_an_older_torch(older_torch):
+def test_an_excluded_function_is_not_traced_by_an_older_torch(older_torch):
     assert traces_and_results() == (1, [4.0, 4.0], False, False)
 
 
-def test_nothing_else_asks_torch():
+def test_no_other_module_uses_torch_compiler():
     root = Path(mmdet_gfl.__file__).parent
     for path in sorted(root.rglob('*.py')):
-        asked = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        assert not asked & {'compiler', '_dynamo'}, path
+        used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not used & {'compiler', '_dynamo'}, path

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmdet_gfl.models.task_modules import check_ground_truth
+from mmdet_gfl.models.task_modules import validate_ground_truth
 from mmdet_gfl.registry import HOOKS
 
 
@@ -21,12 +21,12 @@ class CheckGroundTruthHook(Hook):
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None) -> None:
-        """Checks one batch; see :func:`check_ground_truth` for what it raises."""
+        """Checks one batch; see :func:`validate_ground_truth` for what it raises."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_classes = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
         if data_batch is None or num_classes is None:
             return
         samples = data_batch['data_samples']
-        check_ground_truth(
+        validate_ground_truth(
             [sample.gt_instances for sample in samples], [sample.metainfo for sample in samples], num_classes
         )

@@ -1,40 +1,49 @@
-"""What every representation of a box side answers, and what a host's own coding of a side answers."""
+"""Base classes: a representation of a box side, and a host's own coder of a box in four numbers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from mmdet_gfl.models.task_modules import Locations, Targets
 
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 
+class HostBoxCoder:
+    """A host's coding of a box in four numbers: a pair of inverse functions, and the inputs of its box loss."""
 
-class SideCoding:
-    """How a host codes four sides in four numbers: a pair of inverse functions, and the frame of its box loss."""
+    #: Whether :meth:`loss_inputs` are boxes, or distances to their sides, and not numbers that have no IoU.
+    on_boxes: bool = True
 
-    #: Whether :meth:`pair` gives boxes, or distances to their sides, and not numbers that IoU has no meaning for.
-    in_pixels: bool = True
-
-    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the four outputs (M, 4)."""
         raise NotImplementedError
 
-    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+    def encode(self, boxes: Tensor, locations: Locations) -> Tensor:
         """The four numbers (M, 4) that :meth:`decode` turns into ``boxes`` (M, 4), as far as they can be reached."""
         raise NotImplementedError
 
-    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Prediction and target (P, 4) in the frame of the host's box loss; here boxes in pixels.
+    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Prediction and target (P, 4) of the host's box loss; by default boxes in pixels.
 
         Args:
-            raw: Outputs of the positives, (P, 4).
-            boxes: What :meth:`decode` made of them, (P, 4), with its graph.
+            bbox_pred: Outputs of the positives, (P, 4).
+            boxes: The same decoded, (P, 4), with their graph.
             targets: The objects and the locations of the positives.
         """
-        return boxes, targets.gt
+        return boxes, targets.gt_bboxes
+
+
+class BoxHead(Protocol):
+    """The parts of a head that a box representation may use."""
+
+    loss_bbox: Any
+    loss_dfl: Any
+    integral: Any
+
+    @property
+    def host_coder(self) -> HostBoxCoder:
+        """The host's own coding of a box in four numbers."""
 
 
 class SideStatistics(NamedTuple):
@@ -43,7 +52,7 @@ class SideStatistics(NamedTuple):
     Attributes:
         mean: (M, 4).
         std: Standard deviation, (M, 4).
-        distribution: Probabilities (M, 4, n+1) of the distances 0, Δ, …, nΔ; None where there is none to list.
+        distribution: Probabilities (M, 4, n+1) of the distances 0, Δ, …, nΔ; None for a continuous distribution.
         step: Δ, the distance between neighbours; None likewise.
     """
 
@@ -54,62 +63,63 @@ class SideStatistics(NamedTuple):
 
 
 class BoxRepresentation:
-    """How a box side is represented: what is predicted of it, and how it is supervised.
+    """A representation of a box side: the outputs that predict it, and the losses that train them.
 
-    The object is stateless: it holds hyper-parameters, no parameters, no buffers and no losses (those hang on the
-    head, see :meth:`modules`). A subclass is one file in this folder.
+    The object is stateless: it holds hyper-parameters, no parameters, no buffers and no losses (those are attributes of
+    the head, see :meth:`build_modules`). A subclass is one file in this folder.
     """
 
     #: What ``test_cfg.with_distribution`` may ask of this representation.
     statistics: ClassVar[tuple[str, ...]] = ()
-    #: Whether the outputs are the host's own four numbers, see :class:`SideCoding`; else it knows nothing of them.
-    in_host_coding: ClassVar[bool] = False
+    #: Whether the outputs are the host's own four numbers, see :class:`HostBoxCoder`; else that coder is not used.
+    uses_host_coder: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:
-        """Outputs a side."""
+        """Outputs per side."""
         return 1
 
     @property
-    def reach(self) -> float:
+    def max_distance(self) -> float:
         """The largest distance that can be predicted, in strides."""
         return float('inf')
 
-    def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
-        """Layers and losses that the head registers under MMDetection's names.
+    def build_modules(self, head: BoxHead) -> dict[str, nn.Module]:
+        """Layers and losses that the head registers under MMDetection's names; called once, at construction.
 
         Args:
-            loss_bbox: The box loss of the head's config, or the host's default.
+            head: Holds ``loss_bbox`` of its config, or the host's default.
         """
-        return dict(loss_bbox=loss_bbox)
+        return {}
 
-    def start(self, conv: nn.Conv2d, distances: Tensor) -> None:
-        """Sets where the outputs start, after the host has initialised them.
+    def init_weights(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
+        """Initialize the outputs, after the host has initialized them.
 
         Args:
-            conv: The output layer, A · 4 · channels wide.
-            distances: What suits the host's priors: l, t, r, b of each of the A priors of a cell, (A, 4), in strides.
+            conv: The output layer, with A · 4 · channels outputs.
+            prior_distances: A suitable start for the host's priors: l, t, r, b of each of the A priors of a cell,
+                (A, 4), in strides.
         """
 
-    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the outputs (M, 4 · channels)."""
         raise NotImplementedError
 
     def losses(
-        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+        self, bbox_pred: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, avg_factor: Tensor, head: BoxHead
     ) -> dict[str, Tensor]:
         """Box losses of the positives, scalars by their key; keys without ``loss`` are logged, not summed.
 
         Args:
-            raw: Outputs of the positives, (P, 4 · channels).
-            boxes: What :meth:`decode` made of them, (P, 4), with its graph.
+            bbox_pred: Outputs of the positives, (P, 4 · channels).
+            boxes: The same decoded, (P, 4), with their graph.
             targets: The objects and the locations of the positives.
             weights: (P,).
-            norm: What the weighted sums are divided by.
+            avg_factor: Divides the weighted sums.
             head: Holds the losses.
         """
         raise NotImplementedError
 
-    def side_statistics(self, raw: Tensor, head: DenseGFLMixin) -> SideStatistics:
+    def side_statistics(self, bbox_pred: Tensor, head: BoxHead) -> SideStatistics:
         """Mean and spread of each side, of outputs (M, 4 · channels); see :attr:`statistics`."""
         raise NotImplementedError

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from mmdet_gfl.models.task_modules import Locations, Targets
 from mmdet_gfl.registry import MODELS
 
-from .base import BoxRepresentation
-
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+from .base import BoxHead, BoxRepresentation
 
 
 @MODELS.register_module()
 class DiracBox(BoxRepresentation):
-    """What MMDetection's head does: four numbers coded by the host, trained by its ``loss_bbox`` in its frame."""
+    """MMDetection's boxes: four numbers coded by the host, trained by its ``loss_bbox`` on its inputs."""
 
-    in_host_coding = True
+    uses_host_coder = True
 
-    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, from the host's four numbers (M, 4)."""
-        return head.coding.decode(raw, at)
+        return head.host_coder.decode(bbox_pred, locations)
 
     def losses(
-        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+        self, bbox_pred: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, avg_factor: Tensor, head: BoxHead
     ) -> dict[str, Tensor]:
-        """``loss_bbox``; a side weighs what its box weighs."""
-        pred, target = head.coding.pair(raw, boxes, targets)
+        """``loss_bbox``; all sides of a box have its weight."""
+        pred, target = head.host_coder.loss_inputs(bbox_pred, boxes, targets)
         # MMDetection's element-wise losses need weights (P, 4); its IoU losses take their mean over the sides.
         weight = weights[:, None].expand(-1, 4)
-        return dict(loss_bbox=head.loss_bbox(pred, target, weight, avg_factor=norm))
+        return dict(loss_bbox=head.loss_bbox(pred, target, weight, avg_factor=avg_factor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -12,20 +12,16 @@ from mmdet_gfl.models.losses import gaussian_std
 from mmdet_gfl.models.task_modules import Locations, Targets
 from mmdet_gfl.registry import MODELS
 
-from .base import BoxRepresentation, SideStatistics
-
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+from .base import BoxHead, BoxRepresentation, SideStatistics
 
 
 @MODELS.register_module()
 class GaussianBox(BoxRepresentation):
     """The distances l, t, r, b from the location to the sides, in strides, each a Gaussian.
 
-    The negative log-likelihood of the distance stands in place of the host's IoU loss, with the same weights and the
-    same normaliser, summed over the four sides. The mean is what is decoded. It starts at the host's
-    ``start_distances``, about half an anchor, with σ = 1 stride. The host's ``bbox_coder`` and ``loss_bbox`` are not
-    used.
+    The negative log-likelihood of the distance takes the place of the host's IoU loss, with the same weights and the
+    same normaliser, summed over the four sides. The mean is decoded. It starts at the host's ``prior_distances``, about
+    half an anchor, with σ = 1 stride. The host's ``bbox_coder`` and ``loss_bbox`` are not used.
 
     Args:
         loss_bbox: Config of the likelihood; its ``log_var_range`` bounds the log-variance.
@@ -41,45 +37,49 @@ class GaussianBox(BoxRepresentation):
 
     @property
     def channels(self) -> int:
-        """Mean and log-variance of a side."""
+        """Mean and log-variance per side."""
         return 2
 
-    def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
+    def build_modules(self, head: BoxHead) -> dict[str, nn.Module]:
         """``loss_bbox``: the likelihood, in place of the host's.
 
         Raises:
-            ValueError: The loss has no ``log_var_range``, so it is no likelihood of a mean and a log-variance.
+            ValueError: The loss has no ``log_var_range``, so it is not a likelihood of a mean and a log-variance.
         """
         likelihood = MMDET_MODELS.build(self.loss_bbox)
         if not hasattr(likelihood, 'log_var_range'):
             raise ValueError(
-                f'box.loss_bbox={type(likelihood).__name__} is no likelihood of a mean and a log-variance; accepted: '
-                f"dict(type='mmdet_gfl.GaussianNLLLoss', ...) or a class with its call and its log_var_range"
+                f'box.loss_bbox={type(likelihood).__name__} is not a likelihood of a mean and a log-variance; '
+                f"accepted: dict(type='mmdet_gfl.GaussianNLLLoss', ...) or a class with its call and its log_var_range"
             )
         return dict(loss_bbox=likelihood)
 
-    def start(self, conv: nn.Conv2d, distances: Tensor) -> None:
-        """Means at ``distances`` (A, 4) in strides, log-variances at 0."""
+    def init_weights(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
+        """Start the means at ``prior_distances`` (A, 4) in strides, the log-variances at 0."""
         if conv.bias is not None:
-            sides = distances.to(conv.bias)
+            sides = prior_distances.to(conv.bias)
             conv.bias.data = torch.stack((sides, torch.zeros_like(sides)), dim=-1).flatten()
 
-    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, from the means in (M, 4 · 2); a mean below 0 counts as 0."""
-        return at.boxes(_means(raw))
+        return locations.boxes(_means(bbox_pred))
 
     def losses(
-        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+        self, bbox_pred: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, avg_factor: Tensor, head: BoxHead
     ) -> dict[str, Tensor]:
         """``loss_bbox``; where the location lies outside its object, the distance to learn is 0."""
-        distances = targets.at.distances(targets.gt).clamp(min=0)  # (P, 4)
+        distances = targets.locations.distances(targets.gt_bboxes).clamp(min=0)  # (P, 4)
         weight = weights[:, None].expand(-1, 4)
-        return dict(loss_bbox=head.loss_bbox(raw.reshape(-1, 4, 2), distances, weight=weight, avg_factor=norm))
+        return dict(
+            loss_bbox=head.loss_bbox(bbox_pred.reshape(-1, 4, 2), distances, weight=weight, avg_factor=avg_factor)
+        )
 
-    def side_statistics(self, raw: Tensor, head: DenseGFLMixin) -> SideStatistics:
+    def side_statistics(self, bbox_pred: Tensor, head: BoxHead) -> SideStatistics:
         """Mean and standard deviation of each side, in strides, of outputs (M, 4 · 2)."""
-        return SideStatistics(_means(raw), gaussian_std(raw.reshape(-1, 4, 2), head.loss_bbox.log_var_range))
+        return SideStatistics(
+            _means(bbox_pred), gaussian_std(bbox_pred.reshape(-1, 4, 2), head.loss_bbox.log_var_range)
+        )
 
 
-def _means(raw: Tensor) -> Tensor:
-    return raw.reshape(-1, 4, 2)[..., 0].clamp(min=0)
+def _means(bbox_pred: Tensor) -> Tensor:
+    return bbox_pred.reshape(-1, 4, 2)[..., 0].clamp(min=0)

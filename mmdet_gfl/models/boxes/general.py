@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
 from mmdet_gfl.models.layers import Integral, distribution_std
+from mmdet_gfl.models.losses import side_loss
 from mmdet_gfl.models.task_modules import Locations, Targets
 from mmdet_gfl.registry import MODELS
 
-from .base import BoxRepresentation, SideStatistics
-
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+from .base import BoxHead, BoxRepresentation, SideStatistics
 
 #: MMDetection keeps distance targets this far below n, so that a target has two neighbours.
 TARGET_MARGIN = 0.1
@@ -29,12 +27,12 @@ class GeneralBox(BoxRepresentation):
     not used.
 
     Args:
-        reg_max: n. Distances reach n · Δ strides; tools and logs say ``clipped_share`` where objects are larger.
+        reg_max: n. Distances are at most n · Δ strides; ``clipped_share`` in the log is the share of larger targets.
         delta: Δ, in strides.
         loss_dfl: Config of DFL; None trains the distribution by its integral alone ("General" in table 2a).
 
     Raises:
-        ValueError: ``reg_max`` is no integer ≥ 1, or ``delta`` is not positive.
+        ValueError: ``reg_max`` is not an integer ≥ 1, or ``delta`` is not positive.
     """
 
     statistics = ('stats', 'full')
@@ -45,7 +43,7 @@ class GeneralBox(BoxRepresentation):
         delta: float = 1.0,
         loss_dfl: dict[str, Any] | None = dict(type='mmdet_gfl.DistributionFocalLoss', loss_weight=0.25),  # noqa: B006
     ) -> None:
-        Integral(reg_max, delta)  # refuses what cannot be
+        Integral(reg_max, delta)  # validates both
         self.reg_max = reg_max
         self.delta = delta
         if loss_dfl is not None and not isinstance(loss_dfl, dict):
@@ -54,49 +52,51 @@ class GeneralBox(BoxRepresentation):
 
     @property
     def channels(self) -> int:
-        """N + 1 logits a side."""
+        """N + 1 logits per side."""
         return self.reg_max + 1
 
     @property
-    def reach(self) -> float:
+    def max_distance(self) -> float:
         """The largest distance that can be predicted, n · Δ, in strides."""
         return self.reg_max * self.delta
 
-    def modules(self, loss_bbox: nn.Module) -> dict[str, nn.Module]:
+    def build_modules(self, head: BoxHead) -> dict[str, nn.Module]:
         """``integral``, ``loss_bbox`` (the head's if it is an IoU loss, else GIoU, weight 2) and ``loss_dfl``."""
+        loss_bbox = head.loss_bbox
         name = type(loss_bbox).__name__
-        if 'IoU' not in name or name == 'BoundedIoULoss':  # that one looks at each side
+        if 'IoU' not in name or name == 'BoundedIoULoss':  # that one is a loss of each side
             loss_bbox = MMDET_MODELS.build(dict(type='GIoULoss', loss_weight=2.0))
         modules = dict(integral=Integral(self.reg_max, self.delta), loss_bbox=loss_bbox)
         if self.loss_dfl is not None:
             modules['loss_dfl'] = MMDET_MODELS.build(self.loss_dfl)
         return modules
 
-    def decode(self, raw: Tensor, at: Locations, head: DenseGFLMixin) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, whose sides are the integrals of the distributions (M, 4(n+1))."""
-        return at.boxes(head.integral(raw))
+        return locations.boxes(head.integral(bbox_pred))
 
     def losses(
-        self, raw: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, norm: Tensor, head: DenseGFLMixin
+        self, bbox_pred: Tensor, boxes: Tensor, targets: Targets, weights: Tensor, avg_factor: Tensor, head: BoxHead
     ) -> dict[str, Tensor]:
         """``loss_bbox``, ``loss_dfl``, and ``clipped_share``: the share of the distance targets above n."""
-        bins = targets.at.distances(targets.gt) / self.delta  # (P, 4)
+        bins = targets.locations.distances(targets.gt_bboxes) / self.delta  # (P, 4)
         losses = dict(
-            loss_bbox=head.loss_bbox(boxes, targets.gt, weight=weights, avg_factor=norm),
+            loss_bbox=head.loss_bbox(boxes, targets.gt_bboxes, weight=weights, avg_factor=avg_factor),
             clipped_share=(bins > self.reg_max).sum() / max(bins.numel(), 1),
         )
         if self.loss_dfl is not None:
-            losses['loss_dfl'] = head.loss_dfl(
-                raw.reshape(-1, self.channels),
+            losses['loss_dfl'] = side_loss(
+                head.loss_dfl,
+                bbox_pred.reshape(-1, self.channels),
                 bins.clamp(min=0, max=self.reg_max - TARGET_MARGIN).reshape(-1),
                 weight=weights[:, None].expand(-1, 4).reshape(-1),
-                avg_factor=4 * norm,
+                avg_factor=4 * avg_factor,
             )
         return losses
 
-    def side_statistics(self, raw: Tensor, head: DenseGFLMixin) -> SideStatistics:
+    def side_statistics(self, bbox_pred: Tensor, head: BoxHead) -> SideStatistics:
         """Mean, standard deviation and probabilities of each side, in strides, of logits (M, 4(n+1))."""
-        logits = raw.reshape(-1, 4, self.channels).float()
+        logits = bbox_pred.reshape(-1, 4, self.channels).float()
         return SideStatistics(
-            head.integral(raw), distribution_std(logits, self.delta), logits.softmax(dim=-1), self.delta
+            head.integral(bbox_pred), distribution_std(logits, self.delta), logits.softmax(dim=-1), self.delta
         )

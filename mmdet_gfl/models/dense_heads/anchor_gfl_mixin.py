@@ -1,6 +1,6 @@
-"""What hosts with anchors share: targets, coding, and where their boxes start.
+"""Shared by hosts with anchors: targets, the box coder, and the initial distances of their boxes.
 
-Dimension letters: N images, A anchors a cell, R anchors of the batch, P positives.
+Dimension letters: N images, A anchors per cell, R anchors of the batch, P positives.
 """
 
 from __future__ import annotations
@@ -14,43 +14,50 @@ from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import AnchorGrid, Layout, Locations, Targets, count_by_image, targets_of
-from mmdet_gfl.models.task_modules.layout import divide
+from mmdet_gfl.models.boxes import HostBoxCoder
+from mmdet_gfl.models.task_modules import (
+    AnchorGrid,
+    AssignmentBatch,
+    Locations,
+    Targets,
+    build_targets,
+    count_positives_per_image,
+)
 
 from .dense_gfl_mixin import DenseGFLMixin
-from .predict_mixin import square
+from .predict_mixin import scalar_stride
 
 #: Methods of MMDetection's heads that assign targets.
-OF_THE_ASSIGNMENT = ('get_anchors', 'get_targets', '_get_targets_single')
+ASSIGNMENT_METHODS = ('get_anchors', 'get_targets', '_get_targets_single')
 
 
-class AnchorCoding(SideCoding):
+class AnchorBoxCoder(HostBoxCoder):
     """Four numbers by MMDetection's ``bbox_coder``, relative to the anchor.
 
     Args:
         coder: The head's ``bbox_coder``.
-        decoded: Whether the box loss looks at boxes in pixels, as an IoU loss must; else at the four numbers.
+        on_boxes: Whether the box loss is given boxes in pixels, as an IoU loss must be; else the four numbers.
     """
 
-    def __init__(self, coder: BaseBBoxCoder, decoded: bool) -> None:
+    def __init__(self, coder: BaseBBoxCoder, on_boxes: bool) -> None:
         self.coder = coder
-        self.in_pixels = decoded
+        self.on_boxes = on_boxes
 
-    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""
-        return get_box_tensor(self.coder.decode(at.priors, raw))
+        return get_box_tensor(self.coder.decode(locations.priors, bbox_pred))
 
-    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+    def encode(self, boxes: Tensor, locations: Locations) -> Tensor:
         """The coder's four numbers (M, 4)."""
-        return self.coder.encode(at.priors, boxes)
+        return self.coder.encode(locations.priors, boxes)
 
-    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Boxes in pixels if the loss looks at boxes, else the four numbers."""
-        return (boxes, targets.gt) if self.in_pixels else (raw, self.encode(targets.gt, targets.at))
+    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Boxes in pixels, or the four numbers."""
+        if self.on_boxes:
+            return boxes, targets.gt_bboxes
+        return bbox_pred, self.encode(targets.gt_bboxes, targets.locations)
 
 
 class AnchorGFLMixin(DenseGFLMixin):
@@ -58,7 +65,7 @@ class AnchorGFLMixin(DenseGFLMixin):
 
     Args:
         *args: :class:`DenseGFLMixin`'s.
-        **kwargs: Likewise. ``reg_decoded_bbox`` says where the loss of a Dirac box looks; targets are always boxes.
+        **kwargs: Likewise. ``reg_decoded_bbox`` says what the loss of a Dirac box is given; targets are always boxes.
     """
 
     reg_decoded_bbox: bool
@@ -66,63 +73,56 @@ class AnchorGFLMixin(DenseGFLMixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loss_on_boxes = self.reg_decoded_bbox
-        self.reg_decoded_bbox = True  # `get_targets` then gives the objects, which the coding encodes where needed
-        self.check_box_loss()
+        self.reg_decoded_bbox = True  # `get_targets` then gives the objects, which the coder encodes where needed
+        self.validate_box_loss()
 
     @property
-    def coding(self) -> AnchorCoding:
+    def host_coder(self) -> HostBoxCoder:
         """The ``bbox_coder``'s."""
-        return AnchorCoding(self.bbox_coder, self.loss_on_boxes)
+        return AnchorBoxCoder(self.bbox_coder, self.loss_on_boxes)
 
-    def start_distances(self) -> Tensor:
+    def prior_distances(self) -> Tensor:
         """Half the anchors of a cell, (A, 4), in strides; those of the first level, since all share one layer."""
         return half_anchors(self.prior_generator, 0)
 
-    def targets(
-        self,
-        sizes: list[tuple[int, int]],
-        gts: Sequence[InstanceData],
-        metas: Sequence[dict[str, Any]],
-        ignored: Sequence[InstanceData] | None,
-    ) -> Targets:
+    @property
+    def level_strides(self) -> list[float]:
+        """Stride of each level, in pixels."""
+        return [scalar_stride(stride) for stride in self.prior_generator.strides]
+
+    def targets(self, batch: AssignmentBatch) -> Targets:
         """Assignment by MMDetection's ``get_targets``, flattened."""
-        anchors, flags = self.get_anchors(sizes, metas, device=gts[0].bboxes.device)
-        of_levels = [get_box_tensor(level) for level in anchors[0]]
+        gts, metas = batch.batch_gt_instances, batch.batch_img_metas
+        anchors, flags = self.get_anchors(batch.featmap_sizes, metas, device=gts[0].bboxes.device)
+        all_anchors = torch.cat([get_box_tensor(level) for level in anchors[0]])  # before get_targets joins the list
         # ATSSHead puts the anchors before what AnchorHead returns.
         labels, label_weights, boxes, _, avg_factor = self.get_targets(
-            anchors, flags, gts, metas, batch_gt_instances_ignore=ignored
+            anchors, flags, gts, metas, batch_gt_instances_ignore=batch.batch_gt_instances_ignore
         )[-5:]
-        flat_labels = rows(labels)
-        pos = (flat_labels < self.num_classes).nonzero().squeeze(1)
-        layout = Layout(sizes, len(metas), self.prior_generator.num_base_priors)
-        bounds = layout.bounds(pos)
-        priors, objects, strides = [], [], []
-        for level, first in enumerate(layout.starts[:-1]):
-            count = len(of_levels[level])
-            image, prior = divide(pos[bounds[level] : bounds[level + 1]] - first, count)
-            priors.append(of_levels[level][prior])
-            objects.append(boxes[level][image, prior])
-            strides.append(priors[-1].new_full((len(prior),), square(self.prior_generator.strides[level])))
+        flat_labels = flatten_levels(labels)
+        pos = batch.index.coords((flat_labels < self.num_classes).nonzero().squeeze(1))
         return Targets(
-            labels=flat_labels,
-            label_weights=rows(label_weights),
             pos=pos,
-            gt=torch.cat(objects),
-            at=Locations.of_priors(torch.cat(priors), torch.cat(strides)),
+            labels=flat_labels[pos.flat_inds].long(),
+            gt_bboxes=flatten_levels(boxes)[pos.flat_inds],
+            locations=Locations.of_priors(
+                all_anchors[pos.prior_inds], pos.of_levels(self.level_strides, all_anchors.dtype)
+            ),
+            label_weights=flatten_levels(label_weights),
             avg_factor=avg_factor,
             num_images=len(metas),
         )
 
-    def assigns_like(self, stock: type, ignored: Sequence[InstanceData] | None) -> bool:
-        """Whether the anchors are an :class:`AnchorGrid` and nothing but the assigner decides whose they are.
+    def assigns_like(self, stock: type, batch: AssignmentBatch) -> bool:
+        """True if the anchors are an :class:`AnchorGrid` and the assigner alone decides which are matched.
 
         Args:
             stock: MMDetection's head, of whose assignment nothing may be overridden.
-            ignored: Ignored regions of the images.
+            batch: The batch; ignored regions may rule the grid out.
         """
         assigner = self.assigner
         overlaps = assigner.iou_calculator
-        ignores = assigner.ignore_iof_thr > 0 and any(len(regions) for regions in ignored or ())
+        ignores = assigner.ignore_iof_thr > 0 and any(map(len, batch.batch_gt_instances_ignore or ()))
         return (
             not ignores
             and type(overlaps) is BboxOverlaps2D
@@ -130,39 +130,39 @@ class AnchorGFLMixin(DenseGFLMixin):
             and type(self.sampler) is PseudoSampler
             and self.train_cfg['allowed_border'] < 0
             and AnchorGrid.fits(self.prior_generator)
-            and all(getattr(type(self), name) is getattr(stock, name) for name in OF_THE_ASSIGNMENT)
+            and all(getattr(type(self), name) is getattr(stock, name) for name in ASSIGNMENT_METHODS)
         )
 
     def targets_on_grid(
-        self, grid: AnchorGrid, owners: Tensor, weights: Tensor | None, gts: Sequence[InstanceData]
+        self, batch: AssignmentBatch, grid: AnchorGrid, matched_gt_inds: Tensor, weights: Tensor | None
     ) -> Targets:
-        """Targets from owners, as MMDetection counts and weighs them.
+        """Targets from matched objects, as MMDetection counts and weighs them.
 
         Args:
+            batch: The batch.
             grid: The anchors.
-            owners: See :func:`targets_of`.
-            weights: Weight of each location, (R,); None: all 1. ``train_cfg.pos_weight``, if positive, is put in.
-            gts: Objects of the images.
+            matched_gt_inds: See :func:`build_targets`.
+            weights: Weight of each location, (R,); None: all 1. ``train_cfg.pos_weight``, if positive, replaces that of
+                the positives.
         """
-        targets = targets_of(grid.layout, owners, gts, self.num_classes, grid.anchors, grid.strides[0])
-        per_image = count_by_image(grid.layout, targets.pos)
-        targets = targets._replace(avg_factor=per_image.clamp(min=1).sum())
+        targets = build_targets(
+            batch.index, matched_gt_inds, batch.batch_gt_instances, grid.anchors_at, self.level_strides
+        )
+        per_image = count_positives_per_image(targets.pos)
         pos_weight = self.train_cfg['pos_weight']
-        if weights is None and pos_weight <= 0:
-            return targets
-        weights = targets.label_weights if weights is None else weights
         if pos_weight > 0:
-            weights[targets.pos] = pos_weight
-        return targets._replace(label_weights=weights, all_count=False)
+            weights = grid.sides.new_ones(batch.index.total) if weights is None else weights
+            weights[targets.pos.flat_inds] = pos_weight
+        return targets._replace(avg_factor=per_image.clamp(min=1).sum(), label_weights=weights)
 
 
 def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:
     """Distances l, t, r, b from the centres of the anchors of a level to their sides, (A, 4), in strides."""
     anchors = generator.base_anchors[level]
-    half = (anchors[:, 2:] - anchors[:, :2]) / 2 / square(generator.strides[level])
+    half = (anchors[:, 2:] - anchors[:, :2]) / 2 / scalar_stride(generator.strides[level])
     return torch.cat((half, half), dim=1)
 
 
-def rows(levels: Sequence[Tensor]) -> Tensor:
-    """Levels (N, priors) to (R,)."""
-    return torch.cat([level.reshape(-1) for level in levels])
+def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
+    """Levels (N, K_level, ...) to (R, ...)."""
+    return torch.cat([level.flatten(0, 1) for level in levels])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from mmdet.models.dense_heads import ATSSHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
-from mmdet.structures.bbox import get_box_tensor
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_gfl.models.task_modules import AnchorGrid, Targets, atss_owners
+from mmdet_gfl.models.boxes import HostBoxCoder
+from mmdet_gfl.models.task_modules import AnchorGrid, AssignmentBatch, Targets, match_atss
 from mmdet_gfl.registry import MODELS
 
-from .anchor_gfl_mixin import AnchorCoding, AnchorGFLMixin
+from .anchor_gfl_mixin import AnchorBoxCoder, AnchorGFLMixin
 from .normalizers import atss_normalizers
 
 #: A method of MMDetection's assignment that only this head has.
@@ -35,14 +31,16 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
         **kwargs: ``ATSSHead``'s.
     """
 
+    stock_head = ATSSHead
+    baseline_quality = 'CenternessBranch'
     cls_name = 'atss_cls'
     reg_name = 'atss_reg'
     quality_name = 'atss_centerness'
 
     @property
-    def coding(self) -> AnchorCoding:
-        """The ``bbox_coder``'s; the loss of ATSS always looks at boxes."""
-        return AnchorCoding(self.bbox_coder, decoded=True)
+    def host_coder(self) -> HostBoxCoder:
+        """The ``bbox_coder``'s; the loss of ATSS is always given boxes."""
+        return AnchorBoxCoder(self.bbox_coder, on_boxes=True)
 
     def forward_single(self, x: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """One level (N, channels, H, W): the two towers, then the output layers by their names."""
@@ -53,24 +51,18 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             getattr(self, self.quality_name)(reg_feat),
         )
 
-    def targets(
-        self,
-        sizes: list[tuple[int, int]],
-        gts: Sequence[InstanceData],
-        metas: Sequence[dict[str, Any]],
-        ignored: Sequence[InstanceData] | None,
-    ) -> Targets:
+    def targets(self, batch: AssignmentBatch) -> Targets:
         """ATSS's assignment: on the grid where the config allows it, see :meth:`on_grid`, else by MMDetection's."""
-        if not self.on_grid(ignored):
-            return super().targets(sizes, gts, metas, ignored)
-        grid = AnchorGrid.of(self.prior_generator, sizes, metas, gts[0].labels.device)
-        owners = atss_owners(grid, [get_box_tensor(gt.bboxes) for gt in gts], self.assigner.topk)
-        return self.targets_on_grid(grid, owners, grid.weights(), gts)
+        if not self.on_grid(batch):
+            return super().targets(batch)
+        grid = AnchorGrid.of(self.prior_generator, batch.index, batch.batch_img_metas, batch.device)
+        matched = match_atss(grid, batch.gt_bboxes, self.assigner.topk)
+        return self.targets_on_grid(batch, grid, matched, grid.label_weights())
 
-    def on_grid(self, ignored: Sequence[InstanceData] | None) -> bool:
-        """Whether :func:`atss_owners` does what this head's ``get_targets`` would do.
+    def on_grid(self, batch: AssignmentBatch) -> bool:
+        """True if :func:`match_atss` is equal to this head's ``get_targets``.
 
-        That is ATSS as the paper has it, with one anchor a cell, and nothing of MMDetection's assignment overridden.
+        That is ATSS as the paper has it, with one anchor per cell, and nothing of MMDetection's assignment overridden.
         """
         assigner = self.assigner
         return (
@@ -78,7 +70,7 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             and assigner.alpha is None
             and self.num_base_priors == 1
             and getattr(type(self), WITHIN) is getattr(ATSSHead, WITHIN)
-            and self.assigns_like(ATSSHead, ignored)
+            and self.assigns_like(ATSSHead, batch)
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.task_modules.coders import BaseBBoxCoder
-from mmdet.structures.bbox import get_box_tensor
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_gfl.models.boxes import SideCoding
+from mmdet_gfl.models.boxes import HostBoxCoder
 from mmdet_gfl.models.losses.utils import check_number
-from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fcos_owners, targets_of
+from mmdet_gfl.models.task_modules import AssignmentBatch, Locations, PointGrid, Targets, match_fcos
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import DenseGFLMixin
 from .normalizers import weight_normalizers
-from .points import assigns_as, point_targets
+from .points import assigns_as, grid_targets, stock_targets
 
 
-class PointCoding(SideCoding):
+class PointBoxCoder(HostBoxCoder):
     """The distances l, t, r, b from the point, in pixels or in strides.
 
     Args:
@@ -38,22 +35,23 @@ class PointCoding(SideCoding):
         self.in_strides = in_strides
         self.loss_in_strides = loss_in_strides
 
-    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""
-        return self.coder.decode(at.priors, raw * at.strides[:, None] if self.in_strides else raw)
+        distances = bbox_pred * locations.strides[:, None] if self.in_strides else bbox_pred
+        return self.coder.decode(locations.priors, distances)
 
-    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+    def encode(self, boxes: Tensor, locations: Locations) -> Tensor:
         """Distances (M, 4)."""
-        distances = self.coder.encode(at.priors, boxes)
-        return distances / at.strides[:, None] if self.in_strides else distances
+        distances = self.coder.encode(locations.priors, boxes)
+        return distances / locations.strides[:, None] if self.in_strides else distances
 
-    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Boxes around the point, in the unit of the loss: the IoU is the same in each, other losses differ."""
-        points, strides = targets.at.priors, targets.at.strides[:, None]
-        distances = self.coder.encode(points, targets.gt)
+        points, strides = targets.locations.priors, targets.locations.strides[:, None]
+        distances = self.coder.encode(points, targets.gt_bboxes)
         if self.loss_in_strides:
-            distances, raw = distances / strides, raw if self.in_strides else raw / strides
-        return self.coder.decode(points, raw), self.coder.decode(points, distances)
+            distances, bbox_pred = distances / strides, bbox_pred if self.in_strides else bbox_pred / strides
+        return self.coder.decode(points, bbox_pred), self.coder.decode(points, distances)
 
 
 @MODELS.register_module()
@@ -61,17 +59,19 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
     """MMDetection's ``FCOSHead`` with any quality and any box representation; by default full GFL.
 
     ``CenternessBranch`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are in strides, with or
-    without ``norm_on_bbox``, and pass by FCOS's clamp or exponential. A branch stands where ``centerness_on_reg`` puts
-    it.
+    without ``norm_on_bbox``, and do not go through FCOS's clamp or exponential. ``centerness_on_reg`` says on which
+    tower a branch is.
 
     Args:
         *args: ``FCOSHead``'s.
         quality: See :class:`DenseGFLMixin`.
         box: See :class:`DenseGFLMixin`.
-        half_anchor: Where a Gaussian box starts, in strides; 4 is half the anchor of ATSS, which has the same objects.
+        half_anchor: Initial distances of a Gaussian box, in strides; 4 is half the anchor of ATSS on the same objects.
         **kwargs: ``FCOSHead``'s.
     """
 
+    stock_head = FCOSHead
+    baseline_quality = 'CenternessBranch'
     cls_name = 'conv_cls'
     reg_name = 'conv_reg'
     quality_name = 'conv_centerness'
@@ -81,40 +81,33 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
         super().__init__(*args, **kwargs)
 
     @property
-    def coding(self) -> PointCoding:
+    def host_coder(self) -> PointBoxCoder:
         """Distances in pixels; with ``norm_on_bbox`` in strides while training, as MMDetection's ``forward`` has it."""
-        return PointCoding(self.bbox_coder, self.norm_on_bbox and self.training, self.norm_on_bbox)
+        return PointBoxCoder(self.bbox_coder, self.norm_on_bbox and self.training, self.norm_on_bbox)
 
-    def start_distances(self) -> Tensor:
+    def prior_distances(self) -> Tensor:
         """``half_anchor`` strides on each side, (1, 4)."""
         return torch.full((1, 4), self.half_anchor)
 
     def forward_single(self, x: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         """One level (N, channels, H, W): class logits, box outputs, branch logits."""
-        if self.box.in_host_coding:
+        if self.box.uses_host_coder:
             return super().forward_single(x, scale, stride)
         cls_score, bbox_pred, cls_feat, reg_feat = AnchorFreeHead.forward_single(self, x)
         branch = self.conv_centerness(reg_feat if self.centerness_on_reg else cls_feat)
         return cls_score, scale(bbox_pred).float(), branch
 
-    def targets(
-        self,
-        sizes: list[tuple[int, int]],
-        gts: Sequence[InstanceData],
-        metas: Sequence[dict[str, Any]],
-        ignored: Sequence[InstanceData] | None,
-    ) -> Targets:
-        """FCOS's assignment; ``ignored`` means nothing to it, as in MMDetection.
+    def targets(self, batch: AssignmentBatch) -> Targets:
+        """FCOS's assignment; it does not use ignored regions, as in MMDetection.
 
         On the grid, unless a subclass has overridden what MMDetection assigns by.
         """
         if assigns_as(self, FCOSHead):
-            grid = PointGrid.of(self.prior_generator, sizes, len(gts), gts[0].labels.device)
-            boxes = [get_box_tensor(gt.bboxes) for gt in gts]
+            grid = PointGrid.of(self.prior_generator, batch.index, batch.device)
             radius = self.center_sample_radius if self.center_sampling else None
-            owners = fcos_owners(grid, boxes, self.regress_ranges, radius)
-            return targets_of(grid.layout, owners, gts, self.num_classes, grid.centers, grid.strides[:, 0])
-        return point_targets(self, sizes, gts, lambda points, objects: torch.cat(self.get_targets(points, objects)[0]))
+            matched = match_fcos(grid, batch.gt_bboxes, self.regress_ranges, radius)
+            return grid_targets(self, batch, grid, matched)
+        return stock_targets(self, batch, lambda points, gts: torch.cat(self.get_targets(points, gts)[0]))
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Classes: positives, at least 1. Boxes: Σ of the weights, at least 1e-6. Means over ranks."""

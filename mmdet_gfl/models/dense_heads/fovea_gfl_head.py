@@ -9,22 +9,20 @@ import torch
 from mmdet.models.dense_heads import FoveaHead
 from mmdet.models.utils import multi_apply
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures.bbox import get_box_tensor
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.models.boxes import SideCoding
-from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, fovea_owners, targets_of
-from mmdet_gfl.models.task_modules.layout import tensor_like
+from mmdet_gfl.models.boxes import HostBoxCoder
+from mmdet_gfl.models.task_modules import AssignmentBatch, Locations, PointGrid, Targets, match_fovea
+from mmdet_gfl.ops import constant_like
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin
 from .normalizers import count_normalizers
-from .points import assigns_as, point_targets
-from .predict_mixin import square
+from .points import assigns_as, grid_targets, stock_targets
+from .predict_mixin import scalar_stride
 
 
-class FoveaCoding(SideCoding):
+class FoveaBoxCoder(HostBoxCoder):
     """The logarithm of the distances l, t, r, b, in base edges of the level.
 
     Args:
@@ -32,7 +30,7 @@ class FoveaCoding(SideCoding):
         base_edges: Of the levels, in pixels.
     """
 
-    in_pixels = False
+    on_boxes = False
     #: FoveaBox learns no distance beyond these, in base edges.
     limits = (1 / 16, 16.0)
 
@@ -40,22 +38,23 @@ class FoveaCoding(SideCoding):
         self.strides = strides
         self.base_edges = base_edges
 
-    def _unit(self, at: Locations) -> Tensor:
+    def _unit(self, locations: Locations) -> Tensor:
         """Base edges in strides, (M, 1)."""
-        level = torch.searchsorted(tensor_like(at.strides, self.strides), at.strides)
-        return (tensor_like(at.strides, self.base_edges)[level] / at.strides)[:, None]
+        strides = locations.strides
+        level = torch.searchsorted(constant_like(strides, self.strides), strides)
+        return (constant_like(strides, self.base_edges)[level] / strides)[:, None]
 
-    def decode(self, raw: Tensor, at: Locations) -> Tensor:
+    def decode(self, bbox_pred: Tensor, locations: Locations) -> Tensor:
         """Boxes (M, 4), xyxy in pixels."""
-        return at.boxes(raw.exp() * self._unit(at))
+        return locations.boxes(bbox_pred.exp() * self._unit(locations))
 
-    def encode(self, boxes: Tensor, at: Locations) -> Tensor:
+    def encode(self, boxes: Tensor, locations: Locations) -> Tensor:
         """Logarithms (M, 4) of the distances, clamped to :attr:`limits`."""
-        return (at.distances(boxes) / self._unit(at)).clamp(*self.limits).log()
+        return (locations.distances(boxes) / self._unit(locations)).clamp(*self.limits).log()
 
-    def pair(self, raw: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """FoveaBox's loss looks at the logarithms."""
-        return raw, self.encode(targets.gt, targets.at)
+    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """The logarithms."""
+        return bbox_pred, self.encode(targets.gt_bboxes, targets.locations)
 
 
 @MODELS.register_module()
@@ -63,7 +62,7 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
     """MMDetection's ``FoveaHead`` with any quality and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. A Gaussian box starts at the base edge on each side, where
-    the logarithm of a Dirac box starts: 2 strides with the usual levels. A branch stands on the box tower.
+    the logarithm of a Dirac box starts: 2 strides with the usual levels. A branch is on the box tower.
 
     Args:
         *args: ``FoveaHead``'s.
@@ -76,6 +75,7 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
         ValueError: ``with_deform`` with other than Dirac boxes, or strides that do not ascend.
     """
 
+    stock_head = FoveaHead
     cls_name = 'conv_cls'
     reg_name = 'conv_reg'
     quality_name = 'conv_centerness'
@@ -84,11 +84,12 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
     def __init__(self, *args: Any, loss_centerness: dict[str, Any] = BRANCH_LOSS, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loss_centerness = MMDET_MODELS.build(loss_centerness)
-        self.check_box_loss()
+        self.validate_box_loss()
 
-    def check_axes(self) -> None:
-        """Refuses what the deformable convolution cannot take, and levels that cannot be told apart."""
-        if self.with_deform and not self.box.in_host_coding:
+    def validate_axes(self) -> None:
+        """Raise for boxes that the deformable convolution cannot take, and for strides that do not ascend."""
+        super().validate_axes()
+        if self.with_deform and not self.box.uses_host_coder:
             raise ValueError(
                 f'bbox_head.with_deform=True needs the four numbers of a Dirac box as the offsets of its deformable '
                 f"convolution, got box={type(self.box).__name__}; use box=dict(type='mmdet_gfl.DiracBox'), or "
@@ -99,21 +100,21 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
             raise ValueError(f'bbox_head.strides={strides} must ascend from level to level')
 
     def _strides(self) -> list[int]:
-        return [square(stride) for stride in self.strides]
+        return [scalar_stride(stride) for stride in self.strides]
 
     @property
-    def coding(self) -> FoveaCoding:
+    def host_coder(self) -> FoveaBoxCoder:
         """The logarithm of the distances in base edges."""
-        return FoveaCoding(self._strides(), self.base_edge_list)
+        return FoveaBoxCoder(self._strides(), self.base_edge_list)
 
-    def start_distances(self) -> Tensor:
+    def prior_distances(self) -> Tensor:
         """The base edge in strides on each side, (1, 4), the mean over the levels."""
         units = [edge / stride for edge, stride in zip(self.base_edge_list, self._strides())]
         return torch.full((1, 4), sum(units) / len(units))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits, box outputs, and with a branch its logits, of each level."""
-        return multi_apply(self.forward_single, x)[: 2 + self.quality.branch]
+        return self.finalize_outputs(multi_apply(self.forward_single, x))
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One level (N, channels, H, W): class logits, box outputs, branch logits."""
@@ -127,28 +128,21 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
             cls_feat = conv(cls_feat)
         return self.conv_cls(cls_feat), bbox_pred, self.conv_centerness(reg_feat)
 
-    def targets(
-        self,
-        sizes: list[tuple[int, int]],
-        gts: Sequence[InstanceData],
-        metas: Sequence[dict[str, Any]],
-        ignored: Sequence[InstanceData] | None,
-    ) -> Targets:
-        """FoveaBox's assignment; ``ignored`` means nothing to it, as in MMDetection.
+    def targets(self, batch: AssignmentBatch) -> Targets:
+        """FoveaBox's assignment; it does not use ignored regions, as in MMDetection.
 
         On the grid, unless a subclass has overridden what MMDetection assigns by.
         """
         if assigns_as(self, FoveaHead):
-            grid = PointGrid.of(self.prior_generator, sizes, len(gts), gts[0].labels.device)
-            boxes = [get_box_tensor(gt.bboxes) for gt in gts]
-            owners = fovea_owners(grid, boxes, self.scale_ranges, self.sigma)
-            return targets_of(grid.layout, owners, gts, self.num_classes, grid.centers, grid.strides[:, 0])
-        return point_targets(self, sizes, gts, lambda points, objects: self.get_targets(objects, sizes, points)[0])
+            grid = PointGrid.of(self.prior_generator, batch.index, batch.device)
+            return grid_targets(self, batch, grid, match_fovea(grid, batch.gt_bboxes, self.scale_ranges, self.sigma))
+        sizes = batch.featmap_sizes
+        return stock_targets(self, batch, lambda points, gts: self.get_targets(gts, sizes, points)[0])
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Classes: positives + images. Boxes: positives, unless weighted; see :func:`count_normalizers`."""
         positives = targets.avg_factor
-        return count_normalizers(positives + targets.num_images, positives, weights, self.uniform_boxes)
+        return count_normalizers(positives + targets.num_images, positives, weights, self.box_weight == 'uniform')
 
     def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
         """Boxes (M, 4) clipped to the last pixels of their images, as FoveaBox does."""

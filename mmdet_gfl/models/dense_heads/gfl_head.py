@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdet.models.dense_heads import GFLHead as MMDetGFLHead
+
 from mmdet_gfl.registry import MODELS
 
 from .atss_gfl_head import ATSSGFLHead
@@ -23,20 +25,25 @@ class GFLHead(ATSSGFLHead):
         norm_cfg: Norm of the towers.
         loss_dfl: Distribution Focal Loss, ours or MMDetection's.
         bbox_coder: ``DistancePointBBoxCoder``; its ``clip_border`` says whether detections are clipped to the image.
-        reg_max: n; a side's distance reaches n strides.
+        reg_max: n; the largest distance is n strides.
         init_cfg: Initialisation.
         **kwargs: ``feat_channels``, ``anchor_generator``, ``loss_cls`` (Quality Focal Loss, ours or MMDetection's),
             ``loss_bbox`` (an IoU loss), ``train_cfg``, ``test_cfg`` as in MMDetection.
 
     Raises:
-        ValueError: ``quality`` or ``box`` is given, more than one anchor a location, another ``bbox_coder``, or a
+        ValueError: ``quality`` or ``box`` is given, more than one anchor per location, another ``bbox_coder``, or a
             ``loss_cls`` for one-hot labels.
     """
 
+    stock_head = MMDetGFLHead
+    baseline_quality = 'JointQuality'
+    free_axes = False
     cls_name = 'gfl_cls'
     reg_name = 'gfl_reg'
     quality_name = 'gfl_centerness'
-    renamed = {'atss_cls': 'gfl_cls', 'atss_reg': 'gfl_reg', 'atss_centerness': 'gfl_centerness'}
+    #: Arguments of the quality beside ``loss_cls``.
+    quality_args: dict[str, Any] = {}  # noqa: RUF012
+    renamed_layers = {'atss_cls': 'gfl_cls', 'atss_reg': 'gfl_reg', 'atss_centerness': 'gfl_centerness'}
 
     def __init__(
         self,
@@ -58,7 +65,9 @@ class GFLHead(ATSSGFLHead):
     ) -> None:
         for key in ('quality', 'box'):
             if key in kwargs:
-                raise ValueError(f'GFLHead has no {key}; use mmdet_gfl.ATSSGFLHead, whose {key} is free to choose')
+                raise ValueError(
+                    f'{type(self).__name__} has no {key}; use mmdet_gfl.ATSSGFLHead, whose {key} is free to choose'
+                )
         coder = (bbox_coder or {}).get('type')
         if getattr(coder, '__name__', str(coder)).rpartition('.')[2] != 'DistancePointBBoxCoder':
             raise ValueError(
@@ -73,13 +82,15 @@ class GFLHead(ATSSGFLHead):
             norm_cfg=norm_cfg,
             bbox_coder=bbox_coder,
             init_cfg=init_cfg,
-            quality=dict(type='mmdet_gfl.JointQuality', loss_cls=kwargs.pop('loss_cls', None)),
+            quality=dict(
+                type=f'mmdet_gfl.{self.default_quality}', loss_cls=kwargs.pop('loss_cls', None), **self.quality_args
+            ),
             box=dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max, loss_dfl=loss_dfl),
             **kwargs,
         )
         self.reg_max = reg_max
         if self.num_base_priors != 1:
             raise ValueError(
-                f'GFLHead predicts one box a location, but anchor_generator makes {self.num_base_priors} anchors; '
+                f'GFLHead predicts one box per location, but anchor_generator makes {self.num_base_priors} anchors; '
                 f'use one ratio and one scale, as ratios=[1.0], octave_base_scale=8, scales_per_octave=1'
             )

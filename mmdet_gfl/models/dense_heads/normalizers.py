@@ -1,4 +1,4 @@
-"""What the hosts divide their losses by; means over ranks, each in one reduction."""
+"""The divisors of the hosts' losses; means over ranks, each in one reduction."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmdet_gfl.models.task_modules import Targets
 
 
 def weight_normalizers(count: float | Tensor, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Normalisers of hosts that weight their boxes: the count of the classes, and the sum of the box weights.
+    """Normalisers of hosts that weight their boxes: a count for the classes, and the sum of the box weights.
 
     Args:
-        count: What the host counts on this rank.
+        count: The host's count on this rank.
         weights: Box weights of the positives, (P,).
         least: Lower bounds of the two.
     """
@@ -31,12 +31,12 @@ def count_normalizers(
 ) -> tuple[Tensor, Tensor]:
     """Normalisers of hosts that count: RetinaNet, FoveaBox, SSD.
 
-    Where a quality weights their boxes all the same, the sum of the weights normalises the box losses, as on FCOS:
-    divided by a count, boxes weighted by a score of 0.01 would hardly be learned.
+    Where a quality weights their boxes, the sum of the weights normalises the box losses, as on FCOS: divided by a
+    count, boxes weighted by a score of 0.01 would hardly be learned.
 
     Args:
-        cls_count: What the host counts for its class loss.
-        box_count: What it counts for its box loss.
+        cls_count: The host's count for its class loss.
+        box_count: Its count for its box loss.
         weights: Box weights of the positives, (P,).
         uniform: All weights are 1.
     """

@@ -1,51 +1,56 @@
-"""What hosts with one point a location share: targets with the real boxes of the objects."""
+"""Shared by hosts with one point per location: targets by the assignment on the grid, or by MMDetection's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Locations, PointGrid, Targets, by_number, numbered
+from mmdet_gfl.models.task_modules import (
+    AssignmentBatch,
+    PointGrid,
+    Targets,
+    build_targets,
+    labels_as_gt_indices,
+    recover_gt_indices,
+)
 
 from .dense_gfl_mixin import DenseGFLMixin
-from .predict_mixin import square
+from .predict_mixin import scalar_stride
 
 
-def point_targets(
+def grid_targets(head: DenseGFLMixin, batch: AssignmentBatch, grid: PointGrid, matched_gt_inds: Tensor) -> Targets:
+    """Targets of a head whose points are a :class:`PointGrid`, from ``matched_gt_inds`` (R,)."""
+    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
+    return build_targets(batch.index, matched_gt_inds, batch.batch_gt_instances, grid.points_at, strides)
+
+
+def stock_targets(
     head: DenseGFLMixin,
-    sizes: list[tuple[int, int]],
-    gts: Sequence[InstanceData],
+    batch: AssignmentBatch,
     assign: Callable[[list[Tensor], list[InstanceData]], Tensor],
 ) -> Targets:
-    """Assignment by MMDetection's ``get_targets``, which is given the objects' numbers as their labels.
+    """Targets by MMDetection's ``get_targets``, which is given the objects' indices as their labels.
 
     Args:
         head: A head with points.
-        sizes: Height and width of each level's feature map.
-        gts: Objects of the images.
+        batch: The batch.
         assign: Gives the labels (R,) of the batch for each level's points (H · W, 2), xy in pixels, and the objects.
     """
-    points = head.prior_generator.grid_priors(sizes, device=gts[0].bboxes.device)
-    labels, pos, boxes = by_number(assign(points, numbered(gts, head.num_classes)), gts, head.num_classes)
-    strides = [level.new_full((len(gts) * len(level),), square(stride)) for level, stride in zip(points, head.strides)]
-    centers = torch.cat([level.repeat(len(gts), 1) for level in points])
-    return Targets(
-        labels=labels,
-        label_weights=centers.new_ones(len(labels)),
-        pos=pos,
-        gt=boxes,
-        at=Locations.of_priors(centers[pos], torch.cat(strides)[pos]),
-        avg_factor=float(len(pos)),
-        num_images=len(gts),
-    )
+    gts = batch.batch_gt_instances
+    points = head.prior_generator.grid_priors(batch.featmap_sizes, device=gts[0].bboxes.device)
+    labels = assign(points, labels_as_gt_indices(gts, head.num_classes))
+    matched = recover_gt_indices(labels, head.num_classes, sum(len(gt.labels) for gt in gts))
+    all_points = torch.cat(points)
+    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
+    return build_targets(batch.index, matched, gts, lambda pos: all_points[pos.prior_inds], strides)
 
 
 def assigns_as(head: DenseGFLMixin, host: type) -> bool:
-    """Whether ``head`` has plain points, square cells, and the target assignment of MMDetection's ``host``."""
+    """True if ``head`` has plain points, square cells, and the target assignment of MMDetection's ``host``."""
     names = ('get_targets', '_get_targets_single')
     for stride in head.prior_generator.strides:
-        square(stride)
+        scalar_stride(stride)
     return PointGrid.fits(head.prior_generator) and all(getattr(type(head), n) is getattr(host, n) for n in names)

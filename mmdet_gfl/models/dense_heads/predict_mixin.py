@@ -1,12 +1,11 @@
-"""From outputs to detections: what only few survive is decided first, and all else computed for the survivors alone.
+"""From outputs to detections: scores are selected first, and everything else is computed for those that pass.
 
-Dimension letters: N images, A priors a cell, M locations or survivors, C classes, k outputs a side.
+Dimension letters: N images, A priors per cell, P candidates, M any number of locations, C classes, k outputs per side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +15,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_gfl.models.boxes.base import BoxRepresentation
-from mmdet_gfl.models.task_modules import Locations
-from mmdet_gfl.models.task_modules.candidates import best_of, look, outputs_at
-from mmdet_gfl.models.task_modules.layout import tensor_like
-from mmdet_gfl.ops.pick_rows import at_least_float
+from mmdet_gfl.models.task_modules import Locations, preselect, select_topk
+from mmdet_gfl.ops import LevelPredictions, LocationIndex, constant_like, upcast
 from mmdet_gfl.utils.compiling import uncompiled
 
 if TYPE_CHECKING:
@@ -60,73 +57,78 @@ class PredictMixin(HostHead):
     ) -> list[InstanceData]:
         """Detections of a batch, as MMDetection's, computed in float32 (float64 stays) whatever comes in.
 
-        With ``test_cfg.with_distribution='stats'`` a result also holds ``bbox_mean`` and ``bbox_std`` (N, 4): the
-        predicted distances l, t, r, b from the location to the sides and their standard deviations, in pixels of the
-        returned image, before clipping to it. ``'full'`` adds ``bbox_distribution`` (N, 4, n+1), the probabilities, and
-        ``bbox_step`` (N, 4), the pixels between neighbouring entries.
+        With ``test_cfg.with_distribution='stats'`` a result also holds ``bbox_location`` (N, 2), the location xy that
+        predicts the box, and ``bbox_mean`` and ``bbox_std`` (N, 4): the predicted distances l, t, r, b from the
+        location to the sides and their standard deviations, before clipping to the image. All are in pixels of the
+        returned image. ``'full'`` adds ``bbox_distribution`` (N, 4, n+1), the probabilities, and ``bbox_step`` (N, 4),
+        the pixels between neighbouring entries.
 
         Args:
-            cls_scores: A level's class logits, (N, A · C, H, W).
-            bbox_preds: A level's box outputs, (N, A · 4k, H, W).
-            score_factors: A level's branch logits, (N, A, H, W); their sigmoids multiply the scores.
+            cls_scores: Class logits of each level, (N, A · C, H, W).
+            bbox_preds: Box outputs of each level, (N, A · 4k, H, W).
+            score_factors: Branch logits of each level, (N, A, H, W); their sigmoids multiply the scores.
             batch_img_metas: The images' meta information.
             cfg: Takes the place of ``test_cfg``.
             rescale: Give boxes in pixels of the original image.
-            with_nms: Suppress what overlaps.
+            with_nms: Suppress overlapping boxes.
         """
         cfg = self.test_cfg if cfg is None else cfg
-        what = self._check_with_distribution(cfg.get('with_distribution'))
+        what = self._validate_with_distribution(cfg.get('with_distribution'))
         shapes = [[meta['img_shape'][1], meta['img_shape'][0]] * 2 for meta in batch_img_metas]
         with torch.no_grad():
-            counts, results = self._survivors(cls_scores, bbox_preds, score_factors, shapes, cfg, bool(what))
+            counts, results = self._candidates(cls_scores, bbox_preds, score_factors, shapes, cfg, bool(what))
         images = zip(*(values.split(counts) for values in results.values()))
         return [
             self._detections(InstanceData(**dict(zip(results, image))), what, cfg, rescale, with_nms, meta)
             for image, meta in zip(images, batch_img_metas, strict=True)
         ]
 
-    def _survivors(
+    def _candidates(
         self,
         cls_scores: Sequence[Tensor],
         bbox_preds: Sequence[Tensor],
         score_factors: Sequence[Tensor] | None,
         shapes: Sequence[Sequence[int]],
         cfg: ConfigDict,
-        with_raw: bool,
+        with_statistics: bool,
     ) -> tuple[list[int], dict[str, Tensor]]:
-        """What passes each level's score threshold and top k: how many an image, and (P, …) of all that is wanted.
+        """Predictions that pass each level's score threshold and top k: their number per image, and (P, …) per kind.
 
-        Boxes are decoded at the locations that are looked at: there are no more of them than of survivors, but for
-        equal scores and NaN, since each has one.
+        Boxes are decoded at the preselected locations: these are no more than the candidates, but for equal scores and
+        NaN, since each has one.
         """
+        sizes = [(level.size(-2), level.size(-1)) for level in cls_scores]
+        index = LocationIndex(sizes, len(cls_scores[0]), self.prior_generator.num_base_priors)
         top_k = cfg.get('nms_pre', -1)
-        top_k = top_k if top_k > 0 else max(level[0].numel() for level in cls_scores)
-        score = self.class_scores if self.use_sigmoid_cls else at_least_float
+        top_k = top_k if top_k > 0 else max(index.level_sizes) * self.cls_out_channels
+        to_scores = self.class_scores if self.use_sigmoid_cls else upcast
         levels = cls_scores if self.use_sigmoid_cls else [self._softmax(level) for level in cls_scores]
-        looked = look(levels, self.cls_out_channels, score, cfg.get('score_thr', 0), top_k)
-        found = best_of(score(outputs_at(levels, self.cls_out_channels, looked)), looked, top_k)
+        logits = LevelPredictions(levels, self.cls_out_channels, index)
+        preselection = preselect(logits, to_scores, cfg.get('score_thr', 0), top_k)
+        coords = preselection.coords
+        kept = select_topk(to_scores(logits.gather(coords)), preselection, top_k)
 
         priors = self._priors_of(cls_scores)
-        starts = [0, *accumulate(level[0].numel() // self.cls_out_channels for level in cls_scores)]
-        numbers = tensor_like(looked.places, starts)[looked.levels] + looked.places
-        strides = [square(stride) for stride in self.prior_generator.strides]
-        at = Locations.of_priors(priors[numbers], tensor_like(priors, strides)[looked.levels])
-        raw = outputs_at(bbox_preds, 4 * self.box.channels, looked)
-        boxes = self.box.decode(raw, at, self)
-        results = dict(
-            scores=found.scores,
-            labels=found.labels,
-            bboxes=self.clip(boxes, tensor_like(boxes, shapes)[looked.images])[found.rows],
-        )
-        if with_raw:
-            results.update(raw=raw[found.rows], strides=at.strides[found.rows])
+        strides = [scalar_stride(stride) for stride in self.prior_generator.strides]
+        locations = Locations.of_priors(priors[coords.prior_inds], coords.of_levels(strides, priors.dtype))
+        bbox_pred = LevelPredictions(bbox_preds, 4 * self.box.channels, index).gather(coords)
+        boxes = self.box.decode(bbox_pred, locations, self)
+        boxes = self.clip(boxes, coords.of_images(shapes, boxes.dtype))
+        results = dict(scores=kept.scores, labels=kept.labels, bboxes=boxes[kept.rows])
+        if with_statistics:
+            results |= {
+                'bbox_pred': bbox_pred[kept.rows],
+                'bbox_location': locations.centers[kept.rows],
+                'strides': locations.strides[kept.rows],
+            }
         if score_factors is not None:
-            results['score_factors'] = outputs_at(score_factors, 1, looked).flatten()[found.rows].sigmoid()
-        return found.counts, results
+            factors = LevelPredictions(score_factors, 1, index).gather(coords)
+            results['score_factors'] = factors.flatten()[kept.rows].sigmoid()
+        return kept.counts, results
 
     def _softmax(self, level: Tensor) -> Tensor:
-        """Scores in the place of a level's logits (N, A · (C + 1), H, W); the background is none to be found."""
-        scores = at_least_float(level).unflatten(1, (-1, self.cls_out_channels)).softmax(dim=2)
+        """Scores of a level's logits (N, A · (C + 1), H, W) in their layout; that of the background is -inf."""
+        scores = upcast(level).unflatten(1, (-1, self.cls_out_channels)).softmax(dim=2)
         scores[:, :, -1] = -torch.inf
         return scores.flatten(1, 2)
 
@@ -149,7 +151,7 @@ class PredictMixin(HostHead):
         with_nms: bool,
         img_meta: dict[str, Any],
     ) -> InstanceData:
-        """MMDetection's NMS of one image's survivors, and what is asked for of the distributions of those kept."""
+        """MMDetection's NMS of one image's candidates, and the statistics asked for of those kept."""
         results = self._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
         return self._with_statistics(results, what, img_meta['scale_factor'] if rescale else (1, 1))
 
@@ -166,7 +168,7 @@ class PredictMixin(HostHead):
             return boxes
         return boxes.clamp(min=0).minimum(corners)
 
-    def _check_with_distribution(self, what: Any) -> str | None:
+    def _validate_with_distribution(self, what: Any) -> str | None:
         if what not in WITH_DISTRIBUTION:
             raise ValueError(
                 f"test_cfg.with_distribution={what!r}; accepted: 'stats' (mean and standard deviation of each side), "
@@ -181,12 +183,14 @@ class PredictMixin(HostHead):
         return what or None
 
     def _with_statistics(self, results: InstanceData, what: str | None, scale_factor: Sequence[float]) -> InstanceData:
-        """Replaces ``raw`` and ``strides`` of the kept boxes by what was asked for, in pixels of the returned image."""
+        """Replace ``bbox_pred`` and ``strides`` by the statistics asked for, in pixels of the returned image."""
         if what is None:
             return results
-        raw, strides = results.pop('raw'), results.pop('strides')
-        sides = self.box.side_statistics(raw, self)
-        pixels = strides[:, None] / tensor_like(strides, [*scale_factor, *scale_factor])  # (M, 4) of l, t, r, b
+        bbox_pred, strides = results.pop('bbox_pred'), results.pop('strides')
+        sides = self.box.side_statistics(bbox_pred, self)
+        scale = constant_like(strides, [*scale_factor, *scale_factor])
+        pixels = strides[:, None] / scale  # (M, 4) of l, t, r, b
+        results.bbox_location = results.bbox_location / scale[:2]
         results.bbox_mean = sides.mean * pixels
         results.bbox_std = sides.std * pixels
         if what == 'full':
@@ -195,7 +199,7 @@ class PredictMixin(HostHead):
         return results
 
 
-def square(stride: int | Sequence[int]) -> int:
+def scalar_stride(stride: int | Sequence[int]) -> int:
     """The one stride of a level; distances are in strides, so width and height must agree.
 
     Raises:

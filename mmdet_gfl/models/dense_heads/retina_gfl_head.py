@@ -21,8 +21,8 @@ class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
     """MMDetection's ``RetinaHead`` with any quality and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are l, t, r, b from the anchor's
-    centre in strides; a Gaussian box starts at half its anchor: 1.4 to 4.5 strides with the usual nine. A branch stands
-    on the box tower, as in ATSS.
+    centre in strides; a Gaussian box starts at half its anchor: 1.4 to 4.5 strides with the usual nine. A branch is on
+    the box tower, as in ATSS.
 
     Args:
         *args: ``RetinaHead``'s.
@@ -32,6 +32,7 @@ class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
         **kwargs: ``RetinaHead``'s.
     """
 
+    stock_head = RetinaHead
     cls_name = 'retina_cls'
     reg_name = 'retina_reg'
     quality_name = 'retina_centerness'
@@ -48,4 +49,4 @@ class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
-        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.uniform_boxes)
+        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.box_weight == 'uniform')

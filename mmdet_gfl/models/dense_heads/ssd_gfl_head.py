@@ -11,10 +11,8 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 
-from mmdet_gfl.models.quality.joint import JointQuality
-from mmdet_gfl.models.quality.none import NoQuality
-from mmdet_gfl.models.task_modules import Outputs, Picked, Targets
-from mmdet_gfl.ops.pick_rows import at_least_float
+from mmdet_gfl.models.task_modules import Targets
+from mmdet_gfl.ops import LevelPredictions, upcast
 from mmdet_gfl.registry import MODELS
 
 from .anchor_gfl_mixin import half_anchors
@@ -63,7 +61,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
 
     Args:
         *args: ``SSDHead``'s.
-        quality: ``JointQuality`` or ``NoQuality``.
+        quality: ``NoQuality`` or one with soft labels, as ``JointQuality``.
         box: See :class:`DenseGFLMixin`.
         prior_score: Class score at the start under joint quality; see above.
         loss_bbox: Box loss of Dirac boxes; default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
@@ -73,6 +71,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
         ValueError: Another quality, or ``loss_cls`` without joint quality.
     """
 
+    stock_head = SSDHead
     weights_own_boxes = False
 
     def __init__(self, *args: Any, prior_score: float = 0.01, **kwargs: Any) -> None:
@@ -81,64 +80,87 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
         self.prior_score = prior_score
         super().__init__(*args, **kwargs)
 
-    def check_axes(self) -> None:
-        """Refuses what softmax over classes and background with hard-negative mining cannot do."""
-        if not isinstance(self.quality, (NoQuality, JointQuality)):
+    def validate_axes(self) -> None:
+        """Raise for what softmax over classes and background with hard-negative mining cannot do."""
+        super().validate_axes()
+        if self.quality.branch or self.quality.reweights_labels:
             raise ValueError(
                 f'quality={type(self.quality).__name__} has no meaning on SSD, which mines its background by the '
-                f'softmax of its classes; accepted: mmdet_gfl.JointQuality, mmdet_gfl.NoQuality'
+                f'softmax of its classes; accepted: qualities with soft labels, as mmdet_gfl.JointQuality, and '
+                f'mmdet_gfl.NoQuality'
             )
-        if self.sigmoid_scores and not isinstance(self.quality, JointQuality):
+        if self.sigmoid_scores and not self.quality.soft_labels:
             raise ValueError(
-                "bbox_head.loss_cls is not taken by SSD under quality=NoQuality, whose loss is MMDetection's softmax "
-                "with hard-negative mining; leave it out, or use quality=dict(type='mmdet_gfl.JointQuality')"
+                f'bbox_head.loss_cls is not taken by SSD under quality={type(self.quality).__name__}, whose loss is '
+                f"MMDetection's softmax with hard-negative mining; leave it out, or use "
+                f"quality=dict(type='mmdet_gfl.JointQuality')"
             )
 
-    def _fit_layers(self) -> None:
-        """SSD has output layers of its own on each level, last of the level's convolutions."""
+    def adapt_layers(self) -> None:
+        """Resize the box outputs; SSD has output layers of its own on each level, last of the level's convolutions."""
         for convs, num_priors in zip(self.reg_convs, self.num_base_priors):
             if self.box.channels != 1:
                 convs[-1] = conv_like(convs[-1], num_priors * 4 * self.box.channels)
 
-    def _start_outputs(self) -> None:
+    def init_outputs(self) -> None:
+        """Initialize the outputs of each level by its anchors, and under sigmoids the class scores at a low value."""
         for level, convs in enumerate(self.reg_convs):
-            self.box.start(convs[-1], half_anchors(self.prior_generator, level))
+            self.box.init_weights(convs[-1], half_anchors(self.prior_generator, level))
         if self.sigmoid_scores:
             for convs in self.cls_convs:
                 nn.init.constant_(convs[-1].bias, bias_init_with_prob(self.prior_score))
+        self.quality.init_weights(self)
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
-        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.uniform_boxes)
+        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.box_weight == 'uniform')
 
-    def one_hot_loss(self, logits: Outputs, targets: Targets, weights: Tensor, norm: Tensor) -> Tensor:
+    def hard_label_loss(
+        self,
+        logits: LevelPredictions,
+        targets: Targets,
+        weights: Tensor | None = None,
+        avg_factor: Tensor | float = 1.0,
+        reduction: str = 'mean',
+    ) -> Tensor:
         """Softmax: in each image the positives, and the ``neg_pos_ratio`` times as many hardest background anchors.
 
-        Which are the hardest is looked up without a graph; the losses are those of the chosen anchors alone.
+        The hardest are selected without a graph; only the losses of the chosen anchors are computed with one.
         """
-        mined = torch.cat((targets.pos, self._hardest(logits, targets, weights))).sort().values
-        rows = Outputs(logits.levels, logits.width, Picked(logits.picked.layout, mined)).positives
-        return (F.cross_entropy(rows, targets.labels[mined], reduction='none') * weights[mined]).sum() / norm
+        pos = targets.pos
+        if reduction == 'none':
+            return F.cross_entropy(logits.gather(pos), targets.labels, reduction='none')
+        background = torch.ones(logits.index.total, dtype=torch.bool, device=pos.flat_inds.device)
+        background[pos.flat_inds] = False
+        mined = self._hardest(logits, background, weights)
+        chosen, order = torch.cat((pos.flat_inds, mined)).sort()
+        labels = torch.cat((targets.labels, mined.new_full((len(mined),), self.num_classes)))[order]
+        losses = F.cross_entropy(logits.gather(logits.index.coords(chosen)), labels, reduction='none')
+        return (losses if weights is None else losses * weights[chosen]).sum() / avg_factor
 
     @torch.no_grad()
-    def _hardest(self, logits: Outputs, targets: Targets, weights: Tensor) -> Tensor:
-        """The background anchors with the largest losses of their image, as numbers (K,) among the R locations."""
-        layout = logits.picked.layout
-        numbers = torch.arange(layout.total, device=weights.device)
-        of_image = torch.cat(
-            [numbers[a:b].view(layout.num_images, -1) for a, b in zip(layout.starts, layout.starts[1:])], dim=1
-        )  # (N, R / N)
-        background = targets.labels[of_image] == self.num_classes
-        losses = torch.cat([background_loss(level, logits.width) for level in logits.levels], dim=1) * weights[of_image]
+    def _hardest(self, logits: LevelPredictions, background: Tensor, weights: Tensor | None) -> Tensor:
+        """The background anchors with the largest losses of their image, as flat indices.
+
+        Args:
+            logits: Class logits.
+            background: Which locations are background, (R,).
+            weights: Weights of all locations, (R,); None: 1.
+        """
+        index = logits.index
+        flat_inds = index.image_major(torch.arange(index.total, device=background.device))  # (N, K)
+        background = background[flat_inds]
+        losses = torch.cat([background_loss(level, logits.num_outputs) for level in logits.levels], dim=1)
+        losses = losses if weights is None else losses * weights[flat_inds]
         num_background = background.sum(dim=1)
-        num_positives = of_image.size(1) - num_background
+        num_positives = flat_inds.size(1) - num_background
         wanted = (self.train_cfg['neg_pos_ratio'] * num_positives.double()).long().minimum(num_background)  # (N,)
         hardest = losses.masked_fill(~background, -torch.inf).topk(int(wanted.max())).indices
-        rank = torch.arange(hardest.size(1), device=weights.device)
-        return of_image.gather(1, hardest)[rank < wanted[:, None]]
+        rank = torch.arange(hardest.size(1), device=losses.device)
+        return flat_inds.gather(1, hardest)[rank < wanted[:, None]]
 
 
-def background_loss(level: Tensor, width: int) -> Tensor:
-    """Cross entropy of each location with the last of its ``width`` classes: (N, A · width, H, W) to (N, H · W · A)."""
-    losses = -at_least_float(level).unflatten(1, (-1, width)).log_softmax(dim=2)[:, :, -1]  # (N, A, H, W)
+def background_loss(level: Tensor, num_classes: int) -> Tensor:
+    """Cross entropy of each location with the last of its classes: (N, A · num_classes, H, W) to (N, H · W · A)."""
+    losses = -upcast(level).unflatten(1, (-1, num_classes)).log_softmax(dim=2)[:, :, -1]  # (N, A, H, W)
     return losses.permute(0, 2, 3, 1).flatten(1)

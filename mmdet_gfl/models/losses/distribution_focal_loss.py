@@ -6,12 +6,16 @@ Dimension letters: n + 1 bins, at 0, 1, ..., n (n is ``reg_max``).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
+from mmdet.models.losses import DistributionFocalLoss as MMDetDistributionFocalLoss
 from torch import Tensor
 
-from mmdet_gfl.registry import MODELS
+from mmdet_gfl.ops import upcast
+from mmdet_gfl.registry import MODELS, host_names
 
-from .utils import HEADS, ElementwiseLoss, autocast_off, check_floating, describe, finite_target, upcast, weighted_log
+from .utils import ElementwiseLoss, autocast_off, check_floating, describe, finite_target, reduce_loss, weighted_log
 
 
 def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
         Loss (...).
 
     Raises:
-        ValueError: Shape or dtype is wrong; and, looked at on the CPU only, a target is NaN or infinite. On other
+        ValueError: Shape or dtype is wrong; and, validated on the CPU only, a target is NaN or infinite. On other
             devices the loss of that element is NaN.
     """
     _check_shapes(pred, target)
@@ -51,7 +55,7 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
         raise ValueError(
             'DistributionFocalLoss needs pred (..., n + 1), the logits of at least two bins a box side, and target '
             f'(...) in bins from 0 to n; got {describe(pred)} and {describe(target)}. A head that supplies both is one '
-            f"of {HEADS}, with box=dict(type='mmdet_gfl.GeneralBox')."
+            f"of {host_names()}, with box=dict(type='mmdet_gfl.GeneralBox')."
         )
 
 
@@ -70,3 +74,20 @@ class DistributionFocalLoss(ElementwiseLoss):
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """See :func:`distribution_focal_loss`."""
         return distribution_focal_loss(pred, target)
+
+
+def side_loss(loss: Any, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
+    """DFL of box sides by the head's loss; MMDetection's own is computed as ours, in one pass over the logits.
+
+    Args:
+        loss: The loss; a subclass of MMDetection's may compute something else, and is called.
+        pred: Logits (M, n + 1).
+        target: (M,), in bins.
+        weight: (M,).
+        avg_factor: Divides the sum.
+    """
+    if type(loss) is MMDetDistributionFocalLoss:
+        elements = distribution_focal_loss(pred, target)
+        return loss.loss_weight * reduce_loss(elements, weight, loss.reduction, avg_factor)
+    result: Tensor = loss(pred, target, weight=weight, avg_factor=avg_factor)
+    return result

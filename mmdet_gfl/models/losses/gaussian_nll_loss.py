@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from mmdet_gfl.registry import MODELS
+from mmdet_gfl.ops import upcast
+from mmdet_gfl.registry import MODELS, host_names
 
-from .utils import HEADS, ElementwiseLoss, autocast_off, check_floating, check_number, describe, finite_target, upcast
+from .utils import ElementwiseLoss, autocast_off, check_floating, check_number, describe, finite_target
 
 #: In log(strides²): σ from 0.03 to 33 strides. Below, a side would be surer than a quarter of a pixel at stride 8;
 #: above, less sure than any side is long. The mean's gradient is at most e^7, about 1100, times its error.
@@ -37,7 +38,7 @@ def gaussian_nll_loss(pred: Tensor, target: Tensor, log_var_range: Sequence[floa
         Loss (...).
 
     Raises:
-        ValueError: Shape, dtype or range is wrong; and, looked at on the CPU only, a target is NaN or infinite. On
+        ValueError: Shape, dtype or range is wrong; and, validated on the CPU only, a target is NaN or infinite. On
             other devices the loss of that element is NaN.
     """
     low, high = check_log_var_range(log_var_range)
@@ -97,7 +98,7 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
     if not isinstance(target, Tensor) or pred.dim() == 0 or pred.shape != (*target.shape, 2):
         raise ValueError(
             'GaussianNLLLoss needs pred (..., 2), mean and log-variance of a box side, and target (...) in strides; '
-            f'got {describe(pred)} and {describe(target)}. A head that supplies both is one of {HEADS}, with '
+            f'got {describe(pred)} and {describe(target)}. A head that supplies both is one of {host_names()}, with '
             f"box=dict(type='mmdet_gfl.GaussianBox')."
         )
 

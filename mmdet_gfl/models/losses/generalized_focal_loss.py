@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_gfl.ops import upcast
 from mmdet_gfl.registry import MODELS
 
+from .fused_focal_loss import modulating_factor
 from .utils import (
     ElementwiseLoss,
     autocast_off,
@@ -18,9 +20,7 @@ from .utils import (
     check_number,
     describe,
     floored_log,
-    modulating_factor,
     refuse,
-    upcast,
     weighted_log,
     within,
 )
@@ -54,7 +54,7 @@ def generalized_focal_loss(
         Loss (...).
 
     Raises:
-        ValueError: Shape, dtype or β is wrong; and, looked at on the CPU only, y_l < y_r or y_l <= y <= y_r does not
+        ValueError: Shape, dtype or β is wrong; and, validated on the CPU only, y_l < y_r or y_l <= y <= y_r does not
             hold, or a probability is outside [0, 1]. On other devices the loss of that element is NaN.
     """
     check_number('beta', beta, low=0)

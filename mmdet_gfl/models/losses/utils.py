@@ -1,7 +1,7 @@
-"""What the losses share: the modulating factor, precision, checks, weighting and reduction.
+"""Shared by the losses: precision, validation, weighting and reduction.
 
-A check of values would make a GPU wait for the host to look, so values are looked at on the CPU only. Elsewhere, what
-would be refused there becomes NaN in the loss and the gradient of its location: visible, and never an index error.
+To validate values, the host would have to wait for a GPU, so values are validated on the CPU only. Elsewhere, what
+would raise there becomes NaN in the loss and the gradient of its location: visible, and never an index error.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-HEADS = (
-    'mmdet_gfl.GFLHead, mmdet_gfl.ATSSGFLHead, mmdet_gfl.FCOSGFLHead, mmdet_gfl.RetinaGFLHead, '
-    'mmdet_gfl.FoveaGFLHead, mmdet_gfl.SSDGFLHead'
-)
 REDUCTIONS = ('none', 'mean', 'sum')
 
 
@@ -29,7 +25,7 @@ class ElementwiseLoss(nn.Module):
         loss_weight: Factor on the result.
 
     Raises:
-        ValueError: ``reduction`` is unknown or ``loss_weight`` is no finite number.
+        ValueError: ``reduction`` is unknown or ``loss_weight`` is not a finite number.
     """
 
     def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
@@ -92,20 +88,6 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
     return reduced
 
 
-def modulating_factor(distance: Tensor, beta: float) -> Tensor:
-    """``distance ** beta``, the focus of eq. (1), (2) and (7); distance is ``|y - estimate|``, at least 0.
-
-    Its slope at distance 0 is 0 for every beta. For 0 < beta < 1 the true one is infinite there, and an automatic
-    gradient is inf * 0 = NaN; so distances below the smallest normal number count as 0.
-    """
-    if beta == 0:
-        return torch.ones_like(distance)
-    if beta >= 1:
-        return distance.pow(beta)
-    steep = distance < torch.finfo(distance.dtype).tiny
-    return distance.masked_fill(steep, 1).pow(beta).masked_fill(steep, 0)
-
-
 def weighted_log(weight: Tensor, log: Tensor) -> Tensor:
     """``weight * log``, where a weight of 0 silences an infinite logarithm."""
     return torch.where(weight == 0, 0.0, weight * log)
@@ -144,18 +126,13 @@ class _FlooredLog(torch.autograd.Function):
         return grad * slope, None, None
 
 
-def upcast(tensor: Tensor) -> Tensor:
-    """At least float32: the losses compute in float32, float64 stays float64."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def autocast_off(tensor: Tensor) -> torch.autocast:
-    """Context in which nothing is cast down again behind our back."""
+    """Context in which autocast casts nothing down."""
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
 def describe(value: object) -> str:
-    """What the user gave, for a message."""
+    """A description of a value, for a message."""
     if isinstance(value, Tensor):
         return f'a {value.dtype} tensor of shape {tuple(value.shape)}'
     if isinstance(value, (tuple, list)):
@@ -175,8 +152,19 @@ def check_number(name: str, value: Any, low: float = -math.inf) -> Any:
     return value
 
 
+def check_integer(name: str, value: Any, low: int) -> int:
+    """``value`` itself, an integer of at least ``low``.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f'{name} must be an integer >= {low}, got {describe(value)}')
+    return value
+
+
 def check_floating(name: str, tensor: object) -> None:
-    """Refuses predictions that are no floating-point tensor.
+    """Raise for predictions that are not a floating-point tensor.
 
     Raises:
         ValueError: See above.
@@ -186,7 +174,7 @@ def check_floating(name: str, tensor: object) -> None:
 
 
 def on_cpu(tensor: Tensor) -> bool:
-    """Whether its values can be looked at without waiting for a device."""
+    """True if its values can be read without waiting for a device."""
     return tensor.device.type == 'cpu'
 
 
@@ -195,9 +183,9 @@ def refuse(wrong: Tensor, given: Tensor, result: Tensor, need: str) -> Tensor:
 
     Args:
         wrong: Mask of the elements to refuse.
-        given: What the user gave there, for the message.
+        given: The values there, for the message.
         result: Floating-point tensor.
-        need: Start of the message: what must lie where.
+        need: Start of the message: what is accepted.
 
     Raises:
         ValueError: Something on the CPU is wrong.

@@ -1,4 +1,4 @@
-"""Centerness branch: one output a location learns how central it lies in its object (FCOS, arXiv:1904.01355)."""
+"""Centerness branch: one output per location learns how central it lies in its object (FCOS, arXiv:1904.01355)."""
 
 from __future__ import annotations
 

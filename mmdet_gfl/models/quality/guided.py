@@ -1,37 +1,36 @@
-"""What guided qualities share: a measure of localization weighs the positives in the class loss."""
+"""Base class of the guided qualities: a measure of localization weighs the positives in the class loss."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Outputs, Positives, Targets
+from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.ops import LevelPredictions
 
-from .base import Quality
-
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+from .base import Quality, QualityHead
 
 
 class GuidedQuality(Quality):
-    """The class score learns the one-hot label, a positive counts by its :meth:`target` (PISA, arXiv:1904.04821).
+    """The class score learns the one-hot label, a positive is weighted by its :meth:`target` (PISA, arXiv:1904.04821).
 
-    The weights are rescaled so that the positives' class loss as a whole stays what it was: how much each counts
-    changes, not how much they count beside the background, nor the optimum.
+    The weights are rescaled so that the sum of the positives' class losses is unchanged: the weighting changes the
+    share of each positive, not their share beside the background, nor the optimum.
     """
 
+    reweights_labels = True
+
     def class_loss(
-        self, logits: Outputs, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+        self, logits: LevelPredictions, targets: Targets, positives: Positives, avg_factor: Tensor, head: QualityHead
     ) -> Tensor:
-        """The host's loss for one-hot labels, with the positives' weights rescaled, see :func:`rescaled_weights`."""
-        before = targets.label_weights[targets.pos]  # (P,)
-        losses = head.one_hot_losses(positives.logits, positives.labels)  # (P,)
-        weights = targets.label_weights.clone()
-        weights[targets.pos] = before * rescaled_weights(self.target(positives), before * losses)
-        return head.one_hot_loss(logits, targets, weights, norm)
+        """The host's loss for hard labels, with the positives' weights rescaled, see :func:`rescaled_weights`."""
+        losses = head.hard_label_loss(logits, targets, reduction='none').detach()  # (P,)
+        weights = targets.label_weights
+        weights = losses.new_ones(logits.index.total) if weights is None else weights.clone()
+        before = weights[targets.pos.flat_inds]  # (P,)
+        weights[targets.pos.flat_inds] = before * rescaled_weights(self.target(positives), before * losses).to(before)
+        return head.hard_label_loss(logits, targets, weights, avg_factor)
 
 
 def rescaled_weights(weights: Tensor, losses: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""IoU branch: one output a location learns the IoU of its box and its object (IoU-Net, IoU-aware RetinaNet)."""
+"""IoU branch: one output per location learns the IoU of its box and its object (IoU-Net, IoU-aware RetinaNet)."""
 
 from __future__ import annotations
 

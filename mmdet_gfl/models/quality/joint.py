@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_gfl.models.losses import QualityFocalLoss
-from mmdet_gfl.models.task_modules import Outputs, Positives, Targets
+from mmdet_gfl.models.losses import classification_loss, takes_quality
+from mmdet_gfl.models.task_modules import Positives, Targets
+from mmdet_gfl.ops import LevelPredictions
 from mmdet_gfl.registry import MODELS
 
-from .base import BoxWeight, Quality, takes_quality_targets
-
-if TYPE_CHECKING:
-    from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
+from .base import BoxWeight, Quality, QualityHead
 
 
 @MODELS.register_module()
@@ -25,7 +22,7 @@ class JointQuality(Quality):
     Args:
         loss_cls: The class loss; takes logits (R, C) and ``(labels, qualities)``. Default: the head's own ``loss_cls``
             where it is such a loss, else Quality Focal Loss with β = 2 and weight 1. A head's ``loss_cls`` for one-hot
-            labels is superseded, and said so in one log line.
+            labels is superseded, with one log line.
         box_weight: See :class:`Quality`; ``'auto'`` is the class score.
 
     Raises:
@@ -33,21 +30,23 @@ class JointQuality(Quality):
     """
 
     auto_box_weight = 'score'
+    soft_labels = True
 
     def __init__(self, loss_cls: dict[str, Any] | None = None, box_weight: BoxWeight = 'auto') -> None:
         super().__init__(box_weight)
-        if loss_cls is not None and not takes_quality_targets(MMDET_MODELS.build(loss_cls)):
+        if loss_cls is not None and not takes_quality(loss_cls):
             raise ValueError(
                 f'loss_cls={loss_cls!r} does not take the (labels, qualities) of a joint representation; use '
-                f"dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)"
+                f"dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0). A loss of your own that takes "
+                f'them says so by the class attribute takes_quality = True'
             )
         self.loss_cls = loss_cls
 
-    def class_loss_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any]:
+    def loss_cls_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any]:
         """This quality's class loss, else the head's if it takes qualities, else Quality Focal Loss."""
         chosen = self.loss_cls or dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)
         if head_loss_cls is not None:
-            if self.loss_cls is None and takes_quality_targets(MMDET_MODELS.build(head_loss_cls)):
+            if self.loss_cls is None and takes_quality(head_loss_cls):
                 chosen = head_loss_cls
             else:
                 print_log(
@@ -59,12 +58,10 @@ class JointQuality(Quality):
         return dict(use_sigmoid=True) | dict(chosen)
 
     def class_loss(
-        self, logits: Outputs, targets: Targets, positives: Positives, norm: Tensor, head: DenseGFLMixin
+        self, logits: LevelPredictions, targets: Targets, positives: Positives, avg_factor: Tensor, head: QualityHead
     ) -> Tensor:
-        """QFL of all locations (eq. 2), divided by ``norm``; ours reads the logits where they lie."""
-        target = self.target(positives)
-        quality = target.new_zeros(len(targets.labels), dtype=logits.dtype)
-        quality[targets.pos] = target.to(logits.dtype)
-        pred = logits if type(head.loss_cls) is QualityFocalLoss else logits.rows  # a subclass may compute otherwise
-        weights = None if targets.all_count else targets.label_weights
-        return head.loss_cls(pred, (targets.labels, quality), weight=weights, avg_factor=norm)
+        """QFL of all locations (eq. 2), divided by ``avg_factor``."""
+        quality = self.target(positives)
+        return classification_loss(
+            head.loss_cls, logits, targets.pos, targets.labels, quality, targets.label_weights, avg_factor
+        )

@@ -1,4 +1,4 @@
-"""No representation of localization quality: one-hot class labels and nothing else."""
+"""No representation of localization quality: one-hot class labels alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .base import BoxWeight, Quality
 
 @MODELS.register_module()
 class NoQuality(Quality):
-    """The class score learns the one-hot label, and ranks the boxes alone.
+    """The class score learns the one-hot label, and alone ranks the boxes.
 
     Args:
         box_weight: See :class:`Quality`; ``'auto'`` is 1.
 
     Raises:
-        ValueError: ``box_weight='quality'``, which there is none of.
+        ValueError: ``box_weight='quality'``: there is none.
     """
 
     def __init__(self, box_weight: BoxWeight = 'auto') -> None:

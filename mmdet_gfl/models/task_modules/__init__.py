@@ -1,34 +1,40 @@
-"""What target assignment gives to the loss steps."""
+"""Target assignment, what it gives to the loss steps, and the selection of candidates for detections."""
 
 from .anchor_grid import AnchorGrid
-from .atss_on_grid import atss_owners
-from .fcos_on_grid import fcos_owners
-from .fovea_on_grid import fovea_owners
-from .layout import Layout
-from .max_iou_on_grid import MaxIoURules, max_iou_owners
-from .numbering import by_number, numbered
-from .outputs import Outputs, Picked
-from .owners import count_by_image, targets_of
+from .atss_on_grid import match_atss
+from .fcos_on_grid import match_fcos
+from .fovea_on_grid import match_fovea
+from .ground_truth import validate_ground_truth
+from .gt_indices import labels_as_gt_indices, recover_gt_indices
+from .max_iou_on_grid import MaxIoURules, match_max_iou
 from .point_grid import PointGrid
-from .targets import Locations, Positives, Targets, check_ground_truth
+from .preselection import preselect, select_topk
+from .targets import (
+    AssignmentBatch,
+    Locations,
+    Positives,
+    Targets,
+    build_targets,
+    count_positives_per_image,
+)
 
 __all__ = [
     'AnchorGrid',
-    'Layout',
+    'AssignmentBatch',
     'Locations',
     'MaxIoURules',
-    'Outputs',
-    'Picked',
     'PointGrid',
     'Positives',
     'Targets',
-    'atss_owners',
-    'by_number',
-    'check_ground_truth',
-    'count_by_image',
-    'fcos_owners',
-    'fovea_owners',
-    'max_iou_owners',
-    'numbered',
-    'targets_of',
+    'build_targets',
+    'count_positives_per_image',
+    'labels_as_gt_indices',
+    'match_atss',
+    'match_fcos',
+    'match_fovea',
+    'match_max_iou',
+    'preselect',
+    'recover_gt_indices',
+    'select_topk',
+    'validate_ground_truth',
 ]

@@ -1,7 +1,7 @@
-"""Anchors as what they are, a few shapes in each cell of a regular grid: made where they are looked at only.
+"""Anchors as a few shapes in each cell of a regular grid, computed only where they are needed.
 
-Dimension letters: L levels, N images, S shapes of all levels (one of each in a cell, level by level), R locations of
-the batch, M any number of anchors.
+Dimension letters: L levels, N images, S shapes of all levels (one of each per cell, level by level), R locations of the
+batch, M any number of anchors.
 """
 
 from __future__ import annotations
@@ -15,74 +15,73 @@ import torch
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, SSDAnchorGenerator
 from torch import Tensor
 
-from .layout import Layout, Places, tensor_like
+from mmdet_gfl.ops import LocationCoords, LocationIndex, constant_like
 
 
 class AnchorGrid(NamedTuple):
     """The anchors of a batch. An axis is x (0) or y (1).
 
     Attributes:
-        layout: Numbers of the locations.
+        location_index: The index of the locations.
         sides: Lower and upper side of the anchors of cell 0, (2 sides, 2 axes, S), in pixels.
         strides: (2 axes, L), in pixels.
-        valid: Cells that lie in the image and not only in the batch's padding, as (wide, high) of image and level.
+        valid: Width and height in cells of the part of each image and level that is not only the batch's padding.
     """
 
-    layout: Layout
+    location_index: LocationIndex
     sides: Tensor
     strides: Tensor
     valid: list[list[tuple[int, int]]]
 
     @classmethod
     def of(
-        cls, generator: AnchorGenerator, sizes: list[tuple[int, int]], metas: Sequence[dict[str, Any]], device: Any
+        cls, generator: AnchorGenerator, index: LocationIndex, img_metas: Sequence[dict[str, Any]], device: Any
     ) -> AnchorGrid:
-        """What ``generator`` makes for feature maps of ``sizes`` (h, w); ``pad_shape`` says which cells are valid."""
-        layout = Layout(sizes, len(metas), generator.num_base_priors)
+        """Describe what ``generator`` makes for an index; ``pad_shape`` says which cells are valid."""
         base = torch.cat(list(generator.base_anchors)).reshape(-1, 2, 2)  # (S, sides, axes)
         strides = torch.tensor([list(stride) for stride in generator.strides], dtype=base.dtype)
         valid = [
             [
-                (min(math.ceil(meta['pad_shape'][1] / across), wide), min(math.ceil(meta['pad_shape'][0] / down), high))
-                for (across, down), (high, wide) in zip(generator.strides, layout.sizes)
+                (min(math.ceil(meta['pad_shape'][1] / dx), w), min(math.ceil(meta['pad_shape'][0] / dy), h))
+                for (dx, dy), (h, w) in zip(generator.strides, index.featmap_sizes)
             ]
-            for meta in metas
+            for meta in img_metas
         ]
-        return cls(
-            layout,
-            base.permute(1, 2, 0).to(device, non_blocking=True),
-            strides.t().to(device, non_blocking=True),
-            valid,
-        )
+        sides = base.permute(1, 2, 0).to(device, non_blocking=True)
+        return cls(index, sides, strides.t().to(device, non_blocking=True), valid)
 
     @staticmethod
     def fits(generator: Any) -> bool:
-        """Whether the priors of ``generator`` are such a grid."""
+        """True if the priors of ``generator`` are such a grid."""
         return type(generator) in (AnchorGenerator, SSDAnchorGenerator) and not generator.use_box_type
 
     @property
     def levels(self) -> Tensor:
         """Level of each shape, (S,) int64."""
-        counts = self.layout.num_priors
-        return tensor_like(self.sides, [level for level, a in enumerate(counts) for _ in range(a)], torch.long)
+        counts = self.location_index.num_priors
+        return constant_like(self.sides, [level for level, a in enumerate(counts) for _ in range(a)], torch.long)
 
-    def anchors(self, at: Places) -> Tensor:
-        """Anchors of M places, (M, 4), xyxy in pixels; to the bit those of the generator."""
-        cells = torch.stack((at.x, at.y))  # (axes, M)
-        first = tensor_like(at.level, [0, *accumulate(self.layout.num_priors)])
-        return (self.sides[:, :, first[at.level] + at.anchor] + cells * self.strides[:, at.level]).flatten(0, 1).t()
+    def anchors(self, level: Tensor, y: Tensor, x: Tensor, prior: Tensor | int) -> Tensor:
+        """Anchors at M places, (M, 4), xyxy in pixels; to the bit those of the generator."""
+        cells = torch.stack((x, y))  # (axes, M)
+        first = constant_like(level, [0, *accumulate(self.location_index.num_priors)])
+        return (self.sides[:, :, first[level] + prior] + cells * self.strides[:, level]).flatten(0, 1).t()
 
-    def weights(self) -> Tensor | None:
+    def anchors_at(self, coords: LocationCoords) -> Tensor:
+        """:meth:`anchors` at coordinates."""
+        return self.anchors(coords.level, coords.y, coords.x, coords.prior)
+
+    def label_weights(self) -> Tensor | None:
         """Weight of each location, (R,): 1 at valid anchors, 0 elsewhere; None if all are valid."""
-        full = [(wide, high) for high, wide in self.layout.sizes]
+        full = [(w, h) for h, w in self.location_index.featmap_sizes]
         if all(image == full for image in self.valid):
             return None
-        valid = tensor_like(self.sides, self.valid, torch.long)  # (N, L, axes)
+        valid = constant_like(self.sides, self.valid, torch.long)  # (N, L, axes)
         levels = []
-        for level, (high, wide) in enumerate(self.layout.sizes):
-            across, down = valid[:, level, :, None].unbind(1)  # (N, 1) each
-            in_x = torch.arange(wide, device=valid.device) < across
-            in_y = torch.arange(high, device=valid.device) < down
-            in_both = in_y[:, :, None] & in_x[:, None]  # (N, H, W)
-            levels.append(in_both[..., None].expand(*in_both.shape, self.layout.num_priors[level]).flatten())
+        for level, (h, w) in enumerate(self.location_index.featmap_sizes):
+            columns, rows = valid[:, level, :, None].unbind(1)  # (N, 1) each
+            in_x = torch.arange(w, device=valid.device) < columns
+            in_y = torch.arange(h, device=valid.device) < rows
+            inside = in_y[:, :, None] & in_x[:, None]  # (N, H, W)
+            levels.append(inside[..., None].expand(*inside.shape, self.location_index.num_priors[level]).flatten())
         return torch.cat(levels).to(self.sides)

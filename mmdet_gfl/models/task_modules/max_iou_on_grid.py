@@ -26,13 +26,13 @@ import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from torch import Tensor
 
-from mmdet_gfl.ops.iou import LEAST_UNION, paired_iou, sides_of
+from mmdet_gfl.ops import box_sides, constant_like, floor_divmod, paired_iou
+from mmdet_gfl.ops.iou import MIN_UNION
 
 from .anchor_grid import AnchorGrid
-from .layout import Places, divide, tensor_like
-from .point_grid import cells_of, images_of
+from .point_grid import cells_in, image_inds
 
-#: Share of an IoU that is looked for; the rest is for rounding.
+#: Share of an IoU that is searched for; the rest is for rounding.
 SHARE = 0.99
 #: How far the rectangles reach beyond the cells that are needed, in strides; likewise.
 MARGIN = 0.0625
@@ -42,7 +42,7 @@ class MaxIoURules(NamedTuple):
     """Which IoU makes what of an anchor.
 
     Attributes:
-        positive: From here on an anchor belongs to the object of its largest IoU.
+        positive: From here on an anchor is matched to the object of its largest IoU.
         negative: Below, it is background; from here to ``positive`` it does not count.
         least: An object whose largest IoU reaches this has the anchor of this IoU; None if no object has.
         all_best: It has all anchors of this IoU, else the first.
@@ -61,7 +61,7 @@ class MaxIoURules(NamedTuple):
 
     @staticmethod
     def fit(assigner: Any) -> bool:
-        """Whether ``assigner`` goes by such rules alone; its ``iou_calculator`` and ignored boxes are left out."""
+        """True if ``assigner`` goes by such rules alone; its ``iou_calculator`` and ignored boxes are left out."""
         return (
             type(assigner) is MaxIoUAssigner
             and isinstance(assigner.neg_iou_thr, float)
@@ -80,40 +80,40 @@ class Pairs(NamedTuple):
 
     Attributes:
         gt: Object, counted through the batch.
-        number: Location of the anchor.
+        flat_inds: Location of the anchor.
         iou: Their IoU.
         largest: Largest IoU of the anchor with any object.
     """
 
     gt: Tensor
-    number: Tensor
+    flat_inds: Tensor
     iou: Tensor
     largest: Tensor
 
 
-def max_iou_owners(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> tuple[Tensor, Tensor | None]:
-    """The object that each location belongs to, and which locations count.
+def match_max_iou(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> tuple[Tensor, Tensor | None]:
+    """The object that each location is matched to, and which locations count.
 
-    An object whose area is no finite number gets nothing; on the CPU it has been refused before.
+    An object whose area is not finite is matched to nothing; on the CPU it has been refused before.
 
     Args:
         grid: The anchors.
-        boxes: Objects of each image, (its number, 4), xyxy in pixels.
+        boxes: Objects of each image, (objects, 4), xyxy in pixels.
         rules: How IoUs decide.
 
     Returns:
-        Owners (R,) int64: an object, counted through the batch from 0; G at the background. And weights (R,): 0 at
-        anchors that are not valid or neither positive nor background, else 1; None if all are known to be 1.
+        ``matched_gt_inds`` (R,) int64: an object, counted through the batch from 0; G at the background. And weights
+        (R,): 0 at anchors that are not valid or neither positive nor background, else 1; None if all are known to be 1.
     """
-    objects, images = torch.cat(boxes), images_of(boxes)
+    objects, images = torch.cat(boxes), image_inds(boxes)
     pairs = pairs_of(grid, objects, images, rules)
-    weights = grid.weights()
+    weights = grid.label_weights()
     claims = _claims(grid, pairs, images, _finite(objects), weights, rules)
     none = len(objects)
     if rules.negative < rules.positive:
         weights = objects.new_ones(len(claims), dtype=grid.sides.dtype) if weights is None else weights
-        between = (pairs.largest >= rules.negative) & (claims[pairs.number] == 0)
-        weights.scatter_(0, pairs.number, (~between).to(weights))
+        between = (pairs.largest >= rules.negative) & (claims[pairs.flat_inds] == 0)
+        weights.scatter_(0, pairs.flat_inds, (~between).to(weights))
     return torch.where(claims > none, claims - none - 1, none - claims), weights
 
 
@@ -123,40 +123,39 @@ def _finite(objects: Tensor) -> Tensor:
 
 
 def pairs_of(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoURules) -> Pairs:
-    """The pairs of ``objects`` (G, 4) in ``images`` (G,); a device is asked once, how many they are."""
+    """The pairs of ``objects`` (G, 4) in ``images`` (G,); synchronizes once, for their number."""
     levels = grid.levels
     first, last = _rectangles(grid, objects, images, rules)
-    which, x, y = cells_of(first.flatten(0, 1), last.flatten(0, 1))
-    gt, shape = divide(which, len(levels))
+    which, x, y = cells_in(first.flatten(0, 1), last.flatten(0, 1))
+    gt, shape = floor_divmod(which, len(levels))
     level = levels[shape]
     anchor = shape - torch.searchsorted(levels, level)
-    at = Places(level, images[gt], y, x, anchor)
-    number = grid.layout.numbers(at)
-    iou = paired_iou(objects[gt], grid.anchors(at))
-    largest = iou.new_zeros(grid.layout.total).scatter_reduce(0, number, iou, 'amax')[number]
-    return Pairs(gt, number, iou, largest)
+    flat_inds = grid.location_index.flat_inds(level, images[gt], y, x, anchor)
+    iou = paired_iou(objects[gt], grid.anchors(level, y, x, anchor))
+    largest = iou.new_zeros(grid.location_index.total).scatter_reduce(0, flat_inds, iou, 'amax')[flat_inds]
+    return Pairs(gt, flat_inds, iou, largest)
 
 
 def _rectangles(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoURules) -> tuple[Tensor, Tensor]:
-    """Smallest and largest column and row of the cells to look at, (G, S, 2 axes) int64; empty ones end before 0."""
+    """Smallest and largest column and row of the cells to search, (G, S, 2 axes) int64; empty ones end before 0."""
     levels = grid.levels
     low, high = grid.sides[:, :, None]  # (axes, 1, S)
     strides = grid.strides[:, None, levels]
-    start, end = sides_of(objects)[..., None]  # (axes, G, 1)
-    final = tensor_like(images, grid.valid)[images][:, levels].permute(2, 0, 1) - 1  # (axes, G, S)
+    start, end = box_sides(objects)[..., None]  # (axes, G, 1)
+    final = constant_like(images, grid.valid)[images][:, levels].permute(2, 0, 1) - 1  # (axes, G, S)
 
     shared = _longest_shared(low, high, start, end, strides, final)
     areas = (high - low).prod(0) + (end - start).prod(0)  # (G, S)
     overlap = shared.prod(0)
-    iou = overlap / (areas - overlap).clamp(min=LEAST_UNION)
+    iou = overlap / (areas - overlap).clamp(min=MIN_UNION)
     least = iou.new_full((), rules.lowest)
     if rules.least is not None:
         least = iou.amax(dim=1, keepdim=True).minimum(least)  # (G, 1)
     least = least * SHARE
-    looked_at = (iou >= least) & (overlap > 0) & _finite(objects)[:, None]
+    searched = (iou >= least) & (overlap > 0) & _finite(objects)[:, None]
     needed = least / (1 + least) * areas / shared.flip(0)  # (axes, G, S)
-    first = ((start + needed - high) / strides - MARGIN).ceil().clamp(min=0).masked_fill(~looked_at, 0)
-    last = ((end - needed - low) / strides + MARGIN).floor().minimum(final).masked_fill(~looked_at, -1)
+    first = ((start + needed - high) / strides - MARGIN).ceil().clamp(min=0).masked_fill(~searched, 0)
+    last = ((end - needed - low) / strides + MARGIN).floor().minimum(final).masked_fill(~searched, -1)
     return first.permute(1, 2, 0).long(), last.permute(1, 2, 0).long()
 
 
@@ -182,23 +181,23 @@ def _claims(
     0 is nobody's. Object g claims the anchors that it is the best of with G - g, so that of equal ones the first wins;
     and with G + 1 + g those that are the best of it, so that of these the last wins.
     """
-    none, total = len(images), grid.layout.total
+    none, total = len(images), grid.location_index.total
     wins = (pairs.iou == pairs.largest) & (pairs.iou >= rules.positive)
     claims = (none - pairs.gt).masked_fill(~wins, 0)
     if rules.least is None:
-        return claims.new_zeros(total).scatter_reduce(0, pairs.number, claims, 'amax')
+        return claims.new_zeros(total).scatter_reduce(0, pairs.flat_inds, claims, 'amax')
     best = pairs.iou.new_zeros(none).scatter_reduce(0, pairs.gt, pairs.iou, 'amax')  # (G,)
     claiming = (best >= rules.least) & finite
     strong = torch.arange(none + 1, 2 * none + 1, device=images.device).masked_fill(~claiming, 0)
     ties = (pairs.iou == best[pairs.gt]) & claiming[pairs.gt]
     if not rules.all_best:
         first = images.new_full((none,), total).scatter_reduce(
-            0, pairs.gt, pairs.number.masked_fill(~ties, total), 'amin'
+            0, pairs.gt, pairs.flat_inds.masked_fill(~ties, total), 'amin'
         )
-        ties &= pairs.number == first[pairs.gt]
+        ties &= pairs.flat_inds == first[pairs.gt]
     claims = torch.where(ties, strong[pairs.gt], claims)
     start = _claims_without_overlap(grid, strong.masked_fill(best > 0, 0), images, weights, rules.all_best)
-    return start.scatter_reduce(0, pairs.number, claims, 'amax')
+    return start.scatter_reduce(0, pairs.flat_inds, claims, 'amax')
 
 
 def _claims_without_overlap(
@@ -213,10 +212,9 @@ def _claims_without_overlap(
         weights: Which locations are valid, (R,); None: all.
         all_best: All valid anchors are claimed, else the first of the image.
     """
-    layout = grid.layout
-    per_image = [(end - start) // layout.num_images for start, end in zip(layout.starts, layout.starts[1:])]
+    index = grid.location_index
     if not all_best:
-        return images.new_zeros(layout.total).scatter_reduce(0, images * per_image[0], strong, 'amax')
-    of_image = images.new_zeros(layout.num_images).scatter_reduce(0, images, strong, 'amax')
-    claims = torch.cat([of_image[:, None].expand(-1, size).flatten() for size in per_image])
+        return images.new_zeros(index.total).scatter_reduce(0, images * index.level_sizes[0], strong, 'amax')
+    of_image = images.new_zeros(index.num_images).scatter_reduce(0, images, strong, 'amax')
+    claims = torch.cat([of_image[:, None].expand(-1, size).flatten() for size in index.level_sizes])
     return claims if weights is None else claims.masked_fill_(weights == 0, 0)

@@ -1,13 +1,14 @@
-"""What target assignment gives to the loss steps, and what is measured of the positives.
+"""The input and the result of a target assignment, and measures of the positives.
 
-Dimension letters: R locations of the batch (every prior of every level of every image), P positives, M any number of
-locations, G objects of an image, C classes. The R locations run level by level, inside a level image by image, inside
-an image as the prediction's (H, W, priors) flattens. Boxes are (x1, y1, x2, y2) in pixels of the network's input.
+Dimension letters: N images, K locations per image, R = N · K locations of the batch (in the order of
+:class:`~mmdet_gfl.ops.LocationIndex`), P positives, M any number of locations, G objects of the batch, C classes, k
+outputs per side. Boxes are (x1, y1, x2, y2) in pixels of the network's input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,17 +17,65 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.ops.iou import paired_iou
+from mmdet_gfl.ops import LevelPredictions, LocationCoords, LocationIndex, paired_iou
 
-#: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
-FARTHEST = 1e8
+
+@dataclass(frozen=True)
+class AssignmentBatch:
+    """The input of a target assignment.
+
+    Attributes:
+        index: The index of the locations; it holds the sizes of the feature maps.
+        batch_gt_instances: ``bboxes`` and ``labels`` of each image.
+        batch_img_metas: Meta information of each image.
+        batch_gt_instances_ignore: Ignored regions of each image, or None.
+        cls_scores: Class logits of the batch; None where only static assignments are made.
+        bbox_preds: Box outputs; likewise.
+    """
+
+    index: LocationIndex
+    batch_gt_instances: Sequence[InstanceData]
+    batch_img_metas: Sequence[dict[str, Any]]
+    batch_gt_instances_ignore: Sequence[InstanceData] | None = None
+    cls_scores: LevelPredictions | None = None
+    bbox_preds: LevelPredictions | None = None
+
+    @property
+    def featmap_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each level."""
+        return self.index.featmap_sizes
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the objects."""
+        return self.batch_gt_instances[0].labels.device
+
+    @property
+    def gt_bboxes(self) -> list[Tensor]:
+        """Objects of each image as tensors, (objects, 4)."""
+        return [get_box_tensor(gt.bboxes) for gt in self.batch_gt_instances]
+
+    def predictions(self) -> tuple[Tensor, Tensor]:
+        """Class logits (N, K, C) and box outputs (N, K, 4k) of each image, detached, at least float32.
+
+        Raises:
+            ValueError: The batch carries no predictions.
+        """
+        if self.cls_scores is None or self.bbox_preds is None:
+            raise ValueError(
+                'this assignment depends on predictions, and the batch has none; give cls_scores and bbox_preds to '
+                'DenseGFLMixin.assignment_batch'
+            )
+        # Not `flatten` of the predictions themselves: the losses would be given the cached rows, without a graph.
+        cls, bbox = (self.index.image_major(kind.detach().flatten()) for kind in (self.cls_scores, self.bbox_preds))
+        return cls, bbox
 
 
 class Locations(NamedTuple):
-    """Where boxes are decoded.
+    """Priors, centres and strides of locations: all that decoding needs.
 
     Attributes:
-        priors: What the host's coding starts from: anchors (M, 4), xyxy in pixels, or points (M, 2), xy in pixels.
+        priors: What the host's coder starts from: anchors (M, 4), xyxy in pixels, or points (M, 2), xy in pixels.
         centers: (M, 2), xy in pixels; distances to the sides start here.
         strides: (M,), pixels per unit of distance: the stride of the location's level.
     """
@@ -56,28 +105,72 @@ class Locations(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What each location shall learn.
+    """Result of a target assignment.
 
     Attributes:
-        labels: (R,) int64; a class in [0, C) at positives, C at the background.
-        label_weights: (R,), weight of a location in the class loss: 0 for priors that don't count.
-        pos: (P,) int64, the positives among the R locations.
-        gt: (P, 4), the objects the positives belong to, xyxy in pixels.
-        at: The positives' :class:`Locations`.
+        pos: Coordinates of the P positives.
+        labels: Their classes, (P,) int64 in [0, C).
+        gt_bboxes: The objects they are matched to, (P, 4), xyxy in pixels.
+        locations: Their :class:`Locations`.
+        label_weights: Weight of each location in the class loss, (R,); None: all 1.
         avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks; a scalar
-            tensor where it is known to the device only.
-        num_images: Images of the batch.
-        all_count: All ``label_weights`` are 1, known without a look at them.
+            tensor where only the device knows it.
+        num_images: N.
+        quality: What the assigner measured of the positives, (P,) in [0, 1]; None where it measures nothing.
     """
 
+    pos: LocationCoords
     labels: Tensor
-    label_weights: Tensor
-    pos: Tensor
-    gt: Tensor
-    at: Locations
+    gt_bboxes: Tensor
+    locations: Locations
+    label_weights: Tensor | None
     avg_factor: float | Tensor
     num_images: int
-    all_count: bool = False
+    quality: Tensor | None = None
+
+    def dense_labels(self, num_classes: int) -> Tensor:
+        """Labels of all locations, (R,) int64, with C at the background."""
+        labels = self.labels.new_full((self.pos.index.total,), num_classes)
+        return labels.index_copy_(0, self.pos.flat_inds, self.labels)
+
+
+def build_targets(
+    index: LocationIndex,
+    matched_gt_inds: Tensor,
+    batch_gt_instances: Sequence[InstanceData],
+    priors_at: Callable[[LocationCoords], Tensor],
+    strides: Sequence[float],
+) -> Targets:
+    """Targets in which every location weighs 1 and every positive is counted.
+
+    Args:
+        index: The index of the locations.
+        matched_gt_inds: Object that each location is matched to, (R,), counted through the batch from 0; G at the
+            background.
+        batch_gt_instances: Objects of the images.
+        priors_at: Gives anchors (P, 4) or points (P, 2) at coordinates, in pixels.
+        strides: Stride of each level, in pixels.
+    """
+    labels = torch.cat([gt.labels for gt in batch_gt_instances])
+    pos = index.coords((matched_gt_inds < len(labels)).nonzero().squeeze(1))
+    chosen = matched_gt_inds[pos.flat_inds]
+    priors = priors_at(pos)
+    return Targets(
+        pos=pos,
+        labels=labels[chosen].long(),
+        gt_bboxes=torch.cat([get_box_tensor(gt.bboxes) for gt in batch_gt_instances])[chosen],
+        locations=Locations.of_priors(priors, pos.of_levels(strides, priors.dtype)),
+        label_weights=None,
+        avg_factor=float(len(pos)),
+        num_images=index.num_images,
+    )
+
+
+def count_positives_per_image(pos: LocationCoords) -> Tensor:
+    """Positives of each image, (N,) in float32."""
+    device = pos.image.device
+    counts = torch.zeros(pos.index.num_images, device=device)
+    return counts.index_add_(0, pos.image, torch.ones(len(pos), device=device))
 
 
 class Positives:
@@ -88,8 +181,8 @@ class Positives:
     Args:
         logits: Class logits (P, C).
         boxes: Decoded boxes (P, 4), xyxy in pixels, not clipped to the image.
-        targets: Where the positives stand, and their objects.
-        to_scores: Turns logits (P, C) into scores in [0, 1], one a class.
+        targets: The positives' locations and objects.
+        to_scores: Turns logits (P, C) into scores in [0, 1], one per class.
     """
 
     def __init__(
@@ -101,15 +194,17 @@ class Positives:
     ) -> None:
         self.logits = logits.detach()
         self.boxes = boxes.detach()
-        self.labels = targets.labels[targets.pos]
-        self.gt = targets.gt
-        self.at = targets.at
+        self.labels = targets.labels
+        self.gt_bboxes = targets.gt_bboxes
+        self.locations = targets.locations
+        #: What the assigner measured, (P,); None where it measures nothing.
+        self.assigned_quality = targets.quality
         self.to_scores = to_scores
 
     @cached_property
     def iou(self) -> Tensor:
         """IoU of the decoded boxes and their objects, (P,)."""
-        return paired_iou(self.boxes, self.gt)
+        return paired_iou(self.boxes, self.gt_bboxes)
 
     @cached_property
     def centerness(self) -> Tensor:
@@ -117,7 +212,7 @@ class Positives:
 
         ``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))``, arXiv:1904.01355, eq. (3).
         """
-        sides = self.at.distances(self.gt).clamp(min=0)  # (P, 4)
+        sides = self.locations.distances(self.gt_bboxes).clamp(min=0)  # (P, 4)
         horizontal, vertical = sides[:, 0::2], sides[:, 1::2]
         smallest = horizontal.amin(1) * vertical.amin(1)
         largest = horizontal.amax(1) * vertical.amax(1)
@@ -127,39 +222,3 @@ class Positives:
     def score(self) -> Tensor:
         """Largest class score of the location, (P,)."""
         return self.to_scores(self.logits).amax(dim=1)
-
-
-def check_ground_truth(gts: Sequence[InstanceData], metas: Sequence[dict[str, Any]], num_classes: int) -> None:
-    """Refuses objects that no loss can use, before they become a NaN somewhere else.
-
-    Looks only at tensors on the CPU: on a GPU the answer would make the host wait at every step. (The hook
-    ``mmdet_gfl.CheckGroundTruthHook`` looks before the batch is copied to the device.)
-
-    Args:
-        gts: An image's ``bboxes`` (G, 4), xyxy in pixels, and ``labels`` (G,) in [0, C).
-        metas: The images' meta information; ``img_path`` names the image in the message.
-        num_classes: C.
-
-    Raises:
-        ValueError: A box is not finite or beyond :data:`FARTHEST`, or a label is outside [0, C).
-    """
-    for index, (gt, meta) in enumerate(zip(gts, metas)):
-        boxes = get_box_tensor(gt.bboxes)
-        if boxes.device.type != 'cpu' or not len(boxes):
-            continue
-        image = meta.get('img_path') or f'number {index} of the batch'
-        broken = (~(boxes.abs() < FARTHEST)).any(dim=1)
-        if broken.any():
-            first = int(broken.nonzero()[0])
-            raise ValueError(
-                f'image {image}: box {first} of {len(boxes)} is {boxes[first].tolist()}; x1, y1, x2, y2 in '
-                f'pixels are needed, finite and below {FARTHEST:g}. Mend the annotation file, or the transform that '
-                f'made the box.'
-            )
-        wrong = (gt.labels < 0) | (gt.labels >= num_classes)
-        if wrong.any():
-            raise ValueError(
-                f'image {image}: label {int(gt.labels[wrong][0])} is outside [0, num_classes) with num_classes='
-                f"{num_classes}. Set bbox_head.num_classes to the number of the data set's classes, or the data "
-                f"set's metainfo=dict(classes=...) to the model's."
-            )

@@ -30,7 +30,7 @@ def test_state_dicts_fit_both_ways():
     assert 'atss_centerness.weight' in pair('ATSS')[0].state_dict()
 
 
-def test_building_warns_of_nothing():
+def test_building_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         build(host_config('ATSS'))
@@ -77,7 +77,7 @@ def test_arguments_by_name_are_those_of_the_stock_head():
     ours, _ = pair('ATSS')
     gts, images = objects([3], SIZE), metas(SIZE, 1)
     scores, boxes, centernesses = ours(features(SIZE, 1))
-    by_place = ours.loss_by_feat(scores, boxes, centernesses, gts, images)
+    by_position = ours.loss_by_feat(scores, boxes, centernesses, gts, images)
     by_name = ours.loss_by_feat(
         cls_scores=scores,
         bbox_preds=boxes,
@@ -85,29 +85,30 @@ def test_arguments_by_name_are_those_of_the_stock_head():
         batch_gt_instances=gts,
         batch_img_metas=images,
     )
-    assert by_place == by_name and 'loss_centerness' in by_place
+    assert by_position == by_name and 'loss_centerness' in by_position
 
 
 def test_encode_and_decode_are_inverse():
     head = MODELS.build(host_config('ATSS', 'NoQuality', 'dirac'))
     corner = torch.rand(50, 2) * 300
     anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
-    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    locations = Locations.of_priors(anchors, torch.full((50,), 8.0))
     boxes = anchors + torch.randn(50, 4) * 3
-    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+    coder = head.host_coder
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, locations), locations), boxes, rtol=1e-4, atol=1e-3)
 
 
 def test_normalizers_by_hand():
-    # No quality: the classes are divided by Σ max(1, positives), 1 more than the positives with one empty image;
-    # the boxes weigh 1 each and are divided by the positives.
+    # No quality: the class loss is divided by Σ max(1, positives), 1 more than the positives with one empty image; the
+    # boxes weigh 1 each and are divided by the positives.
     head = build(host_config('ATSS', 'NoQuality', 'dirac'))
     feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
-    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
-    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
-    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 1))
-    boxes = head.bbox_coder.decode(aim.at.priors, raw[aim.pos])
-    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+    summed = head.loss_cls(logits, targets.dense_labels(5), reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(targets.pos) + 1))
+    boxes = head.bbox_coder.decode(targets.locations.priors, bbox_pred[targets.pos.flat_inds])
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, targets.gt_bboxes, reduction_override='mean'))
 
 
 def test_a_gaussian_box_starts_at_half_the_anchor():

@@ -1,4 +1,4 @@
-"""The shared loss and predict steps where data is unusual: nothing to find, too large, infinite, half, broken."""
+"""The shared loss steps: empty images, clipped distances, infinities, half precision, broken input, arguments."""
 
 import copy
 import logging
@@ -6,13 +6,15 @@ import math
 
 import pytest
 import torch
-from cases import build, features, gfl_config, metas, objects, totals
+from cases import build, features, flat_rows, gfl_config, metas, objects, totals
 from mmdet.models.dense_heads import ATSSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.models.dense_heads import ATSSGFLHead
+from mmdet_gfl.models.dense_heads.clipping_monitor import ClippingMonitor
+from mmdet_gfl.models.quality import joint
 
 SIZE = (160, 224)
 
@@ -24,34 +26,29 @@ def backward(head, outs, gts, images=None):
     return losses
 
 
-# What is learned ----------------------------------------------------------------------------------------------------
+# Targets ------------------------------------------------------------------------------------------------------------
 
 
 def test_class_target_is_the_iou_of_the_box_decoded_as_at_test_time(monkeypatch):
     head = build(gfl_config()).eval()
     seen = {}
-    loss = head.loss_cls.forward
-    monkeypatch.setattr(
-        head.loss_cls, 'forward', lambda pred, target, **kw: seen.update(target=target) or loss(pred, target, **kw)
-    )
+    monkeypatch.setattr(joint, 'classification_loss', lambda *args: seen.update(args=args) or args[1].flatten().sum())
     gts, images = objects([4], SIZE), metas(SIZE, 1)
     outs = head(features(SIZE, 1))
     head.loss_by_feat(*outs, gts, images)
-    labels, quality = seen['target']
-    positives = (labels < 5).nonzero().squeeze(1)
-    assert len(positives) > 10
+    _, logits, pos, labels, quality, *_ = seen['args']
+    assert len(pos) > 10
 
-    # Every location as a detection: nothing thresholded, nothing clipped, nothing suppressed.
+    # Every location as a detection: no threshold, no clipping, no NMS.
     head.bbox_coder.clip_border = False
     cfg = copy.deepcopy(head.test_cfg)
     cfg.update(score_thr=-1.0, nms_pre=100000)
     found = head.predict_by_feat(*outs, batch_img_metas=images, cfg=cfg, with_nms=False)[0]
-    for index in positives.tolist():
-        score = torch.cat([s.permute(0, 2, 3, 1).reshape(-1, 5) for s in outs[0]])[index].sigmoid()
-        box = found.bboxes[(found.scores[:, None] == score).any(dim=1)][0]
+    scores = logits.flatten().sigmoid()[pos.flat_inds]
+    for index in range(len(pos)):
+        box = found.bboxes[(found.scores[:, None] == scores[index]).any(dim=1)][0]
         ious = bbox_overlaps(box[None], gts[0].bboxes[gts[0].labels == labels[index]])
         assert torch.isclose(ious, quality[index], atol=1e-5).any()
-    assert (quality[labels == 5] == 0).all()
 
 
 def test_pos_iou_is_logged_and_not_summed():
@@ -63,7 +60,7 @@ def test_pos_iou_is_logged_and_not_summed():
     assert empty['pos_iou'] == 0 and empty['clipped_share'] == 0
 
 
-def test_the_quality_carries_no_gradient_into_the_boxes():
+def test_the_class_loss_has_no_gradient_to_the_boxes():
     head = build(gfl_config())
     scores, boxes = head(features(SIZE, 1))
     loss = head.loss_by_feat(scores, boxes, objects([4], SIZE), metas(SIZE, 1))
@@ -74,7 +71,7 @@ def test_the_quality_carries_no_gradient_into_the_boxes():
     assert all(grad is None or grad.abs().max() == 0 for grad in grads)
 
 
-# Too large for reg_max ----------------------------------------------------------------------------------------------
+# Distances beyond reg_max -------------------------------------------------------------------------------------------
 
 
 def one_object(box):
@@ -95,17 +92,17 @@ def log(caplog, request):
     logger.removeHandler(caplog.handler)
 
 
-def test_clipping_is_warned_about_once(log):
+def test_one_warning_of_clipping(log):
     head = build(gfl_config(reg_max=2)).train()
     outs = head(features(SIZE, 1))
     for _ in range(3):
         head.loss_by_feat(*outs, one_object([5.0, 5.0, 215.0, 155.0]), metas(SIZE, 1))
-    said = warnings_of(log)
-    assert len(said) == 1
-    assert 'reg_max' in said[0] and '2 strides' in said[0] and log.records[-1].levelno == logging.WARNING
+    messages = warnings_of(log)
+    assert len(messages) == 1
+    assert 'reg_max' in messages[0] and '2 strides' in messages[0] and log.records[-1].levelno == logging.WARNING
 
 
-def test_what_fits_is_not_warned_about(log):
+def test_no_warning_without_clipping(log):
     head = build(gfl_config(reg_max=16)).train()
     outs = head(features(SIZE, 1))
     for _ in range(3):
@@ -114,17 +111,13 @@ def test_what_fits_is_not_warned_about(log):
 
 
 @pytest.mark.parametrize('clipped, warns', [(0, False), (4, False), (5, True)])
-def test_the_limit_is_a_thousandth(log, clipped, warns):
-    from mmdet_gfl.models.dense_heads.clipping_monitor import ClippingMonitor
-
+def test_the_limit_of_the_warning_is_a_thousandth(log, clipped, warns):
     monitor = ClippingMonitor()
     monitor.update(torch.tensor(clipped / 4000), 1000, 16.0)  # 1000 positives have 4000 sides
     assert bool(warnings_of(log)) == warns
 
 
 def test_the_share_is_that_of_all_steps_so_far(log):
-    from mmdet_gfl.models.dense_heads.clipping_monitor import ClippingMonitor
-
     monitor = ClippingMonitor()
     monitor.update(torch.tensor(0.0), 1000, 16.0)
     monitor.update(torch.tensor(6 / 4000), 1000, 16.0)  # 6 of 8000
@@ -133,7 +126,7 @@ def test_the_share_is_that_of_all_steps_so_far(log):
     assert len(warnings_of(log)) == 1
 
 
-# Nothing to find, infinities ----------------------------------------------------------------------------------------
+# Images without objects, infinities --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('counts', [[0], [0, 0], [0, 3]], ids=str)
@@ -146,7 +139,7 @@ def test_images_without_objects_give_every_parameter_a_gradient(counts):
         assert head.gfl_reg.weight.grad.abs().max() == 0 and head.gfl_cls.weight.grad.abs().max() > 0
 
 
-def test_zero_area_and_outside_objects_are_no_positives():
+def test_objects_without_area_or_off_the_image_have_no_positives():
     head = build(gfl_config())
     boxes = torch.tensor([[50.0, 50, 50, 50], [20, 90, 120, 90], [-90, -90, -10, -10], [500, 500, 600, 600]])
     gts = [InstanceData(bboxes=boxes, labels=torch.zeros(4, dtype=torch.long))]
@@ -158,7 +151,7 @@ def test_zero_area_and_outside_objects_are_no_positives():
 
 
 @pytest.mark.parametrize('where', ['class', 'box'])
-def test_one_infinite_output_without_positives_leaves_the_rest_alone(where):
+def test_one_infinite_output_without_positives_gives_finite_losses(where):
     head = build(gfl_config())
     scores, boxes = (list(levels) for levels in head(features(SIZE, 1)))
     bad = torch.zeros_like((scores if where == 'class' else boxes)[0])
@@ -192,9 +185,10 @@ def test_losses_under_autocast(dtype, counts):
     assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float32 for p in head.parameters())
 
 
-def test_no_step_of_the_loss_is_under_autocast(monkeypatch):
+def test_losses_are_called_with_autocast_off(monkeypatch):
     """A user's own loss may multiply matrices, which autocast would do in half precision."""
     head = build(gfl_config())
+    head.loss_cls.__class__ = type('OwnLoss', (type(head.loss_cls),), {})  # which is not fused
     seen = []
     for loss in (head.loss_cls, head.loss_bbox, head.loss_dfl):
         forward = loss.forward
@@ -206,7 +200,7 @@ def test_no_step_of_the_loss_is_under_autocast(monkeypatch):
     assert seen == [False, False, False]
 
 
-def test_the_loss_steps_are_float32_whatever_comes_in():
+def test_the_loss_steps_are_float32_for_half_precision():
     head = build(gfl_config())
     gts, images = objects([4], SIZE), metas(SIZE, 1)
     halves = [[level.detach().half() for level in levels] for levels in head(features(SIZE, 1))]
@@ -225,7 +219,7 @@ def test_half_inference(dtype):
     found = half.predict_by_feat(*outs, batch_img_metas=images)[0]
     same = head.predict_by_feat(*[[o.float() for o in level] for level in outs], batch_img_metas=images)[0]
     assert len(found) > 10 and found.bboxes.dtype == torch.float32
-    # Decoding is exact: nothing is lost but what the half outputs themselves have lost.
+    # Decoding is in float32: the only rounding is that of the half outputs.
     torch.testing.assert_close(found.bboxes, same.bboxes, rtol=1e-3, atol=0.05)
 
 
@@ -253,18 +247,18 @@ def test_statistics_of_each_side():
     torch.testing.assert_close(found.bbox_mean.double(), mean, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(found.bbox_std.double(), std, rtol=1e-3, atol=1e-3)
     # l + r and t + b are the box, in pixels of the returned image, which is 1 / scale of the network's input.
-    wide = found.bboxes[:, 2:] - found.bboxes[:, :2]
-    torch.testing.assert_close(found.bbox_mean[:, :2] + found.bbox_mean[:, 2:], wide, rtol=1e-4, atol=1e-2)
+    size = found.bboxes[:, 2:] - found.bboxes[:, :2]
+    torch.testing.assert_close(found.bbox_mean[:, :2] + found.bbox_mean[:, 2:], size, rtol=1e-4, atol=1e-2)
     strides = {8.0, 16.0, 32.0, 64.0, 128.0}
     assert {round(v, 3) for v in (step[:, 0] * scale[0]).tolist()} <= strides
     assert {round(v, 3) for v in (step[:, 1] * scale[1]).tolist()} <= strides
 
 
-def test_stats_leave_the_probabilities_out():
+def test_stats_have_no_probabilities():
     cfg = dict(gfl_config().test_cfg, with_distribution='stats')
     head = build(gfl_config(test_cfg=cfg)).eval()
     found = head.predict_by_feat(*head(features(SIZE, 1)), batch_img_metas=metas(SIZE, 1))[0]
-    assert set(found.keys()) == {'bboxes', 'scores', 'labels', 'bbox_mean', 'bbox_std'}
+    assert set(found.keys()) == {'bboxes', 'scores', 'labels', 'bbox_location', 'bbox_mean', 'bbox_std'}
 
 
 def test_statistics_of_no_detection():
@@ -273,6 +267,7 @@ def test_statistics_of_no_detection():
     head.gfl_cls.bias.data.fill_(-100.0)
     found = head.predict_by_feat(*head(features(SIZE, 1)), batch_img_metas=metas(SIZE, 1))[0]
     assert len(found) == 0 and found.bbox_mean.shape == (0, 4) and found.bbox_distribution.shape == (0, 4, 17)
+    assert found.bbox_location.shape == (0, 2) and found.bbox_std.shape == found.bbox_step.shape == (0, 4)
 
 
 # Broken input -------------------------------------------------------------------------------------------------------
@@ -288,7 +283,7 @@ def test_a_broken_box_is_named_with_its_image(value):
 
 
 @pytest.mark.parametrize('label', [5, -1])
-def test_a_label_that_the_model_has_not_is_named(label):
+def test_a_label_outside_the_classes_is_named(label):
     head = build(gfl_config())
     gts = objects([3], SIZE)
     gts[0].labels[1] = label
@@ -322,7 +317,7 @@ def atss_config(**changes):
     return cfg
 
 
-# The axes -----------------------------------------------------------------------------------------------------------
+# Qualities and boxes ------------------------------------------------------------------------------------------------
 
 
 def test_atss_is_full_gfl_by_default():
@@ -344,13 +339,13 @@ def test_a_one_hot_loss_is_superseded_with_one_line(caplog):
     logger.addHandler(caplog.handler)
     head = MODELS.build(atss_config(loss_cls=dict(type='FocalLoss', use_sigmoid=True)))
     logger.removeHandler(caplog.handler)
-    said = [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
-    assert len(said) == 1 and 'FocalLoss' in said[0]
+    messages = [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
+    assert len(messages) == 1 and 'FocalLoss' in messages[0]
     assert type(head.loss_cls).__name__ == 'QualityFocalLoss'
 
 
 @pytest.mark.parametrize('weight', ['quality', 'score', 'uniform'])
-def test_what_weighs_the_boxes(weight):
+def test_options_of_box_weight(weight):
     quality = dict(type='mmdet_gfl.JointQuality', box_weight=weight)
     head = build(atss_config(quality=quality))
     auto = build(atss_config())
@@ -361,13 +356,13 @@ def test_what_weighs_the_boxes(weight):
 
 
 @pytest.mark.parametrize('delta', [0.5, 2.0])
-def test_delta_scales_the_reach_and_the_bins(delta):
+def test_delta_scales_the_largest_distance_and_the_bins(delta):
     one, other = build(atss_config()), build(atss_config(box=dict(type='mmdet_gfl.GeneralBox', delta=delta)))
     outs = one(features(SIZE, 1))
-    raw = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 68) for level in outs[1]])
-    torch.testing.assert_close(other.integral(raw), delta * one.integral(raw))
+    bbox_pred = flat_rows(outs[1], 68)
+    torch.testing.assert_close(other.integral(bbox_pred), delta * one.integral(bbox_pred))
     assert torch.equal(other.integral.project, torch.arange(17.0))
-    assert other.box.reach == 16 * delta
+    assert other.box.max_distance == 16 * delta
 
 
 def test_general_box_without_dfl():
@@ -376,10 +371,10 @@ def test_general_box_without_dfl():
     assert 'loss_dfl' not in losses and losses['loss_bbox'] > 0 and not hasattr(head, 'loss_dfl')
 
 
-# What the head is called with, and what it replaces -----------------------------------------------------------------
+# Arguments and overrides --------------------------------------------------------------------------------------------
 
 
-def test_arguments_of_the_loss_are_bound_strictly():
+def test_wrong_arguments_of_the_loss_raise():
     head = build(gfl_config())
     outs, gts, images = head(features(SIZE, 1)), objects([2], SIZE), metas(SIZE, 1)
     with pytest.raises(TypeError, match='bogus'):
@@ -391,13 +386,13 @@ def test_arguments_of_the_loss_are_bound_strictly():
 
 
 @pytest.mark.parametrize('name', ['loss', 'predict'])
-def test_a_step_of_the_host_that_nothing_would_call_is_refused(name):
-    def step(self, words):
-        return words
+def test_a_step_of_the_host_that_would_never_be_called_raises(name):
+    def step(self, prompts):
+        return prompts
 
-    host = type('TalkingHead', (ATSSHead,), {name: step})
+    host = type('PromptedHead', (ATSSHead,), {name: step})
     with pytest.raises(
-        TypeError, match=rf'Ours: TalkingHead\.{name} would never.* write {name} = TalkingHead\.{name} in'
+        TypeError, match=rf'Ours: PromptedHead\.{name} would never.* write {name} = PromptedHead\.{name} in'
     ):
         type('Ours', (ATSSGFLHead, host), {})
     taken = type('Ours', (ATSSGFLHead, host), {name: step})
@@ -405,15 +400,15 @@ def test_a_step_of_the_host_that_nothing_would_call_is_refused(name):
 
 
 @pytest.mark.parametrize('name', ['loss_by_feat_single', '_predict_by_feat_single'])
-def test_an_override_that_nothing_would_call_is_refused(name):
+def test_an_override_that_would_never_be_called_raises(name):
     with pytest.raises(TypeError, match=f'Distilled.{name} would never be called.*Override'):
         type('Distilled', (type(MODELS.build(gfl_config())),), {name: lambda self: None})
 
 
-def test_a_box_loss_that_is_not_used_is_said(log):
+def test_a_superseded_box_loss_is_logged(log):
     MODELS.build(atss_config(loss_bbox=dict(type='SmoothL1Loss')))
-    said = [r.getMessage() for r in log.records if 'superseded' in r.getMessage() and 'loss_bbox' in r.getMessage()]
-    assert len(said) == 1 and 'SmoothL1Loss' in said[0] and 'GIoULoss' in said[0]
+    messages = [r.getMessage() for r in log.records if 'superseded' in r.getMessage() and 'loss_bbox' in r.getMessage()]
+    assert len(messages) == 1 and 'SmoothL1Loss' in messages[0] and 'GIoULoss' in messages[0]
     log.clear()
     MODELS.build(atss_config(loss_bbox=dict(type='DIoULoss')))
     assert not [r for r in log.records if 'loss_bbox' in r.getMessage()]

@@ -1,10 +1,11 @@
-"""When a head leaves MMDetection's way, when it does not, and what it keeps."""
+"""Assignment on the grid or by MMDetection, with the same targets; memory layouts, kept memory, and own losses."""
 
 import pytest
 import torch
 from cases import (
     assert_same_training,
     build,
+    featmap_sizes,
     features,
     gfl_config,
     host_config,
@@ -31,6 +32,34 @@ def atss(assigner=ATSS, border=-1, **changes):
     return MODELS.build(host_config('ATSS', **dict(changes, train_cfg=train_cfg)))
 
 
+def on_grid_with(head, num_ignored=None):
+    """``on_grid`` for a batch with so many ignored regions in its images, or none at all."""
+    ignored = num_ignored and [InstanceData(bboxes=torch.zeros(count, 4)) for count in num_ignored]
+    num_images = len(num_ignored or [0])
+    sizes = [(4, 4)] * head.prior_generator.num_levels
+    return head.on_grid(head.assignment_batch(sizes, objects([1] * num_images, SIZE), metas(SIZE, num_images), ignored))
+
+
+def batch_of(head, host, counts, pads=None):
+    """A batch of images with ``counts`` objects each, padded to sizes of their own."""
+    images = metas(SIZE, len(counts))
+    for meta, pad in zip(images, pads or []):
+        meta['pad_shape'] = pad
+    sizes = featmap_sizes(host_features(host, SIZE, 1))
+    return head.assignment_batch(sizes, objects(counts, SIZE), images)
+
+
+def assert_same_targets(found, expected):
+    """Targets on the grid, and those of MMDetection's assignment, whose label weights are dense."""
+    assert torch.equal(found.pos.flat_inds, expected.pos.flat_inds)
+    for name in ('labels', 'gt_bboxes', 'avg_factor', 'num_images'):
+        assert torch.equal(torch.as_tensor(getattr(found, name)), torch.as_tensor(getattr(expected, name))), name
+    for one, other in zip(found.locations, expected.locations):
+        assert torch.equal(one, other)
+    weights = torch.ones(found.pos.index.total) if found.label_weights is None else found.label_weights
+    assert torch.equal(weights, expected.label_weights) and expected.label_weights is not None
+
+
 def anchors(**changes):
     return dict(type='AnchorGenerator', octave_base_scale=8, strides=[8, 16, 32, 64, 128], **changes)
 
@@ -47,40 +76,32 @@ def anchors(**changes):
     ],
     ids=['plain', 'ignores', 'iou_calculator', 'allowed_border', 'two-anchors', 'another-ratio'],
 )
-def test_which_heads_assign_on_the_grid(head, on_grid):
-    regions = [InstanceData(bboxes=torch.zeros(1, 4)), InstanceData(bboxes=torch.zeros(0, 4))]
-    assert head().on_grid(regions) == on_grid
+def test_heads_that_assign_on_the_grid(head, on_grid):
+    assert on_grid_with(head(), [1, 0]) == on_grid
 
 
 def test_ignored_regions_need_mmdetections_assigner_only_if_there_are_any():
     head = atss(dict(ATSS, ignore_iof_thr=0.5))
-    assert head.on_grid(None) and head.on_grid([InstanceData(bboxes=torch.zeros(0, 4))])
+    assert on_grid_with(head) and on_grid_with(head, [0])
 
 
-@pytest.mark.parametrize('name', ['get_targets', '_get_targets_single', 'get_anchors'])
+@pytest.mark.parametrize('name', ['get_targets', '_get_targets_single', 'get_anchors', 'get_num_level_anchors_inside'])
 def test_an_overridden_assignment_is_used(name):
     head = atss()
     head.__class__ = type('Own', (ATSSGFLHead,), {name: lambda self, *args, **kwargs: None})
-    assert not head.on_grid(None)
+    assert not on_grid_with(head)
 
 
 @pytest.mark.parametrize('pads', [[(160, 224)] * 3, [(160, 224), (100, 130), (32, 224)]], ids=['whole', 'padded'])
 @pytest.mark.parametrize('pos_weight', [-1, 2.5])
 @pytest.mark.parametrize('counts', [[7, 0, 30], [0, 0, 0]], ids=str)
-def test_targets_on_the_grid_are_those_of_the_plain_way(pads, pos_weight, counts):
+def test_targets_on_the_grid_equal_those_of_mmdetections_assignment(pads, pos_weight, counts):
     head = MODELS.build(host_config('ATSS'))
     head.train_cfg.pos_weight = pos_weight
-    sizes = [tuple(level.shape[-2:]) for level in features(SIZE, 1)]
-    gts, images = objects(counts, SIZE), metas(SIZE, 3)
-    for meta, pad in zip(images, pads):
-        meta['pad_shape'] = pad
-    found = head.targets(sizes, gts, images, None)
-    plain = AnchorGFLMixin.targets(head, sizes, gts, images, None)
-    for name in ('labels', 'label_weights', 'pos', 'gt', 'avg_factor', 'num_images'):
-        assert torch.equal(torch.as_tensor(getattr(found, name)), torch.as_tensor(getattr(plain, name))), name
-    for one, other in zip(found.at, plain.at):
-        assert torch.equal(one, other)
-    assert found.all_count == (pads[1] == SIZE and pos_weight < 0)
+    batch = batch_of(head, 'ATSS', counts, pads)
+    found = head.targets(batch)
+    assert_same_targets(found, AnchorGFLMixin.targets(head, batch))
+    assert (found.label_weights is None) == (pads[1] == SIZE and pos_weight < 0)
 
 
 MAX_IOU = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, ignore_iof_thr=-1)
@@ -112,22 +133,22 @@ def by_max_iou(host, border=-1, sampler='PseudoSampler', **changes):
     ],
     ids=str,
 )
-def test_which_heads_assign_by_iou_on_the_grid(host, changes, on_grid):
+def test_heads_that_assign_by_iou_on_the_grid(host, changes, on_grid):
     if changes.get('type'):
         head = by_max_iou(host)
         head.assigner = TASK_UTILS.build(changes)
     else:
         head = by_max_iou(host, **changes)
-    assert head.on_grid([InstanceData(bboxes=torch.zeros(1, 4)), InstanceData(bboxes=torch.zeros(0, 4))]) == on_grid
+    assert on_grid_with(head, [1, 0]) == on_grid
 
 
 @pytest.mark.parametrize('name', ['get_targets', '_get_targets_single', 'get_anchors'])
 @pytest.mark.parametrize('kind', [RetinaGFLHead, SSDGFLHead])
 def test_an_overridden_assignment_by_iou_is_used(kind, name):
     head = by_max_iou('Retina' if kind is RetinaGFLHead else 'SSD')
-    assert head.on_grid(None)
+    assert on_grid_with(head)
     head.__class__ = type('Own', (kind,), {name: lambda self, *args, **kwargs: None})
-    assert not head.on_grid(None)
+    assert not on_grid_with(head)
 
 
 @pytest.mark.parametrize('pads', [[(160, 224)] * 3, [(160, 224), (100, 130), (32, 224)]], ids=['whole', 'padded'])
@@ -138,20 +159,13 @@ def test_an_overridden_assignment_by_iou_is_used(kind, name):
     [('Retina', {}), ('SSD', dict(neg_iou_thr=0.5, gt_max_assign_all=False))],
     ids=['Retina', 'SSD'],
 )
-def test_targets_by_iou_on_the_grid_are_those_of_the_plain_way(host, rules, pads, pos_weight, counts):
+def test_targets_by_iou_on_the_grid_equal_those_of_mmdetections_assignment(host, rules, pads, pos_weight, counts):
     head = by_max_iou(host, **rules)
     head.train_cfg.pos_weight = pos_weight
-    sizes = [tuple(level.shape[-2:]) for level in host_features(host, SIZE, 1)]
-    gts, images = objects(counts, SIZE), metas(SIZE, 3)
-    for meta, pad in zip(images, pads):
-        meta['pad_shape'] = pad
-    found = head.targets(sizes, gts, images, None)
-    plain = AnchorGFLMixin.targets(head, sizes, gts, images, None)
-    for name in ('labels', 'label_weights', 'pos', 'gt', 'avg_factor', 'num_images'):
-        assert torch.equal(torch.as_tensor(getattr(found, name)), torch.as_tensor(getattr(plain, name))), name
-    for one, other in zip(found.at, plain.at):
-        assert torch.equal(one, other)
-    assert found.all_count == (host == 'SSD' and pads[1] == SIZE and pos_weight < 0)
+    batch = batch_of(head, host, counts, pads)
+    found = head.targets(batch)
+    assert_same_targets(found, AnchorGFLMixin.targets(head, batch))
+    assert (found.label_weights is None) == (host == 'SSD' and pads[1] == SIZE and pos_weight < 0)
 
 
 @pytest.mark.agreement
@@ -160,7 +174,7 @@ def test_images_padded_differently_train_by_iou_as_in_mmdetection(host):
     ours, theirs = pair(host)
     images = metas(SIZE, 2)
     images[1]['pad_shape'] = images[1]['img_shape'] = (96, 130)
-    assert ours.on_grid(None)
+    assert on_grid_with(ours)
     assert_same_training(ours, theirs, host_features(host, SIZE, 2, requires_grad=True), objects([5, 3], SIZE), images)
 
 
@@ -195,7 +209,7 @@ def test_losses_do_not_depend_on_strides(host, quality, form):
 
 
 def test_bytes_kept_for_the_backward():
-    """Of a whole loss, with 80 classes: hardly more than the class logits', of which MMDetection keeps five times."""
+    """Hardly more than the class logits of 80 classes; MMDetection keeps five times as many."""
     head = MODELS.build(gfl_config(num_classes=80))
     size = (320, 320)
     outs = [[level.detach().requires_grad_() for level in levels] for levels in head(features(size, 2))]
@@ -213,16 +227,16 @@ def test_bytes_kept_for_the_backward():
 
 
 @TASK_UTILS.register_module(force=True)
-class IoUOfTheUsersOwn:
-    """Measures as MMDetection's, and has none of its attributes."""
+class OwnOverlaps:
+    """Calculates as MMDetection's, and has none of its attributes."""
 
     def __call__(self, *args, **kwargs):
         return BboxOverlaps2D()(*args, **kwargs)
 
 
-def test_an_iou_calculator_of_ones_own_goes_mmdetections_way():
-    head = atss(dict(ATSS, iou_calculator=dict(type='IoUOfTheUsersOwn')))
-    assert not head.on_grid(None)
+def test_an_own_iou_calculator_is_assigned_by_mmdetection():
+    head = atss(dict(ATSS, iou_calculator=dict(type='OwnOverlaps')))
+    assert not on_grid_with(head)
     outs = head(host_features('ATSS', SIZE, 1))
     assert totals(head.loss_by_feat(*outs, objects([2], SIZE), metas(SIZE, 1)))['loss_cls'] > 0
 
@@ -235,7 +249,7 @@ class HalvedQualityFocalLoss(QualityFocalLoss):
         return super().elementwise(*args, **kwargs) * 0.5
 
 
-def test_a_subclass_of_the_loss_computes_what_it_says():
+def test_a_subclass_of_the_loss_is_called():
     losses = []
     for name in ('mmdet_gfl.QualityFocalLoss', 'HalvedQualityFocalLoss'):
         quality = dict(type='mmdet_gfl.JointQuality', loss_cls=dict(type=name, beta=2.0))

@@ -62,7 +62,7 @@ def test_losses_and_gradients_of_other_settings(changes):
 
 
 @pytest.mark.agreement
-def test_ignored_regions_mean_nothing_to_fcos():
+def test_fcos_does_not_use_ignored_regions():
     ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
     assert_host_trains_the_same('FCOS', SIZE, [6, 3], ignored)
 
@@ -78,16 +78,18 @@ def test_detections(rescale):
 def test_encode_and_decode_are_inverse(variant, training):
     head = MODELS.build(host_config('FCOS', 'NoQuality', 'dirac', **variant)).train(training)
     points = torch.rand(50, 2) * 300
-    at = Locations.of_priors(points, torch.tensor([8.0, 16.0] * 25))
-    raw = torch.rand(50, 4) * 10
-    torch.testing.assert_close(head.coding.encode(head.coding.decode(raw, at), at), raw, rtol=1e-4, atol=1e-4)
-    unit = at.strides if variant['norm_on_bbox'] and training else torch.ones(50)
-    torch.testing.assert_close(head.coding.decode(raw, at)[:, 2] - points[:, 0], raw[:, 2] * unit, rtol=1e-4, atol=1e-3)
+    locations = Locations.of_priors(points, torch.tensor([8.0, 16.0] * 25))
+    bbox_pred = torch.rand(50, 4) * 10
+    coder = head.host_coder
+    boxes = coder.decode(bbox_pred, locations)
+    torch.testing.assert_close(coder.encode(boxes, locations), bbox_pred, rtol=1e-4, atol=1e-4)
+    unit = locations.strides if variant['norm_on_bbox'] and training else torch.ones(50)
+    torch.testing.assert_close(boxes[:, 2] - points[:, 0], bbox_pred[:, 2] * unit, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize('box', ['gaussian', 'dfl'])
 @pytest.mark.parametrize('norm_on_bbox', [False, True])
-def test_distributions_are_in_strides_whatever_norm_on_bbox_says(box, norm_on_bbox):
+def test_distributions_are_in_strides_with_or_without_norm_on_bbox(box, norm_on_bbox):
     head = build(host_config('FCOS', box=box, norm_on_bbox=norm_on_bbox))
     other = build(host_config('FCOS', box=box, norm_on_bbox=not norm_on_bbox))
     feats, gts = features(SIZE, 1), objects([4], SIZE)
@@ -101,8 +103,8 @@ def test_distributions_are_in_strides_whatever_norm_on_bbox_says(box, norm_on_bb
 
 
 @pytest.mark.parametrize('centerness_on_reg', [False, True])
-def test_a_branch_stands_where_centerness_on_reg_puts_it(centerness_on_reg):
-    # With Dirac boxes MMDetection's forward decides; the other boxes' branch gives the same from the same weights.
+def test_centerness_on_reg_places_the_branch(centerness_on_reg):
+    # With Dirac boxes MMDetection's forward is run; with other boxes the branch gives the same from the same weights.
     changes = dict(centerness_on_reg=centerness_on_reg)
     dirac = build(host_config('FCOS', 'IoUBranch', 'dirac', **changes))
     general = build(host_config('FCOS', 'IoUBranch', 'general', **changes))
@@ -116,15 +118,15 @@ def test_a_branch_stands_where_centerness_on_reg_puts_it(centerness_on_reg):
 
 
 def test_iou_branch_keeps_a_box_gradient_at_initialisation():
-    # Most positives overlap nothing at the start; weighted by their IoU, the box loss would have nothing to learn.
+    # Most positives have IoU 0 at initialisation; weighted by it, the box loss would have no gradient.
     head = MODELS.build(host_config('FCOS', 'IoUBranch', 'dirac'))
     head.init_weights()
     feats, gts = features(SIZE, 2), objects([4, 4], SIZE)
-    aim, (_, raw, _) = positives_of(head, SIZE, gts, feats)
+    targets, (_, bbox_pred, _) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
     assert losses['pos_iou'] < 0.01
-    boxes = head.coding.decode(raw[aim.pos], aim.at)
-    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+    boxes = head.host_coder.decode(bbox_pred[targets.pos.flat_inds], targets.locations)
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, targets.gt_bboxes, reduction_override='mean'))
     (grad,) = torch.autograd.grad(losses['loss_bbox'], [head.conv_reg.weight])
     assert losses['loss_bbox'] > 0.9 and grad.abs().max() > 1e-3
 
@@ -133,30 +135,31 @@ def test_normalizers_by_hand():
     # One empty image counts nothing here, and no quality weighs every positive 1.
     head = build(host_config('FCOS', 'NoQuality', 'general'))
     feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
-    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
-    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
-    torch.testing.assert_close(losses['loss_cls'], summed / len(aim.pos))
-    boxes = head.box.decode(raw[aim.pos], aim.at, head)
-    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+    summed = head.loss_cls(logits, targets.dense_labels(5), reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / len(targets.pos))
+    boxes = head.box.decode(bbox_pred[targets.pos.flat_inds], targets.locations, head)
+    torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, targets.gt_bboxes, reduction_override='mean'))
     nothing = head.loss_by_feat(*head(feats), objects([0, 0], SIZE), metas(SIZE, 2))
-    all_background = torch.full_like(aim.labels, 5)
+    all_background = torch.full_like(targets.dense_labels(5), 5)
     expected = head.loss_cls(logits, all_background, reduction_override='sum')  # divided by 1
     torch.testing.assert_close(nothing['loss_cls'], expected)
 
 
 @pytest.mark.parametrize('norm_on_bbox', [False, True])
-def test_the_frame_of_an_elementwise_box_loss(norm_on_bbox):
-    # MMDetection's FCOS cannot take one; the frame is that of its boxes: distances in strides with norm_on_bbox.
+def test_the_unit_of_an_elementwise_box_loss(norm_on_bbox):
+    # MMDetection's FCOS cannot take one; the unit is that of its boxes: strides with norm_on_bbox, else pixels.
     loss = dict(type='L1Loss', loss_weight=1.0)
     head = build(host_config('FCOS', 'NoQuality', 'dirac', norm_on_bbox=norm_on_bbox, loss_bbox=loss))
     feats, gts = features(SIZE, 1), objects([4], SIZE)
-    aim, (_, raw) = positives_of(head, SIZE, gts, feats)
-    centers = aim.at.centers
-    distances = torch.cat((centers - aim.gt[:, :2], aim.gt[:, 2:] - centers), dim=1)
-    unit = aim.at.strides[:, None] if norm_on_bbox else 1.0
+    targets, (_, bbox_pred) = positives_of(head, SIZE, gts, feats)
+    centers = targets.locations.centers
+    distances = torch.cat((centers - targets.gt_bboxes[:, :2], targets.gt_bboxes[:, 2:] - centers), dim=1)
+    unit = targets.locations.strides[:, None] if norm_on_bbox else 1.0
     found = head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))['loss_bbox']
-    torch.testing.assert_close(found, (raw[aim.pos] - distances / unit).abs().sum() / len(aim.pos), rtol=1e-4, atol=0)
+    expected = (bbox_pred[targets.pos.flat_inds] - distances / unit).abs().sum() / len(targets.pos)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 def test_a_gaussian_box_starts_at_four_strides():

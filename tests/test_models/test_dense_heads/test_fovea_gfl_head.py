@@ -52,7 +52,7 @@ def test_losses_and_gradients_of_other_settings(changes):
 
 
 @pytest.mark.agreement
-def test_ignored_regions_mean_nothing_to_foveabox():
+def test_foveabox_does_not_use_ignored_regions():
     ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
     assert_host_trains_the_same('Fovea', SIZE, [6, 3], ignored)
 
@@ -68,26 +68,30 @@ def test_encode_and_decode_are_inverse():
     # Within 1/16 to 16 base edges; level by level, with base edges that are no fixed multiple of the stride.
     head = MODELS.build(host_config('Fovea', 'NoQuality', 'dirac', base_edge_list=[12, 40, 64, 100, 300]))
     strides = torch.tensor([8.0, 16, 32, 64, 128]).repeat(10)
-    at = Locations.of_priors(torch.rand(50, 2) * 300, strides)
-    raw = (torch.rand(50, 4) * 2 - 1) * 2.7
-    boxes = head.coding.decode(raw, at)
-    torch.testing.assert_close(head.coding.encode(boxes, at), raw, rtol=1e-3, atol=1e-3)
+    locations = Locations.of_priors(torch.rand(50, 2) * 300, strides)
+    bbox_pred = (torch.rand(50, 4) * 2 - 1) * 2.7
+    boxes = head.host_coder.decode(bbox_pred, locations)
+    torch.testing.assert_close(head.host_coder.encode(boxes, locations), bbox_pred, rtol=1e-3, atol=1e-3)
     edges = torch.tensor([12.0, 40, 64, 100, 300]).repeat(10)
-    torch.testing.assert_close(boxes[:, 2] - at.centers[:, 0], raw[:, 2].exp() * edges, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        boxes[:, 2] - locations.centers[:, 0], bbox_pred[:, 2].exp() * edges, rtol=1e-4, atol=1e-3
+    )
 
 
-def test_quality_is_measured_against_the_real_object():
-    # 300 px wide on a level whose base edge of 16 reaches 256 px to a side: the clamped target is not the object.
+def test_quality_is_measured_against_the_object_itself():
+    # 620 px wide on a level whose base edge of 16 allows 256 px per side: the clamped target is not the object.
     head = build(host_config('Fovea', 'JointQuality', 'dirac', scale_ranges=((1, 1e4),) * 5))
     feats = features((64, 640), 1)
     gts = [InstanceData(bboxes=torch.tensor([[10.0, 20, 630, 44]]), labels=torch.tensor([1]))]
-    aim, (_, raw) = positives_of(head, (64, 640), gts, feats)
-    first = aim.at.strides == 8
-    assert first.any() and (aim.gt == gts[0].bboxes).all()
-    reached = head.coding.decode(head.coding.encode(aim.gt, aim.at), aim.at)
-    assert (bbox_overlaps(reached, aim.gt, is_aligned=True)[first] < 0.99).all()
+    targets, (_, bbox_pred) = positives_of(head, (64, 640), gts, feats)
+    first = targets.locations.strides == 8
+    assert first.any() and (targets.gt_bboxes == gts[0].bboxes).all()
+    coder = head.host_coder
+    clamped = coder.decode(coder.encode(targets.gt_bboxes, targets.locations), targets.locations)
+    assert (bbox_overlaps(clamped, targets.gt_bboxes, is_aligned=True)[first] < 0.99).all()
     losses = head.loss_by_feat(*head(feats), gts, metas((64, 640), 1))
-    ious = bbox_overlaps(head.coding.decode(raw[aim.pos], aim.at), aim.gt, is_aligned=True)
+    boxes = coder.decode(bbox_pred[targets.pos.flat_inds], targets.locations)
+    ious = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True)
     torch.testing.assert_close(losses['pos_iou'], ious.mean())
 
 
@@ -98,7 +102,7 @@ def test_with_deform_needs_dirac_boxes(box):
 
 
 class OffsetConv(nn.Module):
-    """In place of the deformable convolution, which needs compiled operators: it too sees features and offsets."""
+    """Replaces the deformable convolution, which needs compiled operators: it too takes features and offsets."""
 
     def __init__(self, in_channels, out_channels, kernel_size, padding, deform_groups):
         super().__init__()
@@ -116,7 +120,7 @@ def test_losses_and_gradients_with_deform(monkeypatch):
     assert_host_detects_the_same('Fovea', SIZE, with_deform=True)
 
 
-def test_strides_that_do_not_ascend_are_refused():
+def test_strides_that_do_not_ascend_raise():
     with pytest.raises(ValueError, match=r'strides=\[8, 16, 32, 64, 64\].*ascend'):
         MODELS.build(host_config('Fovea', strides=[8, 16, 32, 64, 64]))
 
@@ -126,13 +130,15 @@ def test_normalizers_by_hand(box):
     # Positives and images for the classes, positives for boxes that weigh 1.
     head = build(host_config('Fovea', 'NoQuality', box))
     feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
-    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
-    summed = head.loss_cls(logits, aim.labels, reduction_override='sum')
-    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 2))
+    summed = head.loss_cls(logits, targets.dense_labels(5), reduction_override='sum')
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(targets.pos) + 2))
     if box == 'general':
-        boxes = head.box.decode(raw[aim.pos], aim.at, head)
-        torch.testing.assert_close(losses['loss_bbox'], head.loss_bbox(boxes, aim.gt, reduction_override='mean'))
+        boxes = head.box.decode(bbox_pred[targets.pos.flat_inds], targets.locations, head)
+        torch.testing.assert_close(
+            losses['loss_bbox'], head.loss_bbox(boxes, targets.gt_bboxes, reduction_override='mean')
+        )
 
 
 def test_a_gaussian_box_starts_at_the_base_edge():

@@ -51,7 +51,7 @@ def test_state_dicts_fit_both_ways(reg_max):
         assert torch.equal(value, ours.state_dict()[name]), name
 
 
-def test_a_training_goes_on_in_the_other_head():
+def test_a_training_resumes_in_the_other_head():
     """Optimizers number their states by the order of the parameters, so it is MMDetection's."""
     ours, theirs = pair()
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
@@ -101,7 +101,7 @@ def test_losses_and_gradients_of_other_settings(changes):
     assert_same_training(ours, theirs, feats, gts, metas(size, 2))
 
 
-def test_the_sum_of_the_weights_counts_at_least_one():
+def test_the_sum_of_the_weights_is_at_least_1():
     """Early in a training the scores that weigh the boxes add up to less than 1; both heads divide by 1 then."""
     ours, theirs = pair()
     for head in (ours, theirs):
@@ -130,9 +130,9 @@ def test_losses_by_name_of_the_arguments():
     size = (128, 128)
     feats, gts, images = features(size, 1), objects([3], size), metas(size, 1)
     scores, boxes = ours(feats)
-    by_place = ours.loss_by_feat(scores, boxes, gts, images)
+    by_position = ours.loss_by_feat(scores, boxes, gts, images)
     by_name = ours.loss_by_feat(cls_scores=scores, bbox_preds=boxes, batch_gt_instances=gts, batch_img_metas=images)
-    assert by_place == by_name
+    assert by_position == by_name
 
 
 @pytest.mark.parametrize('rescale', [False, True])
@@ -184,7 +184,7 @@ def test_detections_before_nms():
     )
 
 
-def test_boxes_stay_unclipped_where_the_coder_says_so():
+def test_clip_border_of_the_coder():
     coder = dict(type='DistancePointBBoxCoder', clip_border=False)
     ours, theirs = (head.eval() for head in pair(bbox_coder=coder))
     outs, images = ours(features((128, 128), 1)), metas((128, 128), 1)
@@ -206,12 +206,12 @@ def test_boxes_stay_unclipped_where_the_coder_says_so():
     ],
     ids=['quality', 'box', 'bbox_coder', 'no-coder', 'loss_cls', 'reg_max', 'with_distribution'],
 )
-def test_arguments_that_do_not_fit_are_named(changes, words):
+def test_arguments_that_do_not_fit_raise(changes, words):
     with pytest.raises(ValueError, match=words):
         MODELS.build(gfl_config(**changes))
 
 
-def test_two_anchors_a_location_are_refused():
+def test_two_anchors_per_location_raise():
     generator = dict(type='AnchorGenerator', ratios=[0.5, 1.0], scales=[8], strides=[8, 16, 32, 64, 128])
     with pytest.raises(ValueError, match='anchor_generator makes 2 anchors'):
         MODELS.build(gfl_config(anchor_generator=generator))

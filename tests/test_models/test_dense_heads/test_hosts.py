@@ -1,4 +1,4 @@
-"""What holds on every host: the plane of qualities and boxes, odd data, precision, size, MMDetection's own configs."""
+"""On every host: the plane of qualities and boxes, images without objects, precision, errors, MMDetection's configs."""
 
 import copy
 
@@ -10,6 +10,8 @@ from cases import (
     HOSTS,
     QUALITIES,
     build,
+    featmap_sizes,
+    gfl_config,
     host_config,
     host_features,
     metas,
@@ -24,6 +26,11 @@ from cases import (
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
+
+from mmdet_gfl.models.quality import joint
+from mmdet_gfl.models.quality.joint import JointQuality
+from mmdet_gfl.models.task_modules import AssignmentBatch
+from mmdet_gfl.registry import MODELS as OUR_MODELS
 
 SIZE = (96, 160)
 SSD_QUALITIES = ('JointQuality', 'NoQuality')
@@ -58,7 +65,7 @@ def test_every_point_of_the_plane_trains_and_detects(host, quality, box):
         for name, parameter in head.named_parameters():
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         torch.nn.utils.clip_grad_norm_(head.parameters(), 10.0)
-        totals_of_steps.append(float(sum(totals(losses).values())))
+        totals_of_steps.append(float(sum(totals(losses).values()).detach()))
         optimizer.step()
     assert totals_of_steps[-1] < totals_of_steps[0]
 
@@ -93,7 +100,7 @@ def size_of(cfg):
 @pytest.mark.parametrize('host', HOSTS)
 def test_joint_quality_adds_no_parameter(host):
     none, joint = size_of(host_config(host, 'NoQuality', 'dirac')), size_of(host_config(host, 'JointQuality', 'dirac'))
-    if host == 'SSD':  # one class channel less on each anchor: the background's
+    if host == 'SSD':  # one class channel less per anchor: the background's
         anchors = sum(MODELS.build(stock_config('SSD')).num_base_priors)
         assert none - joint == anchors * (16 * 9 + 1)
     else:
@@ -127,7 +134,7 @@ def test_qualities_and_boxes_hold_no_state(host, box):
     assert torch.equal(head.state_dict()['integral.project'], torch.arange(17.0))
 
 
-# What the qualities learn -------------------------------------------------------------------------------------------
+# Targets of the qualities -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('host', HOSTS)
@@ -136,49 +143,50 @@ def test_class_target_is_the_iou_of_the_box_decoded_as_at_test_time(host, box, m
     head = build(host_config(host, 'JointQuality', box)).eval()
     head.bbox_coder.clip_border = False
     seen = {}
-    loss = head.loss_cls.forward
-    monkeypatch.setattr(
-        head.loss_cls, 'forward', lambda pred, target, **kw: seen.update(target=target) or loss(pred, target, **kw)
-    )
+    monkeypatch.setattr(joint, 'classification_loss', lambda *args: seen.update(args=args) or args[1].flatten().sum())
     feats, gts, images = host_features(host, SIZE, 1), objects([4], SIZE), metas(SIZE, 1)
     outs = head(feats)
     head.loss_by_feat(*outs, gts, images)
-    labels, quality = seen['target']
-    aim, (logits, _) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, _) = positives_of(head, SIZE, gts, feats)
+    loss, predictions, pos, labels, quality, weights, _ = seen['args']
+    assert loss is head.loss_cls and torch.equal(predictions.flatten(), logits)
+    assert torch.equal(pos.flat_inds, targets.pos.flat_inds) and torch.equal(labels, targets.labels)
+    assert weights is targets.label_weights or torch.equal(weights, targets.label_weights)
 
     # Every score of every location as a detection: nothing thresholded, nothing suppressed.
     cfg = ConfigDict(dict(head.test_cfg, score_thr=-1.0, nms_pre=10**6, min_bbox_size=-1))
     with torch.no_grad():
         found = head.predict_by_feat(*outs, batch_img_metas=images, cfg=cfg, with_nms=False)[0]
-    assert len(aim.pos) > 5 and (quality[labels == 5] == 0).all()
-    scores = logits.sigmoid()
-    for index, box_of in zip(aim.pos.tolist()[::7], aim.gt[::7]):
+    assert len(quality) == len(targets.pos) > 5 and not quality.requires_grad
+    scores = logits[pos.flat_inds].sigmoid()
+    for index in range(0, len(quality), 7):
         label = labels[index]
-        at = (found.scores == scores[index, label]) & (found.labels == label)
-        ious = bbox_overlaps(found.bboxes[at], box_of[None])
+        same = (found.scores == scores[index, label]) & (found.labels == label)
+        ious = bbox_overlaps(found.bboxes[same], targets.gt_bboxes[index, None])
         assert torch.isclose(ious, quality[index], atol=1e-5).any()
 
 
 @pytest.mark.parametrize('host', BRANCH_NAMES)
 @pytest.mark.parametrize('quality', ['CenternessBranch', 'IoUBranch'])
-def test_what_a_branch_learns(host, quality):
-    # The BCE of the positives' branch outputs and their measure, divided as the classes are.
+def test_a_branch_learns_the_quality(host, quality):
+    # The BCE of the positives' branch outputs and their measure, divided as the class loss is.
     head = build(host_config(host, quality, 'general'))
     feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
-    aim, (logits, raw, branch) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred, branch) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
     if quality == 'IoUBranch':
-        boxes = head.box.decode(raw[aim.pos], aim.at, head)
-        target, key = bbox_overlaps(boxes, aim.gt, is_aligned=True).detach(), 'loss_iou'
+        boxes = head.box.decode(bbox_pred[targets.pos.flat_inds], targets.locations, head)
+        target, key = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).detach(), 'loss_iou'
     else:
-        left, top, right, bottom = aim.at.distances(aim.gt).clamp(min=0).unbind(1)
+        left, top, right, bottom = targets.locations.distances(targets.gt_bboxes).clamp(min=0).unbind(1)
         target = torch.minimum(left, right) / torch.maximum(left, right)
         target = (target * torch.minimum(top, bottom) / torch.maximum(top, bottom)).sqrt()
         key = 'loss_centerness'
-    norm = head.normalizers(aim, target)[0]
-    bce = torch.nn.functional.binary_cross_entropy_with_logits(branch[aim.pos, 0], target, reduction='sum')
-    torch.testing.assert_close(losses[key], bce / norm)
-    # The measure is no way for gradients: the branch's loss moves the branch's side, never the boxes.
+    avg_factor = head.normalizers(targets, target)[0]
+    branch = branch[targets.pos.flat_inds, 0]
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(branch, target, reduction='sum')
+    torch.testing.assert_close(losses[key], bce / avg_factor)
+    # The measure has no gradient: the loss of the branch trains the branch, not the boxes.
     (grad,) = torch.autograd.grad(losses[key], [getattr(head, head.reg_name).weight], allow_unused=True)
     assert grad is None or grad.abs().max() == 0
 
@@ -204,30 +212,53 @@ def test_guided_weights_leave_the_total_positive_loss_unchanged(host, quality):
     guided = build(host_config(host, quality, 'dirac'))
     none = build(host_config(host, 'NoQuality', 'dirac'))
     feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
-    aim, (logits, *_) = positives_of(guided, SIZE, gts, feats)
     losses = [head.loss_by_feat(*head(feats), gts, metas(SIZE, 2)) for head in (guided, none)]
     torch.testing.assert_close(losses[0]['loss_cls'], losses[1]['loss_cls'], rtol=1e-4, atol=1e-6)
     grads = [
         torch.autograd.grad(loss['loss_cls'], [getattr(head, head.cls_name).weight])[0]
         for loss, head in zip(losses, (guided, none))
     ]
-    assert (grads[0] - grads[1]).abs().max() > 1e-3 * grads[1].abs().max()  # yet who counts has changed
+    assert (grads[0] - grads[1]).abs().max() > 1e-3 * grads[1].abs().max()  # yet the weights have changed
 
 
-# What weighs the boxes ----------------------------------------------------------------------------------------------
+# Weights of the boxes -----------------------------------------------------------------------------------------------
 
+#: Value of ``box_weight='auto'``: section 3 of the design. Dirac boxes of Retina, Fovea and SSD weigh 1.
 AUTO = dict(
     JointQuality='score',
     NoQuality='uniform',
-    CenternessBranch='centerness',
+    CenternessBranch='quality',
     IoUBranch='uniform',
-    CenternessGuided='centerness',
+    CenternessGuided='quality',
     IoUGuided='uniform',
 )
 
 
+def auto_box_weight(host, quality, box):
+    return 'uniform' if host in ('Retina', 'Fovea', 'SSD') and box == 'dirac' else AUTO[quality]
+
+
+@pytest.mark.parametrize('host, quality, box', PLANE)
+def test_box_weight_is_resolved_at_construction(host, quality, box):
+    seen = []
+    config = host_config(host, quality, box)
+    kind = MODELS.get(config.pop('type'))
+
+    class Watched(kind):
+        def _init_layers(self):
+            seen.append(self.box_weight)
+            super()._init_layers()
+
+    head = Watched(**config)
+    expected = auto_box_weight(host, quality, box)
+    assert head.box_weight == expected and seen[0] == expected
+    for box_weight in ('score', 'uniform', *(['quality'] if quality != 'NoQuality' else [])):
+        axis = part(quality, box_weight=box_weight)
+        assert MODELS.build(host_config(host, None, box) | dict(quality=axis)).box_weight == box_weight
+
+
 @pytest.mark.parametrize('host, quality, box', [point for point in PLANE if point[2] in ('dirac', 'general')])
-def test_auto_box_weights(host, quality, box, monkeypatch):
+def test_boxes_are_weighted_as_resolved(host, quality, box, monkeypatch):
     head = build(host_config(host, quality, box))
     seen = {}
     loss = head.loss_bbox.forward
@@ -238,19 +269,98 @@ def test_auto_box_weights(host, quality, box, monkeypatch):
 
     monkeypatch.setattr(head.loss_bbox, 'forward', recorded)
     feats, gts = host_features(host, SIZE, 1), objects([4], SIZE)
-    aim, (logits, *_) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, *_) = positives_of(head, SIZE, gts, feats)
     head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))
-    left, top, right, bottom = aim.at.distances(aim.gt).clamp(min=0).unbind(1)
+    left, top, right, bottom = targets.locations.distances(targets.gt_bboxes).clamp(min=0).unbind(1)
     centerness = torch.minimum(left, right) * torch.minimum(top, bottom)
     centerness = (centerness / torch.maximum(left, right) / torch.maximum(top, bottom)).sqrt()
-    expected = dict(score=logits[aim.pos].sigmoid().amax(1), uniform=torch.ones(len(aim.pos)), centerness=centerness)[
-        AUTO[quality] if host in ('ATSS', 'FCOS') or box != 'dirac' else 'uniform'
-    ]
+    expected = dict(
+        score=logits[targets.pos.flat_inds].sigmoid().amax(1),
+        uniform=torch.ones(len(targets.pos)),
+        quality=centerness,
+    )[auto_box_weight(host, quality, box)]
     weight = seen['weight'] if seen['weight'].dim() == 1 else seen['weight'][:, 0]
     torch.testing.assert_close(weight, expected.detach())
 
 
-# Odd data -----------------------------------------------------------------------------------------------------------
+# The hosts themselves -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_targets_takes_one_batch(host, monkeypatch):
+    head = build(host_config(host))
+    feats, gts, images = host_features(host, SIZE, 2), objects([3, 1], SIZE), metas(SIZE, 2)
+    ignored = objects([1, 0], SIZE, seed=4)
+    seen, targets = [], head.targets
+    monkeypatch.setattr(head, 'targets', lambda *args, **kwargs: seen.append((args, kwargs)) or targets(*args))
+    monkeypatch.setattr(AssignmentBatch, 'predictions', lambda _: pytest.fail('a static assignment needs none'))
+    logits, bbox_preds = head(feats)
+    head.loss_by_feat(logits, bbox_preds, gts, images, ignored)
+    (((batch,), kwargs),) = seen
+    assert type(batch) is AssignmentBatch and kwargs == {}
+    assert batch.batch_gt_instances is gts and batch.batch_img_metas is images
+    assert batch.batch_gt_instances_ignore is ignored
+    assert batch.featmap_sizes == featmap_sizes(feats) and batch.index.num_images == 2
+    assert batch.index.num_priors == list(head.prior_generator.num_base_priors)
+    assert all(one is two for one, two in zip(batch.cls_scores.levels, logits, strict=True))
+    assert all(one is two for one, two in zip(batch.bbox_preds.levels, bbox_preds, strict=True))
+    assert batch.cls_scores.num_outputs == 5 and batch.bbox_preds.num_outputs == 68
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_static_targets_need_no_predictions(host):
+    head = build(host_config(host))
+    feats, gts = host_features(host, SIZE, 2), objects([3, 1], SIZE)
+    with_predictions, _ = positives_of(head, SIZE, gts, feats)
+    targets = head.targets(head.assignment_batch(featmap_sizes(feats), gts, metas(SIZE, 2)))
+    assert torch.equal(targets.dense_labels(5), with_predictions.dense_labels(5)) and len(targets.pos) > 5
+    assert torch.equal(targets.gt_bboxes, with_predictions.gt_bboxes) and targets.quality is None
+    assert targets.num_images == 2
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_the_baseline_of_a_host_is_its_stock_head(host):
+    kind = MODELS.get(f'mmdet_gfl.{host}GFLHead')
+    assert kind.stock_head is MODELS.get(f'{host}Head') and issubclass(kind, kind.stock_head)
+    assert kind.baseline_quality == BASELINES[host] and kind.default_quality == 'JointQuality'
+    assert not kind.assigns_quality and kind.weights_own_boxes == (host in ('ATSS', 'FCOS'))
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        *(host_config(host, None, box) for host in HOSTS for box in BOXES),
+        *(gfl_config(f'mmdet_gfl.{name}') for name in ('GFLHead', 'GFocalHead')),
+    ],
+    ids=lambda config: f'{config.type}-{config.box.type}' if 'box' in config else config.type,
+)
+def test_building_on_the_meta_device(config):
+    """As tools build a model of which they need the shapes only."""
+    with torch.device('meta'):
+        head = MODELS.build(config)
+    assert all(value.is_meta for value in head.state_dict().values())
+    expected = MODELS.build(config).state_dict()
+    assert {name: value.shape for name, value in head.state_dict().items()} == {
+        name: value.shape for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_an_assigned_quality_raises_on_a_static_host(host):
+    if 'AssignedQuality' not in OUR_MODELS.module_dict:
+        pytest.skip('AssignedQuality is not registered')
+    with pytest.raises(ValueError, match=rf'AssignedQuality learns.*{host}GFLHead measures nothing.*JointQuality'):
+        MODELS.build(host_config(host, 'AssignedQuality'))
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_users_quality_of_a_dynamic_assigner_raises_on_a_static_host(host):
+    quality = type('OwnQuality', (JointQuality,), dict(needs_assigned_quality=True))()
+    with pytest.raises(ValueError, match=rf'quality=OwnQuality learns.*{host}GFLHead measures nothing'):
+        MODELS.build(dict(host_config(host), quality=quality))
+
+
+# Images without objects ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('host', HOSTS)
@@ -291,7 +401,7 @@ def test_losses_under_autocast(host, baseline, dtype):
 @pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('baseline', [False, True], ids=['default', 'baseline'])
 def test_losses_in_inference_mode(host, baseline):
-    """Where nothing has a derivative the losses are what they are without gradients, as a validation loss needs."""
+    """Losses are those without gradients, as a validation loss needs."""
     head = build(host_config(host, BASELINES[host], 'dirac') if baseline else host_config(host))
     feats, gts, images = host_features(host, SIZE, 2), objects([4, 0], SIZE), metas(SIZE, 2)
     found = []
@@ -313,17 +423,17 @@ def test_half_inference(host, box):
     in_float = [[level.float() for level in levels] for levels in outs]
     same = head.predict_by_feat(*in_float, batch_img_metas=metas(SIZE, 1))[0]
     assert len(found) > 5 and found.bboxes.dtype == found.scores.dtype == torch.float32
-    # Decoding is exact: nothing is lost but what the half outputs themselves have lost.
+    # Decoding is in float32: the only rounding is that of the half outputs.
     torch.testing.assert_close(found.bboxes, same.bboxes, rtol=1e-3, atol=0.05)
     torch.testing.assert_close(found.scores, same.scores)
 
 
-# What is refused ----------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('host', ['Retina', 'Fovea', 'SSD'])
 @pytest.mark.parametrize('loss', ['IoULoss', 'SIoULoss'])
-def test_an_iou_loss_of_coded_boxes_is_refused(host, loss):
+def test_an_iou_loss_of_coded_boxes_raises(host, loss):
     changes = dict(loss_bbox=dict(type=loss, loss_weight=2.0))
     with pytest.raises(ValueError, match=rf'loss_bbox={loss} compares boxes.*SmoothL1Loss or L1Loss.*GeneralBox'):
         MODELS.build(host_config(host, BASELINES[host], 'dirac', **changes))
@@ -334,17 +444,17 @@ def test_an_iou_loss_of_coded_boxes_is_refused(host, loss):
 
 @pytest.mark.parametrize('axis', ['quality', 'box'])
 @pytest.mark.parametrize('value', [{}, [], ''])
-def test_an_empty_axis_is_refused(axis, value):
+def test_an_empty_axis_raises(axis, value):
     with pytest.raises(ValueError, match=rf"{axis} needs dict\(type='mmdet_gfl"):
         MODELS.build(dict(host_config('ATSS'), **{axis: value}))
 
 
-def test_arguments_left_by_a_base_config_are_told_the_way_out():
+def test_arguments_of_a_base_config_raise_with_a_solution():
     with pytest.raises(ValueError, match=r'takes no arguments.*merged in; _delete_=True in box=dict\(...\) drops them'):
         MODELS.build(dict(host_config('ATSS'), box=dict(type='mmdet_gfl.DiracBox', delta=2.0)))
 
 
-def test_where_gaussian_boxes_of_fcos_and_scores_of_ssd_start():
+def test_initial_gaussian_boxes_of_fcos_and_scores_of_ssd():
     head = MODELS.build(host_config('FCOS', box='gaussian', half_anchor=3.0))
     assert head.conv_reg.bias.view(4, 2)[:, 0].tolist() == [3.0] * 4
     head = MODELS.build(host_config('SSD', prior_score=0.05))
@@ -356,21 +466,21 @@ def test_where_gaussian_boxes_of_fcos_and_scores_of_ssd_start():
 
 @pytest.mark.parametrize('loss', ['mmdet_gfl.QualityFocalLoss', 'QualityFocalLoss'])
 @pytest.mark.parametrize('host', HOSTS)
-def test_a_joint_loss_under_one_hot_labels_is_refused(host, loss):
+def test_a_loss_of_qualities_raises_under_hard_labels(host, loss):
     with pytest.raises(ValueError, match=rf'loss_cls={loss}.*{BASELINES[host]}.*JointQuality'):
         MODELS.build(host_config(host, BASELINES[host], loss_cls=dict(type=loss, use_sigmoid=True)))
 
 
 @pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('box, what, can', [('dirac', 'stats', 'none'), ('gaussian', 'full', "'stats'")])
-def test_distributions_that_a_box_has_not(host, box, what, can):
+def test_a_distribution_that_the_box_does_not_have_raises(host, box, what, can):
     test_cfg = dict(stock_config(host).test_cfg, with_distribution=what)
     with pytest.raises(ValueError, match=rf"with_distribution='{what}'.*can give {can}.*GeneralBox"):
         MODELS.build(host_config(host, 'NoQuality', box, test_cfg=test_cfg))
 
 
 @pytest.mark.parametrize('host', ['ATSS', 'FCOS'])
-def test_no_quality_cannot_weigh(host):
+def test_no_quality_has_no_weight_by_quality(host):
     with pytest.raises(ValueError, match="box_weight='quality'.*NoQuality has none"):
         MODELS.build(host_config(host, quality=None) | dict(quality=part('NoQuality', box_weight='quality')))
 
@@ -390,7 +500,7 @@ SHIPPED = [
 
 
 def shipped_features(cfg, size, head):
-    """Random features as the config's neck gives them."""
+    """Random features of the shapes that the config's neck gives."""
     generator = torch.Generator().manual_seed(2)
     strides = [stride[0] for stride in head.prior_generator.strides]
     widths = cfg.in_channels if isinstance(cfg.in_channels, (list, tuple)) else [cfg.in_channels] * len(strides)

@@ -1,4 +1,4 @@
-"""Every head on a device that is not the CPU, pretended where there is none: results, and how often the host waits."""
+"""Every head on a device that is not the CPU, a fake one where there is none: results, and host synchronizations."""
 
 import copy
 
@@ -7,6 +7,7 @@ import torch
 from cases import (
     BASELINES,
     BOXES,
+    DYNAMIC_HOSTS,
     HOSTS,
     QUALITIES,
     assert_same_detections,
@@ -21,7 +22,7 @@ from cases import (
 )
 from mmdet.registry import MODELS
 
-from mmdet_gfl.analysis.pretended_gpu import GPUTensor, PretendedGPU, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import FakeGPU, FakeGPUTensor, move_module, moved, values
 
 SIZE = (160, 224)
 AXES = [('JointQuality', box) for box in BOXES] + [(quality, 'dirac') for quality in QUALITIES[1:]]
@@ -30,6 +31,9 @@ POINTS = [
     for host in HOSTS
     for quality, box in AXES
     if host != 'SSD' or quality in ('JointQuality', 'NoQuality')
+]
+POINTS += [
+    (host, quality, box) for host in DYNAMIC_HOSTS for quality in ('AssignedQuality', 'JointQuality') for box in BOXES
 ]
 
 
@@ -49,28 +53,28 @@ def step(head, outs, *targets):
 
 
 def on_gpu(head, outs, *targets):
-    """The same on the pretended GPU, with values of the CPU, and what the host waited for."""
+    """The same on the fake GPU, with values of the CPU, and the host synchronizations."""
     head = copy.deepcopy(head)
-    with PretendedGPU() as gpu:
+    with FakeGPU() as gpu:
         move_module(head)
         there = moved(outs), *moved(list(targets))
-        before = len(gpu.waits)
+        before = len(gpu.host_syncs)
         losses, gradients = step(head, *there)
-        assert all(isinstance(value, GPUTensor) for value in [*losses.values(), gradients[0]])
-        return values(losses), values(gradients), gpu.waits[before:]
+        assert all(isinstance(value, FakeGPUTensor) for value in [*losses.values(), gradients[0]])
+        return values(losses), values(gradients), gpu.host_syncs[before:]
 
 
 def assert_trains_the_same(head, feats, counts, half=False):
     targets = objects(counts, SIZE), metas(SIZE, len(counts))
     outs = outputs(head, feats, half)
     losses, gradients = step(head, outs, *targets)
-    theirs, their_gradients, waits = on_gpu(head, outs, *targets)
+    theirs, their_gradients, syncs = on_gpu(head, outs, *targets)
     torch.testing.assert_close(theirs, losses, rtol=1e-6, atol=1e-7)
     for gradient, their in zip(gradients, their_gradients):
         assert (gradient is None) == (their is None)
         if gradient is not None:
             torch.testing.assert_close(their, gradient, rtol=1e-5, atol=1e-8)
-    return waits
+    return syncs
 
 
 @pytest.mark.parametrize(('host', 'quality', 'box'), POINTS)
@@ -86,7 +90,7 @@ def test_gfl_head(ours, half):
 
 
 @pytest.mark.parametrize('counts', [[0, 0], [1, 0]])
-@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
 def test_without_objects(host, counts):
     assert_trains_the_same(MODELS.build(host_config(host)), host_features(host, SIZE, 2), counts)
 
@@ -98,12 +102,13 @@ NOT_FINITE = [
     [-torch.inf, 30, 80, 90],
     [-torch.inf, -torch.inf, torch.inf, torch.inf],
 ]
-NO_FINITE_AREA = [(host, [-1e30, -1e30, 1e30, 1e30]) for host in ('Retina', 'SSD')]
+NO_FINITE_AREA = [(host, [-1e30, -1e30, 1e30, 1e30]) for host in ('Retina', 'SSD', *DYNAMIC_HOSTS)]
+ODD_OBJECTS = [(host, box) for host in (*HOSTS, *DYNAMIC_HOSTS) for box in NOT_FINITE] + NO_FINITE_AREA
 
 
-@pytest.mark.parametrize(('host', 'box'), [(host, box) for host in HOSTS for box in NOT_FINITE] + NO_FINITE_AREA)
-def test_an_object_that_is_not_finite_teaches_nothing(host, box):
-    # On the CPU it is refused; a GPU is not asked, and CheckGroundTruthHook says so.
+@pytest.mark.parametrize(('host', 'box'), ODD_OBJECTS)
+def test_an_object_that_is_not_finite_is_matched_to_nothing(host, box):
+    # On the CPU it raises; on a GPU it is not validated, see CheckGroundTruthHook.
     head = MODELS.build(host_config(host))
     outs = outputs(head, host_features(host, SIZE, 2))
     gts, images = objects([3, 2], SIZE), metas(SIZE, 2)
@@ -112,35 +117,36 @@ def test_an_object_that_is_not_finite_teaches_nothing(host, box):
     torch.testing.assert_close(on_gpu(head, outs, gts, images)[0], expected, rtol=1e-6, atol=1e-7)
 
 
-#: The host learns how many positives there are, and how many on each level; where objects claim cells, how many these
-#: are; and, for MMDetection's GIoULoss, whether there is any weight, and a number that it copies.
-WAITS = dict(ATSS=4, FCOS=5, Retina=5, Fovea=5, SSD=5)
+#: The host needs the number of positives, and that of each level; where objects claim cells, the number of these; and
+#: MMDetection's GIoULoss asks whether there is any weight, and copies a number.
+SYNCS = dict(ATSS=4, FCOS=5, Retina=5, Fovea=5, SSD=5)
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_the_host_waits_a_few_times_for_any_number_of_images_and_objects(host):
+def test_the_number_of_host_syncs_is_that_of_any_images_and_objects(host):
     head = MODELS.build(host_config(host))
     for counts in ([3, 2], [1, 40, 7, 0, 12]):
-        waits = assert_trains_the_same(head, host_features(host, SIZE, len(counts)), counts)
-        assert len(waits) == WAITS[host], waits
+        syncs = assert_trains_the_same(head, host_features(host, SIZE, len(counts)), counts)
+        assert len(syncs) == SYNCS[host], syncs
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_assignment_waits_for_numbers_of_cells_and_positives_alone(host):
+def test_assignment_synchronizes_for_numbers_of_cells_and_positives_alone(host):
     head = MODELS.build(host_config(host))
     sizes = [tuple(level.shape[-2:]) for level in host_features(host, SIZE, 1)]
-    with PretendedGPU() as gpu:
+    with FakeGPU() as gpu:
         move_module(head)
         gts = moved(objects([3, 2, 9], SIZE))
-        head.targets(sizes, gts, metas(SIZE, 3), None)  # the first time copies tables
-        before = len(gpu.waits)
-        head.targets(sizes, gts, metas(SIZE, 3), None)
-    asked = [wait.partition(' ')[0] for wait in gpu.waits[before:]]
-    assert asked == ([] if host == 'ATSS' else ['aten.repeat_interleave.Tensor']) + ['aten.nonzero.default']
+        head.targets(head.assignment_batch(sizes, gts, metas(SIZE, 3)))  # the first time copies tables
+        before = len(gpu.host_syncs)
+        head.targets(head.assignment_batch(sizes, gts, metas(SIZE, 3)))
+    asked = [sync.partition(' ')[0] for sync in gpu.host_syncs[before:]]
+    cells = [] if host == 'ATSS' else ['aten.repeat_interleave.Tensor']
+    assert asked == [*cells, 'aten.nonzero.default', 'aten._to_copy.default']  # positives, and those of each level
 
 
 @pytest.mark.parametrize(('with_distribution', 'rescale'), [(None, False), ('full', True)])
-@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
 def test_detections(host, with_distribution, rescale):
     head = MODELS.build(host_config(host)).eval()
     head.test_cfg.with_distribution = with_distribution
@@ -150,7 +156,7 @@ def test_detections(host, with_distribution, rescale):
     arguments = dict(batch_img_metas=metas(SIZE, 2, scale=(0.5, 0.8)), rescale=rescale)
     here = head.predict_by_feat(*outs, **arguments)
     there = copy.deepcopy(head)
-    with PretendedGPU():
+    with FakeGPU():
         move_module(there)
         results = values(there.predict_by_feat(*moved(outs), **arguments))
     assert_same_detections(results, here, least=50)
@@ -160,18 +166,18 @@ def test_detections(host, with_distribution, rescale):
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_decoding_waits_as_often_for_any_number_of_images(host):
+def test_decoding_synchronizes_as_often_for_any_number_of_images(host):
     head = MODELS.build(host_config(host, BASELINES[host], 'dirac')).eval()
-    head.test_cfg.min_bbox_size = -1  # which MMDetection looks at image by image
+    head.test_cfg.min_bbox_size = -1  # which MMDetection filters by image by image
     counts = []
     for images in (2, 5):
         there = copy.deepcopy(head)
-        with PretendedGPU() as gpu, torch.no_grad():
+        with FakeGPU() as gpu, torch.no_grad():
             move_module(there)
             outs = there(moved(host_features(host, SIZE, images)))
             for _ in range(2):
-                before = len(gpu.waits)
+                before = len(gpu.host_syncs)
                 there.predict_by_feat(*outs, batch_img_metas=metas(SIZE, images), with_nms=False)
-        counts.append(len(gpu.waits) - before)
+        counts.append(len(gpu.host_syncs) - before)
     # Numbers of locations, of those of each level, of candidates, of those of each level; two tables of a delta coder
-    assert counts == [6 if host in ('ATSS', 'Retina', 'SSD') else 4] * 2, gpu.waits[before:]
+    assert counts == [6 if host in ('ATSS', 'Retina', 'SSD') else 4] * 2, gpu.host_syncs[before:]

@@ -1,8 +1,8 @@
-"""Detections from outputs: what does not depend on how they lie in memory, and what is remembered between images."""
+"""Detections from outputs: any memory layout, priors kept between images, and the location of each detection."""
 
 import pytest
 import torch
-from cases import build, features, gfl_config, metas
+from cases import DYNAMIC_HOSTS, HOSTS, build, features, gfl_config, host_config, host_features, metas
 
 
 @pytest.mark.parametrize('form', ['channels-last', 'sliced'])
@@ -42,7 +42,7 @@ def test_another_thread_may_predict_other_sizes_meanwhile():
     other = head._priors_of(outs[160, 96][0])
 
     class Interrupted(type(head)):
-        """Another thread's priors take the place of the remembered ones as soon as these are written."""
+        """Another thread replaces the kept priors as soon as they are written."""
 
         def __setattr__(self, name, value):
             super().__setattr__(name, value)
@@ -57,7 +57,7 @@ def test_another_thread_may_predict_other_sizes_meanwhile():
 
 @pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
-def test_detections_under_autocast_are_those_without(dtype, autocast):
+def test_detections_do_not_depend_on_autocast(dtype, autocast):
     head = build(gfl_config()).eval()
     outs = [[level.detach().to(dtype) for level in levels] for levels in head(features((96, 160), 2))]
     (alone, _) = head.predict_by_feat(*outs, batch_img_metas=metas((96, 160), 2))
@@ -68,7 +68,7 @@ def test_detections_under_autocast_are_those_without(dtype, autocast):
         assert torch.equal(found[name], alone[name]), name
 
 
-def test_a_batch_gives_what_its_images_give():
+def test_detections_of_a_batch_are_those_of_its_images():
     head = build(gfl_config()).eval()
     outs = head(features((96, 160), 3))
     images = metas((96, 160), 3)
@@ -80,3 +80,56 @@ def test_a_batch_gives_what_its_images_give():
         torch.testing.assert_close(together[index].bboxes, alone.bboxes)
         assert torch.equal(together[index].labels, alone.labels)
     assert together[1].bboxes[:, 2].max() <= 90 < together[0].bboxes[:, 2].max()
+
+
+# Statistics of the sides --------------------------------------------------------------------------------------------
+
+
+def boxes_of(found):
+    """Boxes from the location and the mean distances of each detection."""
+    location, mean = found.bbox_location, found.bbox_mean
+    return torch.cat((location - mean[:, :2], location + mean[:, 2:]), dim=1)
+
+
+def head_with_statistics(host, box):
+    head = build(host_config(host, None, box)).eval()
+    head.test_cfg.with_distribution = 'stats'
+    return head
+
+
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('box', ['gaussian', 'dfl'])
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
+def test_location_and_mean_distances_give_the_unclipped_box(host, box, rescale):
+    size, scale = (96, 160), (0.5, 0.8)
+    head = head_with_statistics(host, box)
+    with torch.no_grad():
+        outs = head(host_features(host, size, 2))
+    images = metas(size, 2, scale)
+    clipped = head.predict_by_feat(*outs, batch_img_metas=images, rescale=rescale)
+    head.bbox_coder.clip_border = False
+    unclipped = head.predict_by_feat(*outs, batch_img_metas=images, rescale=rescale)
+    assert sum(map(len, unclipped)) > 20 and sum(map(len, clipped)) > 20
+    for found in unclipped:
+        assert found.bbox_location.shape == (len(found), 2)
+        torch.testing.assert_close(boxes_of(found), found.bboxes, rtol=1e-4, atol=1e-2)
+    assert torch.cat([found.bboxes for found in unclipped]).min() < 0
+    last = torch.tensor([size[1], size[0]] * 2) - (1 if host == 'Fovea' else 0)  # which clips to the last pixel
+    last = last / torch.tensor([*scale, *scale]) if rescale else last
+    for found in clipped:
+        torch.testing.assert_close(boxes_of(found).clamp(min=0).minimum(last), found.bboxes, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize('rescale', [False, True])
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
+def test_locations_of_detections_are_the_centers_of_priors(host, rescale):
+    size, scale = (96, 160), torch.tensor([0.5, 0.8])
+    head = head_with_statistics(host, 'dfl')
+    with torch.no_grad():
+        outs = head(host_features(host, size, 1))
+    (found,) = head.predict_by_feat(*outs, batch_img_metas=metas(size, 1, scale.tolist()), rescale=rescale)
+    priors = torch.cat(head.prior_generator.grid_priors([level.shape[-2:] for level in outs[0]], device='cpu'))
+    centers = priors if priors.size(1) == 2 else (priors[:, :2] + priors[:, 2:]) / 2
+    location = found.bbox_location * scale if rescale else found.bbox_location
+    assert len(found) > 10 and len(location.unique(dim=0)) > 5
+    assert torch.cdist(location, centers).amin(dim=1).max() < 1e-3

@@ -75,13 +75,14 @@ def test_encode_and_decode_are_inverse():
     head = MODELS.build(host_config('Retina', 'NoQuality', 'dirac'))
     corner = torch.rand(50, 2) * 300
     anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
-    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    locations = Locations.of_priors(anchors, torch.full((50,), 8.0))
     boxes = anchors + torch.randn(50, 4) * 3
-    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+    coder = head.host_coder
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, locations), locations), boxes, rtol=1e-4, atol=1e-3)
 
 
-def outside():
-    """Two thin objects one pixel off the anchors' centres (4, 4) and (12, 12), and an ordinary one."""
+def objects_beside_centers():
+    """Three objects; the centres of some of their positives lie outside."""
     boxes = torch.tensor([[40.0, 41, 120, 75], [80.0, 60, 180, 140], [10.0, 45, 62, 62]])
     return [InstanceData(bboxes=boxes, labels=torch.tensor([0, 1, 2]))]
 
@@ -90,25 +91,26 @@ def outside():
 def test_positives_whose_centre_lies_outside_their_object(box):
     train_cfg = max_iou(pos_iou_thr=0.3, neg_iou_thr=0.2)
     head = build(host_config('Retina', 'CenternessBranch', box, train_cfg=train_cfg))
-    feats, gts = features(SIZE, 1), outside()
-    aim, (logits, raw, _) = positives_of(head, SIZE, gts, feats)
-    sides = aim.at.distances(aim.gt)
-    off = (sides < 0).any(dim=1)
-    assert 0 < off.sum() < len(off)
-    raw = raw[aim.pos]
-    boxes = head.box.decode(raw, aim.at, head)
-    found = Positives(logits[aim.pos], boxes, aim)
+    feats, gts = features(SIZE, 1), objects_beside_centers()
+    targets, (logits, bbox_pred, _) = positives_of(head, SIZE, gts, feats)
+    sides = targets.locations.distances(targets.gt_bboxes)
+    outside = (sides < 0).any(dim=1)
+    assert 0 < outside.sum() < len(outside)
+    bbox_pred = bbox_pred[targets.pos.flat_inds]
+    boxes = head.box.decode(bbox_pred, targets.locations, head)
+    positives = Positives(logits[targets.pos.flat_inds], boxes, targets)
     inside = (sides > 0).all(dim=1)
-    assert (found.centerness[off] == 0).all() and (found.centerness[inside] > 0).all()
+    assert (positives.centerness[outside] == 0).all() and (positives.centerness[inside] > 0).all()
 
-    # Kept in the box loss: each of them alone moves it. Gaussian and DFL learn distance 0 on that side.
-    weights, norm = off.float(), torch.tensor(1.0)
-    raw = raw.detach().requires_grad_()
-    losses = head.box.losses(raw, head.box.decode(raw, aim.at, head), aim, weights, norm, head)
-    (grad,) = torch.autograd.grad(sum(v for k, v in losses.items() if 'loss' in k), [raw])
-    assert (grad[off].abs().amax(dim=1) > 0).all() and (grad[~off] == 0).all()
-    clamped = aim._replace(gt=aim.at.boxes(sides.clamp(min=0)))
-    again = head.box.losses(raw, boxes, clamped, weights, norm, head)
+    # Kept in the box loss: each of them alone has a gradient. Gaussian and DFL learn distance 0 on that side.
+    weights, avg_factor = outside.float(), torch.tensor(1.0)
+    bbox_pred = bbox_pred.detach().requires_grad_()
+    boxes = head.box.decode(bbox_pred, targets.locations, head)
+    losses = head.box.losses(bbox_pred, boxes, targets, weights, avg_factor, head)
+    (grad,) = torch.autograd.grad(sum(v for k, v in losses.items() if 'loss' in k), [bbox_pred])
+    assert (grad[outside].abs().amax(dim=1) > 0).all() and (grad[~outside] == 0).all()
+    clamped = targets._replace(gt_bboxes=targets.locations.boxes(sides.clamp(min=0)))
+    again = head.box.losses(bbox_pred, boxes, clamped, weights, avg_factor, head)
     key = dict(gaussian='loss_bbox', dfl='loss_dfl').get(box)
     if key:
         torch.testing.assert_close(losses[key], again[key], rtol=1e-4, atol=1e-5)
@@ -118,21 +120,21 @@ def test_positives_whose_centre_lies_outside_their_object(box):
     'box, quality, weighted', [('dirac', 'CenternessBranch', False), ('general', 'JointQuality', True)]
 )
 def test_normalizers_by_hand(box, quality, weighted):
-    # Σ max(1, positives) over the images for the classes and for boxes that weigh 1; weighted boxes by their weights.
+    # Σ max(1, positives) over the images for the classes and for boxes that weigh 1; weighted boxes: Σ of the weights.
     head = build(host_config('Retina', quality, box))
     feats, gts = features(SIZE, 2), objects([4, 0], SIZE)
-    aim, (logits, raw, *_) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred, *_) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
-    count = len(aim.pos) + 1
+    count = len(targets.pos) + 1
     if not weighted:
-        summed = head.loss_cls(logits, aim.labels, aim.label_weights, reduction_override='sum')
+        summed = head.loss_cls(logits, targets.dense_labels(5), targets.label_weights, reduction_override='sum')
         torch.testing.assert_close(losses['loss_cls'], summed / count)
-        target = head.bbox_coder.encode(aim.at.priors, aim.gt)
-        torch.testing.assert_close(losses['loss_bbox'], (raw[aim.pos] - target).abs().sum() / count)
+        target = head.bbox_coder.encode(targets.locations.priors, targets.gt_bboxes)
+        torch.testing.assert_close(losses['loss_bbox'], (bbox_pred[targets.pos.flat_inds] - target).abs().sum() / count)
     else:
-        weights = logits[aim.pos].sigmoid().amax(1)
-        boxes = head.box.decode(raw[aim.pos], aim.at, head)
-        each = head.loss_bbox(boxes, aim.gt, reduction_override='none')
+        weights = logits[targets.pos.flat_inds].sigmoid().amax(1)
+        boxes = head.box.decode(bbox_pred[targets.pos.flat_inds], targets.locations, head)
+        each = head.loss_bbox(boxes, targets.gt_bboxes, reduction_override='none')
         assert weights.sum() > 1
         torch.testing.assert_close(losses['loss_bbox'], (weights * each).sum() / weights.sum())
 

@@ -87,13 +87,14 @@ def test_encode_and_decode_are_inverse():
     head = MODELS.build(host_config('SSD', 'NoQuality', 'dirac'))
     corner = torch.rand(50, 2) * 300
     anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
-    at = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    locations = Locations.of_priors(anchors, torch.full((50,), 8.0))
     boxes = anchors + torch.randn(50, 4) * 3
-    torch.testing.assert_close(head.coding.decode(head.coding.encode(boxes, at), at), boxes, rtol=1e-4, atol=1e-3)
+    coder = head.host_coder
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, locations), locations), boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_mining_is_by_image():
-    # Hard background in the empty image is not mined for the positives of the other.
+def test_background_is_mined_per_image():
+    # Hard background of the empty image is not mined for the positives of the other.
     head = build(host_config('SSD', 'NoQuality', 'dirac'))
     feats, gts = host_features('SSD', SIZE, 2), objects([3, 0], SIZE)
     scores, boxes = head(feats)
@@ -119,24 +120,39 @@ def test_joint_quality_has_c_sigmoids_that_start_at_a_hundredth(box):
 def test_joint_quality_by_hand():
     head = build(host_config('SSD', 'JointQuality', 'dirac'))
     feats, gts = host_features('SSD', SIZE, 2), objects([4, 0], SIZE)
-    aim, (logits, raw) = positives_of(head, SIZE, gts, feats)
+    targets, (logits, bbox_pred) = positives_of(head, SIZE, gts, feats)
     losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
-    target = head.bbox_coder.encode(aim.at.priors, aim.gt)
-    smooth = torch.nn.functional.smooth_l1_loss(raw[aim.pos], target, reduction='sum')
-    torch.testing.assert_close(losses['loss_bbox'], smooth / (len(aim.pos) + 1))
+    pos, priors = targets.pos.flat_inds, targets.locations.priors
+    target = head.bbox_coder.encode(priors, targets.gt_bboxes)
+    smooth = torch.nn.functional.smooth_l1_loss(bbox_pred[pos], target, reduction='sum')
+    torch.testing.assert_close(losses['loss_bbox'], smooth / (len(pos) + 1))
     quality = torch.zeros(len(logits))
-    quality[aim.pos] = bbox_overlaps(head.bbox_coder.decode(aim.at.priors, raw[aim.pos]), aim.gt, is_aligned=True)
-    summed = head.loss_cls(logits, (aim.labels, quality), reduction_override='sum')  # no background is mined
-    torch.testing.assert_close(losses['loss_cls'], summed / (len(aim.pos) + 1))
+    quality[pos] = bbox_overlaps(head.bbox_coder.decode(priors, bbox_pred[pos]), targets.gt_bboxes, is_aligned=True)
+    summed = head.loss_cls(logits, (targets.dense_labels(5), quality), reduction_override='sum')  # nothing is mined
+    torch.testing.assert_close(losses['loss_cls'], summed / (len(pos) + 1))
+
+
+def test_mined_background_by_hand():
+    # Of one image with P positives the 3 P background anchors of the largest losses, wherever their level.
+    head = build(host_config('SSD', 'NoQuality', 'dirac'))
+    feats, gts = host_features('SSD', SIZE, 1), objects([1], SIZE)
+    targets, (logits, _) = positives_of(head, SIZE, gts, feats)
+    each = torch.nn.functional.cross_entropy(logits, targets.dense_labels(5), reduction='none')
+    positive = targets.dense_labels(5) < 5
+    hardest = each[~positive].topk(3 * len(targets.pos)).values
+    expected = (each[positive].sum() + hardest.sum()) / len(targets.pos)
+    losses = head.loss_by_feat(*head(feats), gts, metas(SIZE, 1))
+    assert len(targets.pos) > 0 and len(hardest) < (~positive).sum()
+    torch.testing.assert_close(losses['loss_cls'], expected)
 
 
 @pytest.mark.parametrize('quality', ['CenternessBranch', 'IoUBranch', 'CenternessGuided', 'IoUGuided'])
-def test_other_qualities_are_refused(quality):
+def test_other_qualities_raise(quality):
     with pytest.raises(ValueError, match=rf'quality={quality}.*SSD.*JointQuality.*NoQuality'):
         MODELS.build(host_config('SSD', quality, 'dirac'))
 
 
-def test_a_class_loss_without_joint_quality_is_refused():
+def test_a_class_loss_without_joint_quality_raises():
     with pytest.raises(ValueError, match=r'loss_cls.*SSD.*JointQuality'):
         MODELS.build(host_config('SSD', 'NoQuality', 'dirac', loss_cls=dict(type='FocalLoss', use_sigmoid=True)))
 
@@ -155,7 +171,7 @@ def test_a_gaussian_box_starts_at_half_its_anchor():
         head.init_weights()  # whose bias is 0
 
 
-def test_the_quality_leaves_the_boxes_alone():
+def test_the_baseline_has_no_branch():
     one, _ = pair('SSD')
     assert not hasattr(one, 'loss_centerness') and not any('centerness' in name for name in one.state_dict())
 
@@ -164,7 +180,7 @@ def test_the_quality_leaves_the_boxes_alone():
 
 
 def narrow_detector(name):
-    """The detector of a config, narrow: a ResNet whose two levels have the sizes of VGG's."""
+    """The detector of a config with few channels: a ResNet whose two levels have the sizes of VGG's."""
     model = Config.fromfile(shipped_configs.find(name)).model
     widths = (16, 32, *[16] * (len(model.neck.out_channels) - 2))
     model.backbone = dict(

@@ -1,3 +1,5 @@
+"""Distribution Focal Loss: values by hand and by eq. (6), agreement with MMDetection, limits, and messages."""
+
 import math
 
 import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without compiled mmcv
@@ -8,7 +10,7 @@ import torch
 from mmdet.models.losses import DistributionFocalLoss as MMDetDistributionFocalLoss
 from torch import Tensor
 
-from mmdet_gfl.models.losses import DistributionFocalLoss, distribution_focal_loss, utils
+from mmdet_gfl.models.losses import DistributionFocalLoss, distribution_focal_loss, side_loss, utils
 from mmdet_gfl.registry import MODELS
 
 
@@ -24,7 +26,7 @@ def value_and_grad(loss, pred: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]
     return value.detach(), leaf.grad
 
 
-def test_hand_worked():
+def test_by_hand():
     # Softmax (1/2, 1/4, 1/4); y = 0.25: 0.75 ln 2 + 0.25 ln 4; y = 1: ln 4; y = 1.5: ln 4; y = 2: ln 4
     pred = torch.tensor([0.5, 0.25, 0.25]).log().expand(5, 3)
     loss = distribution_focal_loss(pred, torch.tensor([0.0, 0.25, 1.0, 1.5, 2.0]))
@@ -97,14 +99,14 @@ def test_the_last_bin_counts():
     torch.testing.assert_close(distribution_focal_loss(pred, torch.tensor([16 - 1e-9]).double()), at_n)
 
 
-def test_finite_targets_outside_are_clamped():
+def test_finite_targets_outside_the_range_are_clamped():
     pred = sample(3, m=6)[0]
     loss = distribution_focal_loss(pred, torch.tensor([-1e-6, -3.0, -1e30, 16.0001, 99.0, 3e38]))
     inside = distribution_focal_loss(pred, torch.tensor([0.0, 0.0, 0.0, 16.0, 16.0, 16.0]))
     assert torch.equal(loss, inside)
 
 
-def test_an_impossible_bin_that_does_not_count_is_silent():
+def test_an_infinite_logit_of_weight_0_costs_nothing():
     pred = torch.tensor([[0.0, 0.0, -math.inf]])
     value, grad = value_and_grad(distribution_focal_loss, pred, torch.tensor([1.0]))
     assert value.item() == pytest.approx(math.log(2)) and grad.isfinite().all()
@@ -154,7 +156,7 @@ def test_empty_input_keeps_the_graph(reduction):
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
-def test_non_finite_targets(bad, monkeypatch):
+def test_targets_that_are_not_finite_raise(bad, monkeypatch):
     pred, target = torch.randn(3, 17), torch.tensor([1.0, bad, 16.0])
     with pytest.raises(ValueError, match=r'finite targets.*boxes.*\(wrong: 1 of 3\)'):
         distribution_focal_loss(pred, target)
@@ -175,12 +177,66 @@ def test_non_finite_targets(bad, monkeypatch):
         (torch.randn(5, 17), 3.0),
     ],
 )
-def test_wrong_shapes(pred, target):
+def test_wrong_shapes_raise(pred, target):
     loss = MODELS.build(dict(type='mmdet_gfl.DistributionFocalLoss'))
     with pytest.raises(ValueError, match=r'needs pred \(\.\.\., n \+ 1\).*got a torch.float32.*GFLHead.*GeneralBox'):
         loss(pred, target)
 
 
-def test_wrong_prediction():
+def test_a_wrong_prediction_raises():
     with pytest.raises(ValueError, match='floating-point tensor as pred, got a torch.int64'):
         distribution_focal_loss(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2))
+
+
+# Sides of boxes in a head -------------------------------------------------------------------------------------------
+
+
+class DoubledDFL(MMDetDistributionFocalLoss):
+    """A user's change of MMDetection's loss."""
+
+    def forward(self, *args, **kwargs):
+        return 2 * super().forward(*args, **kwargs)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('kind', [DistributionFocalLoss, MMDetDistributionFocalLoss, DoubledDFL])
+def test_side_loss_equals_the_module(kind):
+    pred, target = sample(5)
+    weight, loss = torch.rand(len(pred)), kind(loss_weight=0.25)
+    value, grad = value_and_grad(lambda x: side_loss(loss, x, target, weight, torch.tensor(7.0)), pred)
+    want, want_grad = value_and_grad(lambda x: loss(x, target, weight=weight, avg_factor=torch.tensor(7.0)), pred)
+    torch.testing.assert_close(value, want, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grad, want_grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('kind, calls', [(DistributionFocalLoss, 1), (MMDetDistributionFocalLoss, 0), (DoubledDFL, 1)])
+def test_mmdetections_loss_is_computed_as_ours_and_a_subclass_is_called(kind, calls, monkeypatch):
+    pred, target = sample(6)
+    loss, seen = kind(), []
+    forward = loss.forward
+    monkeypatch.setattr(loss, 'forward', lambda *args, **kwargs: seen.append(args) or forward(*args, **kwargs))
+    side_loss(loss, pred, target, torch.ones(len(pred)), torch.tensor(2.0))
+    assert len(seen) == calls
+
+
+def test_mmdetections_loss_takes_the_last_bin_in_a_head():
+    """Alone it has an index error there."""
+    pred, target = sample(7, m=3)[0], torch.tensor([16.0, 16.0, 3.5])
+    with pytest.raises((IndexError, RuntimeError)):
+        MMDetDistributionFocalLoss()(pred, target)
+    found = side_loss(MMDetDistributionFocalLoss(), pred, target, torch.ones(3), torch.tensor(1.0))
+    torch.testing.assert_close(found, distribution_focal_loss(pred, target).sum())
+
+
+@pytest.mark.parametrize('reduction', ['sum', 'none'])
+def test_the_reduction_of_mmdetections_loss_is_kept(reduction):
+    pred, target = sample(8)
+    weight = torch.rand(len(pred))
+    losses = [kind(reduction=reduction) for kind in (MMDetDistributionFocalLoss, DistributionFocalLoss)]
+    if reduction == 'sum':
+        for loss in losses:
+            with pytest.raises(ValueError, match='avg_factor can not be used with reduction="sum"'):
+                side_loss(loss, pred, target, weight, torch.tensor(2.0))
+    else:
+        one, two = (side_loss(loss, pred, target, weight, torch.tensor(2.0)) for loss in losses)
+        assert one.shape == (len(pred),) and torch.equal(one, two)

@@ -1,3 +1,5 @@
+"""Likelihood of a Gaussian side: by hand, against torch in float64, its clamped log-variance, and messages."""
+
 import math
 
 import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without compiled mmcv
@@ -23,7 +25,7 @@ def log_var_grad(log_var: float, error: float) -> float:
     return pred.grad[1].item()
 
 
-def test_hand_worked():
+def test_by_hand():
     # σ = 2, so log σ² = ln 4; error 3: 9 / 8 + ln 2
     loss = gaussian_nll_loss(torch.tensor([1.0, math.log(4)]), torch.tensor(4.0))
     assert loss.item() == pytest.approx(9 / 8 + math.log(2))
@@ -64,7 +66,7 @@ def test_the_log_variance_is_clamped():
     assert torch.equal(narrow, gaussian_nll_loss(torch.tensor([[0.0, -1.0], [0.0, 2.0]]), error))
 
 
-def test_outside_the_range_only_the_way_back_has_a_gradient():
+def test_the_gradient_outside_the_range_leads_back_only():
     # Surer than allowed and wrong: the gradient of the end, -(error² e^7 - 1) / 2, leads back up.
     assert log_var_grad(-9.0, 1.0) == pytest.approx((1 - math.exp(7)) / 2)
     # Surer than allowed and right: descent would lead farther down.
@@ -79,7 +81,7 @@ def test_outside_the_range_only_the_way_back_has_a_gradient():
 
 
 @pytest.mark.parametrize('start', [-30.0, 30.0])
-def test_a_side_that_started_outside_comes_back(start):
+def test_descent_returns_into_the_range(start):
     log_var = torch.tensor(start, requires_grad=True)
     optimizer = torch.optim.SGD([log_var], lr=0.5)
     for _ in range(200):
@@ -90,7 +92,7 @@ def test_a_side_that_started_outside_comes_back(start):
     assert log_var.item() == pytest.approx(0, abs=0.1)
 
 
-def test_std():
+def test_std_by_hand():
     pred = torch.tensor([[5.0, 0.0], [5.0, math.log(9)], [5.0, 99.0], [5.0, -99.0]])
     want = torch.tensor([1.0, 3.0, math.exp(3.5), math.exp(-3.5)])
     torch.testing.assert_close(gaussian_std(pred), want)
@@ -129,7 +131,7 @@ def test_the_target_gets_no_gradient():
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
-def test_non_finite_targets(bad, monkeypatch):
+def test_targets_that_are_not_finite_raise(bad, monkeypatch):
     pred, target = torch.randn(3, 2), torch.tensor([1.0, bad, 2.0])
     with pytest.raises(ValueError, match=r'GaussianNLLLoss needs finite targets.*\(wrong: 1 of 3\)'):
         gaussian_nll_loss(pred, target)
@@ -138,7 +140,7 @@ def test_non_finite_targets(bad, monkeypatch):
 
 
 @pytest.mark.parametrize('pred_shape, target_shape', [((5, 4), (5, 4)), ((5, 4, 2), (5,)), ((5, 3), (5,)), ((), ())])
-def test_wrong_shapes(pred_shape, target_shape):
+def test_wrong_shapes_raise(pred_shape, target_shape):
     with pytest.raises(ValueError, match=r'needs pred \(\.\.\., 2\), mean and .*got .*GFLHead.*GaussianBox'):
         gaussian_nll_loss(torch.randn(pred_shape), torch.randn(target_shape))
     with pytest.raises(ValueError, match='floating-point tensor as pred'):
@@ -146,7 +148,7 @@ def test_wrong_shapes(pred_shape, target_shape):
 
 
 @pytest.mark.parametrize('bad', [(1.0,), (1.0, 1.0), (2.0, -2.0), 7.0, (-math.inf, 2.0), ('a', 2.0)])
-def test_wrong_range(bad):
+def test_a_wrong_range_raises(bad):
     with pytest.raises(ValueError, match='log_var_range must be'):
         GaussianNLLLoss(log_var_range=bad)
     with pytest.raises(ValueError, match='log_var_range must be'):

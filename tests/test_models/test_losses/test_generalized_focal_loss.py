@@ -1,3 +1,5 @@
+"""Generalized Focal Loss: by hand, its special cases, limits, and messages."""
+
 import math
 
 import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without compiled mmcv
@@ -35,7 +37,7 @@ def assert_same(one, other, pred: Tensor) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_hand_worked():
+def test_by_hand():
     # p = (1/4, 3/4), y_l = 2, y_r = 4, y = 3: estimate 3.5, 0.5² · (ln 4 + ln 4/3)
     pred = torch.tensor([[0.25, 0.75]])
     want = torch.tensor([0.25 * (math.log(4) + math.log(4 / 3))])
@@ -151,7 +153,7 @@ def test_half_precision_autocast_empty_and_detached():
     assert empty.grad.shape == (0, 2)
 
 
-def test_off_the_cpu_wrong_values_become_nan(monkeypatch):
+def test_wrong_values_become_nan_off_the_cpu(monkeypatch):
     monkeypatch.setattr(utils, 'on_cpu', lambda tensor: False)
     y = torch.tensor([0.5, 1.5, 0.5, 0.5])
     left, right = torch.tensor([0.0, 0.0, 1.0, 0.5]), torch.tensor([1.0, 1.0, 0.0, 0.5])
@@ -179,12 +181,12 @@ Y = torch.tensor([0.5, 0.5])
         ((torch.full((2, 2), 3.0), Y, 0.0, 1.0, 2.0, True), r'probabilities in \[0, 1\].*got 3, 3, 3 \(wrong: 4'),
     ],
 )
-def test_wrong_input(arguments, words):
+def test_wrong_inputs_raise(arguments, words):
     with pytest.raises(ValueError, match=words):
         generalized_focal_loss(*arguments)
 
 
-def test_wrong_settings():
+def test_wrong_settings_raise():
     with pytest.raises(ValueError, match='y_left < y_right, got 1.0 and 1.0'):
         GeneralizedFocalLoss(y_left=1.0)
     with pytest.raises(ValueError, match='beta must be a finite number >= 0, got'):

@@ -1,4 +1,4 @@
-"""What every loss module shares: weighting, reduction, and the answer to wrong settings."""
+"""Shared by all loss modules: weighting, reduction, and errors of wrong settings."""
 
 import math
 
@@ -10,19 +10,21 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
-from mmdet_gfl.analysis.pretended_gpu import PretendedGPU, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved, values
 from mmdet_gfl.registry import MODELS
+
+SOFT_LABEL_LOSSES = ('QualityFocalLoss', 'VarifocalLoss', 'MatchabilityAwareLoss')
+NAMES = (*SOFT_LABEL_LOSSES, 'DistributionFocalLoss', 'GeneralizedFocalLoss', 'GaussianNLLLoss')
 
 
 def inputs(name: str) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(6, generator=generator)
-    if name == 'QualityFocalLoss':
+    if name in SOFT_LABEL_LOSSES:
         return torch.randn(6, 3, generator=generator), (torch.tensor([0, 1, 2, 3, 3, 3]), target)
     return torch.randn(6, 2, generator=generator), target
 
 
-NAMES = ('QualityFocalLoss', 'DistributionFocalLoss', 'GeneralizedFocalLoss', 'GaussianNLLLoss')
 every_loss = pytest.mark.parametrize('name', NAMES)
 
 
@@ -31,7 +33,7 @@ def build(name: str, **settings) -> nn.Module:
 
 
 @every_loss
-def test_the_prefix_leads_from_mmdetection_to_ours(name):
+def test_the_prefix_finds_ours_in_the_registry_of_mmdetection(name):
     loss = MMDET_MODELS.build(dict(type=f'mmdet_gfl.{name}', loss_weight=0.5))
     assert type(loss).__module__.startswith('mmdet_gfl.') and type(loss).__name__ == name
     if name in ('QualityFocalLoss', 'DistributionFocalLoss'):
@@ -64,19 +66,19 @@ def test_in_inference_mode_the_value_is_the_same(name):
 
 
 @every_loss
-def test_an_avg_factor_of_0_does_not_divide_by_0(name):
+def test_an_avg_factor_of_0_gives_a_finite_loss(name):
     assert build(name)(*inputs(name), avg_factor=0.0).isfinite()
 
 
 @every_loss
 @pytest.mark.parametrize('shape', [(6, 1), (1, 6), (5,), (6, 3), (0,), (1, 1)])
-def test_a_weight_that_does_not_fit(name, shape):
+def test_a_weight_of_another_shape_raises(name, shape):
     with pytest.raises(ValueError, match=r'unreduced loss, \(6,\).*got a torch.float32 tensor of shape'):
         build(name)(*inputs(name), torch.ones(shape))
 
 
 @every_loss
-def test_wrong_settings(name):
+def test_wrong_settings_raise(name):
     with pytest.raises(ValueError, match="reduction must be one of .*'sum'.*got 'average'"):
         build(name, reduction='average')
     with pytest.raises(ValueError, match="reduction_override must be None or one of .*got 'avg'"):
@@ -89,23 +91,23 @@ def test_wrong_settings(name):
 
 
 @every_loss
-def test_on_a_pretended_gpu_nothing_waits(name):
+def test_no_host_synchronization(name):
     pred, target = inputs(name)
     loss = build(name)(pred.requires_grad_(), target)
     loss.backward()
-    with PretendedGPU() as gpu:
+    with FakeGPU() as gpu:
         module, there, labels = move_module(build(name)), moved(pred), moved(target)
-        gpu.waits.clear()
+        gpu.host_syncs.clear()
         result = module(there, labels)
         result.backward()
-        assert gpu.waits == []
+        assert gpu.host_syncs == []
     torch.testing.assert_close(values(result), loss)
     torch.testing.assert_close(values(there.grad), pred.grad)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @every_loss
-def test_on_the_gpu_nothing_waits_and_autocast_changes_nothing(name):
+def test_no_synchronization_on_a_gpu_and_the_same_under_autocast(name):
     pred, target = inputs(name)
     want = build(name)(pred, target)
     pred = pred.cuda().requires_grad_()

@@ -1,3 +1,5 @@
+"""Quality Focal Loss: values by hand and by eq. (2), agreement with MMDetection, limits, precision, and messages."""
+
 import math
 
 import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without compiled mmcv
@@ -6,6 +8,8 @@ import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import metas, objects
+from mmdet.models.dense_heads import DETRHead
 from mmdet.models.losses import QualityFocalLoss as MMDetQualityFocalLoss
 from torch import Tensor
 
@@ -42,13 +46,13 @@ def value_and_grad(loss, pred: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]
 
 
 # --------------------------------------------------------------------------------------------------------------- values
-def test_hand_worked():
+def test_by_hand():
     # At logit 0, σ = 1/2 and both logarithms are -ln 2. Row 0: |0.8 - 0.5|² ln 2 + 0.5² ln 2; row 1 is background.
     loss = quality_focal_loss(torch.zeros(2, 2), (torch.tensor([0, 2]), torch.tensor([0.8, 0.3])))
     torch.testing.assert_close(loss, torch.tensor([0.34 * math.log(2), 0.5 * math.log(2)]))
 
 
-def test_hand_worked_probability():
+def test_a_probability_by_hand():
     # σ = 0.25, y = 0.75, β = 1: 0.5 · (0.25 ln 4/3 + 0.75 ln 4)
     loss = quality_focal_loss(torch.tensor([[0.25]]), torch.tensor([[0.75]]), beta=1.0, activated=True)
     torch.testing.assert_close(loss, torch.tensor([0.5 * (0.25 * math.log(4 / 3) + 0.75 * math.log(4))]))
@@ -143,11 +147,40 @@ def test_equals_mmdetection_at_the_ends(beta):
         torch.testing.assert_close(grad, want_grad)
 
 
+@pytest.mark.agreement
+def test_it_is_an_instance_of_mmdetections():
+    loss = MODELS.build(dict(type='mmdet_gfl.QualityFocalLoss', beta=1.5, loss_weight=0.5))
+    assert isinstance(loss, MMDetQualityFocalLoss) and type(loss) is QualityFocalLoss
+    assert (loss.beta, loss.loss_weight, loss.reduction, loss.use_sigmoid, loss.activated) == (
+        1.5, 0.5, 'mean', True, False,
+    )  # fmt: skip
+    assert loss.state_dict() == {}
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('counts', [[3, 2], [0, 1]])
+def test_in_detr_it_equals_mmdetections(counts):
+    """DETR's head gives qualities to instances of MMDetection's Quality Focal Loss, and labels to any other loss."""
+    assigner = dict(type='HungarianAssigner', match_costs=[dict(type='BBoxL1Cost', weight=5.0, box_format='xywh')])
+    cls_scores, bbox_preds = torch.randn(2, 6, 4), torch.rand(2, 6, 4) * 0.5 + 0.2
+    gts = objects(counts, (96, 160), num_classes=4)
+    results = []
+    for name in ('mmdet_gfl.QualityFocalLoss', 'QualityFocalLoss'):
+        loss_cls = dict(type=name, use_sigmoid=True, beta=2.0, loss_weight=1.5)
+        head = DETRHead(4, embed_dims=8, loss_cls=loss_cls, train_cfg=dict(assigner=assigner))
+        leaf = cls_scores.clone().requires_grad_()
+        loss, *_ = head.loss_by_feat_single(leaf, bbox_preds, gts, metas((96, 160), 2))
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert results[0][0] > 0
+
+
 # ---------------------------------------------------------------------------------------------------------------- edges
 @pytest.mark.parametrize('beta', BETAS)
 @pytest.mark.parametrize('activated', [False, True])
 @pytest.mark.parametrize('form', ['label', 'dense'])
-def test_finite_gradient_where_the_prediction_is_the_quality(beta, activated, form):
+def test_finite_gradient_of_a_prediction_equal_to_the_quality(beta, activated, form):
     pred = torch.full((3, 2), 0.5) if activated else torch.zeros(3, 2)  # σ = 0.5 exactly
     label, score = torch.tensor([0, 1, 2]), torch.full((3,), 0.5)
     target = (label, score) if form == 'label' else dense(label, score, 2)
@@ -308,7 +341,7 @@ def test_probabilities_of_0_and_1(dtype, beta):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @pytest.mark.parametrize('activated', [False, True])
-def test_on_the_gpu_nothing_waits_and_autocast_is_accepted(activated):
+def test_no_synchronization_on_a_gpu_under_autocast(activated):
     pred, label, score = sample(7)
     pred = pred.sigmoid() if activated else pred
     want, want_grad = value_and_grad(quality_focal_loss, pred, (label, score), activated=activated)
@@ -323,7 +356,7 @@ def test_on_the_gpu_nothing_waits_and_autocast_is_accepted(activated):
     torch.testing.assert_close(grad.cpu(), want_grad)
 
 
-def test_off_the_cpu_wrong_values_become_nan(monkeypatch):
+def test_wrong_values_become_nan_off_the_cpu(monkeypatch):
     monkeypatch.setattr(utils, 'on_cpu', lambda tensor: False)
     pred = torch.randn(6, 2)
     label, score = torch.tensor([-1, 0, 3, 1, 2, 99]), torch.tensor([0.5, 0.5, 0.5, 1.2, 1.2, 0.5])
@@ -334,7 +367,7 @@ def test_off_the_cpu_wrong_values_become_nan(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------------- messages
-def test_a_stock_heads_label_is_answered_with_the_heads_that_fit():
+def test_labels_alone_raise_with_the_names_of_the_hosts():
     loss = MODELS.build(dict(type='mmdet_gfl.QualityFocalLoss'))
     with pytest.raises(ValueError, match=r'needs target=\(label, score\)') as error:
         loss(torch.randn(8, 3), torch.zeros(8, dtype=torch.long), torch.ones(8), avg_factor=2)
@@ -365,12 +398,12 @@ LABEL, SCORE = torch.tensor([0, 3, 1, 2]), torch.tensor([0.1, 0.2, 0.3, 0.4])
         (torch.full((4, 3), 2), r'dense targets in \[0, 1\]; got 2, 2, 2 \(wrong: 12 of 12\)'),
     ],
 )
-def test_wrong_targets(target, words):
+def test_wrong_targets_raise(target, words):
     with pytest.raises(ValueError, match=words):
         quality_focal_loss(torch.randn(4, 3), target)
 
 
-def test_wrong_predictions():
+def test_wrong_predictions_raise():
     with pytest.raises(ValueError, match='floating-point tensor as pred, got a torch.int64'):
         quality_focal_loss(torch.zeros(4, 3, dtype=torch.long), (LABEL, SCORE))
     with pytest.raises(ValueError, match=r'for pred \(4, 3, 1\)'):
@@ -384,13 +417,13 @@ def test_wrong_predictions():
 
 
 @pytest.mark.parametrize('beta', [-0.1, math.nan, INF, '2', None, True])
-def test_wrong_beta(beta):
+def test_a_wrong_beta_raises(beta):
     with pytest.raises(ValueError, match='beta must be a finite number >= 0, got'):
         QualityFocalLoss(beta=beta)
     with pytest.raises(ValueError, match='beta must be a finite number >= 0, got'):
         quality_focal_loss(torch.randn(4, 3), (LABEL, SCORE), beta=beta)
 
 
-def test_only_sigmoid():
+def test_use_sigmoid_must_be_true():
     with pytest.raises(ValueError, match='use_sigmoid=True, got False'):
         QualityFocalLoss(use_sigmoid=False)

@@ -1,4 +1,4 @@
-"""ATSS on the grid against MMDetection's ``ATSSAssigner``, which looks at every anchor and every object."""
+"""ATSS on the grid against MMDetection's ``ATSSAssigner``, which measures every anchor and every object."""
 
 import math
 
@@ -10,8 +10,10 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.utils import images_to_levels
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.models.task_modules import AnchorGrid, Layout, atss_owners
-from mmdet_gfl.models.task_modules.atss_on_grid import images_of, nearest
+from mmdet_gfl.models.task_modules import AnchorGrid, match_atss
+from mmdet_gfl.models.task_modules.atss_on_grid import nearest
+from mmdet_gfl.models.task_modules.point_grid import image_inds
+from mmdet_gfl.ops import LocationIndex
 
 STRIDES = [8, 16, 32, 64, 128]
 
@@ -25,8 +27,13 @@ def sizes_of(gen, size):
     return [(math.ceil(size[0] / down), math.ceil(size[1] / across)) for across, down in gen.strides]
 
 
-def mmdetections(gen, sizes, images, boxes, k):
-    """Owners (R,) by its assigner, image by image."""
+def grid_of(gen, size, images):
+    index = LocationIndex(sizes_of(gen, size), len(images), gen.num_base_priors)
+    return AnchorGrid.of(gen, index, images, 'cpu')
+
+
+def match_by_mmdetection(gen, sizes, images, boxes, k):
+    """``matched_gt_inds`` (R,) by its assigner, image by image."""
     anchors = gen.grid_priors(sizes, device='cpu')
     per_level = [len(level) for level in anchors]
     flat, count, first, found = torch.cat(anchors), sum(map(len, boxes)), 0, []
@@ -34,20 +41,20 @@ def mmdetections(gen, sizes, images, boxes, k):
         valid = torch.cat(gen.valid_flags(sizes, meta['pad_shape'], 'cpu')).bool()
         inside = [int(flags.sum()) for flags in valid.split(per_level)]
         gt = InstanceData(bboxes=own, labels=torch.zeros(len(own), dtype=torch.long))
-        numbers = ATSSAssigner(topk=k).assign(InstanceData(priors=flat[valid]), inside, gt).gt_inds
-        owners = torch.full((len(flat),), count)
-        owners[valid] = torch.where(numbers > 0, numbers - 1 + first, count)
-        found.append(owners)
+        gt_inds = ATSSAssigner(topk=k).assign(InstanceData(priors=flat[valid]), inside, gt).gt_inds
+        matched = torch.full((len(flat),), count)
+        matched[valid] = torch.where(gt_inds > 0, gt_inds - 1 + first, count)
+        found.append(matched)
         first += len(own)
     return torch.cat([level.flatten() for level in images_to_levels(found, per_level)])
 
 
 def assert_same(gen, size, boxes, k=9, images=None):
+    """Assert that the result is MMDetection's, and return it."""
     images = images or metas(size, len(boxes))
-    sizes = sizes_of(gen, size)
-    owners = atss_owners(AnchorGrid.of(gen, sizes, images, 'cpu'), boxes, k)
-    assert torch.equal(owners, mmdetections(gen, sizes, images, boxes, k))
-    return owners
+    matched = match_atss(grid_of(gen, size, images), boxes, k)
+    assert torch.equal(matched, match_by_mmdetection(gen, sizes_of(gen, size), images, boxes, k))
+    return matched
 
 
 def random_boxes(count, size, rng, spread=1.5):
@@ -87,7 +94,7 @@ def test_random_objects(seed):
     ],
     ids=['none', 'one-pixel', 'no-area', 'duplicates', 'off-the-image', 'whole-image'],
 )
-def test_nasty_objects(boxes):
+def test_objects_at_the_limits(boxes):
     objects = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     assert_same(generator(), (96, 160), [objects, objects.flip(0)])
 
@@ -95,8 +102,8 @@ def test_nasty_objects(boxes):
 @pytest.mark.agreement
 def test_more_objects_than_anchors():
     boxes = random_boxes(300, (64, 64), torch.Generator().manual_seed(0), 0.5)
-    owners = assert_same(generator(strides=[8, 16], octave_base_scale=3), (64, 64), [boxes], 5)
-    assert len(owners) == 80 and (owners < 300).any()
+    matched = assert_same(generator(strides=[8, 16], octave_base_scale=3), (64, 64), [boxes], 5)
+    assert len(matched) == 80 and (matched < 300).any()
 
 
 @pytest.mark.agreement
@@ -107,16 +114,16 @@ def test_fewer_anchors_than_candidates(k):
 
 @pytest.mark.parametrize('k', [1, 2, 9, 17])
 def test_with_ties_in_distance_the_candidates_are_k_nearest(k):
-    # Objects whose centres lie on cells' corners, edges and centres: which of the tied is taken does not matter.
+    # Objects whose centres lie on cells' corners, edges and centres; any choice among the tied is correct.
     steps = torch.tensor([-64.0, -8, 0, 4, 8, 12, 60, 96, 200])
     centers = torch.cartesian_prod(steps, steps)
     boxes = torch.cat((centers - 20, centers + 20), dim=1)
     gen, size = generator(strides=[8, 16]), (64, 96)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 1), 'cpu')
-    near = nearest(grid, boxes, images_of([boxes]), k)
+    grid = grid_of(gen, size, metas(size, 1))
+    near = nearest(grid, boxes, image_inds([boxes]), k)
     for level, stride in enumerate([8, 16]):
-        high, wide = grid.layout.sizes[level]
-        cells = torch.cartesian_prod(torch.arange(wide), torch.arange(high)) * float(stride)
+        height, width = grid.location_index.featmap_sizes[level]
+        cells = torch.cartesian_prod(torch.arange(width), torch.arange(height)) * float(stride)
         expected = torch.cdist(centers, cells).sort(dim=1).values[:, :k]
         column, row = near.cells[:, :, level]
         found = (torch.stack((column, row), dim=-1) * float(stride) - centers[:, None]).norm(dim=-1)
@@ -124,54 +131,48 @@ def test_with_ties_in_distance_the_candidates_are_k_nearest(k):
         assert all(len(set(zip(*pair))) == k for pair in zip(column.tolist(), row.tolist()))
 
 
-def test_of_equal_overlaps_the_first_object_has_the_anchor():
+@pytest.mark.agreement
+@pytest.mark.parametrize('inside, positive', [(-0.005, False), (0.005, False), (0.009, False), (0.02, True)])
+@pytest.mark.parametrize('side', range(4))
+def test_centers_of_positives_lie_a_hundredth_of_a_pixel_inside(side, inside, positive):
+    # Nine anchors of stride 8 with centres at 32, 40, 48 and 24, 32, 40; one side passes beside three of them.
+    box = torch.tensor([30.0, 22, 50, 42])
+    on_centers = torch.tensor([32.0, 24, 48, 40])
+    box[side] = on_centers[side] + (inside if side > 1 else -inside)
+    matched = assert_same(generator(), (96, 160), [box[None]])
+    centers = torch.cartesian_prod(torch.arange(24, 41, 8), torch.arange(32, 49, 8))
+    expected = [
+        20 * (y // 8) + x // 8
+        for y, x in centers.tolist()
+        if positive or (x if side % 2 == 0 else y) != on_centers[side]
+    ]
+    assert (matched == 0).nonzero().flatten().tolist() == expected
+
+
+@pytest.mark.agreement
+def test_of_equal_overlaps_the_first_object_is_matched():
     box = torch.tensor([[21.7, 13.1, 140.9, 88.3]])
-    owners = assert_same(generator(), (96, 160), [box.repeat(3, 1)])
-    assert set(owners.tolist()) == {0, 3}
-
-
-@pytest.mark.parametrize('changes', [{}, dict(center_offset=0.5, ratios=[0.5]), dict(strides=[(8, 16), (48, 24)])])
-def test_anchors_are_the_generators_to_the_bit(changes):
-    gen, size = generator(**changes), (70, 90)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 2), 'cpu')
-    expected = torch.cat([level.repeat(2, 1) for level in gen.grid_priors(sizes_of(gen, size), device='cpu')])
-    assert torch.equal(grid.anchors(grid.layout.places(torch.arange(grid.layout.total))), expected)
-
-
-def test_weights_are_the_valid_flags():
-    gen, size = generator(), (100, 140)
-    images = metas(size, 2)
-    images[1]['pad_shape'] = (50, 90)
-    sizes = sizes_of(gen, size)
-    flags = [torch.cat(gen.valid_flags(sizes, meta['pad_shape'], 'cpu')) for meta in images]
-    expected = torch.cat([level.flatten() for level in images_to_levels(flags, [h * w for h, w in sizes])])
-    assert torch.equal(AnchorGrid.of(gen, sizes, images, 'cpu').weights(), expected.float())
-    assert AnchorGrid.of(gen, sizes, images[:1], 'cpu').weights() is None
-
-
-def test_which_generators_are_a_grid():
-    assert AnchorGrid.fits(generator()) and AnchorGrid.fits(generator(ratios=[0.5, 1.0]))
-    assert not AnchorGrid.fits(generator(use_box_type=True))
-    assert not AnchorGrid.fits(type('Other', (AnchorGenerator,), {})(strides=[8], ratios=[1.0], scales=[8]))
+    matched = assert_same(generator(), (96, 160), [box.repeat(3, 1)])
+    assert set(matched.tolist()) == {0, 3}
 
 
 def test_memory_does_not_grow_with_anchors_times_objects():
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
-        elements = 0
+        num_bytes = 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             result = func(*args, **(kwargs or {}))
             for tensor in result if isinstance(result, (tuple, list)) else [result]:
                 if isinstance(tensor, torch.Tensor):
-                    self.elements = max(self.elements, tensor.untyped_storage().nbytes())
+                    self.num_bytes = max(self.num_bytes, tensor.untyped_storage().nbytes())
             return result
 
     gen, size = generator(), (800, 1344)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 1), 'cpu')
-    assert isinstance(grid.layout, Layout) and grid.layout.total == 22400
+    grid = grid_of(gen, size, metas(size, 1))
+    assert grid.location_index.total == 22400
     boxes = random_boxes(1000, size, torch.Generator().manual_seed(0), 0.5)
-    with Largest() as seen:
-        atss_owners(grid, [boxes], 9)
-    assert seen.elements < 22400 * 1000 * 4 / 20
+    with Largest() as largest:
+        match_atss(grid, [boxes], 9)
+    assert largest.num_bytes < 22400 * 1000 * 4 / 20

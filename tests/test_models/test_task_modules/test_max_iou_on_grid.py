@@ -1,4 +1,4 @@
-"""Assignment by IoU on the grid against MMDetection's, which looks at every anchor and every object."""
+"""Assignment by IoU on the grid against MMDetection's, which measures every anchor and every object."""
 
 import math
 
@@ -7,13 +7,13 @@ import torch
 from cases import metas, stock_config
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmdet.models.task_modules.prior_generators import AnchorGenerator, SSDAnchorGenerator
-from mmdet.models.utils import images_to_levels
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.models.task_modules import AnchorGrid, MaxIoURules, max_iou_owners
+from mmdet_gfl.models.task_modules import AnchorGrid, MaxIoURules, match_max_iou
 from mmdet_gfl.models.task_modules.max_iou_on_grid import pairs_of
-from mmdet_gfl.models.task_modules.point_grid import images_of
+from mmdet_gfl.models.task_modules.point_grid import image_inds
+from mmdet_gfl.ops import LocationIndex
 
 STRIDES = [8, 16, 32, 64, 128]
 RETINA = dict(pos_iou_thr=0.5, neg_iou_thr=0.4)
@@ -76,32 +76,36 @@ def sizes_of(gen, size):
     return [(math.ceil(size[0] / down), math.ceil(size[1] / across)) for across, down in gen.strides]
 
 
-def mmdetections(gen, sizes, images, boxes, assigns):
-    """Owners and weights (R,), and the number of positives as it is counted, by MMDetection's head."""
+def grid_of(gen, size, images):
+    index = LocationIndex(sizes_of(gen, size), len(images), gen.num_base_priors)
+    return AnchorGrid.of(gen, index, images, 'cpu')
+
+
+def match_by_mmdetection(gen, sizes, images, boxes, assigns):
+    """``matched_gt_inds`` and weights (R,), and the number of positives as it is counted, by MMDetection's head."""
     head = MODELS.build(stock_config('Retina'))
     count = sum(map(len, boxes))
     head.prior_generator, head.assigner, head.num_classes, head.reg_decoded_bbox = gen, assigns, count, True
-    numbers = torch.arange(count).split([len(own) for own in boxes])
-    gts = [InstanceData(bboxes=own, labels=of_image) for own, of_image in zip(boxes, numbers)]
+    gt_inds = torch.arange(count).split([len(own) for own in boxes])
+    gts = [InstanceData(bboxes=own, labels=of_image) for own, of_image in zip(boxes, gt_inds)]
     anchors, flags = head.get_anchors(sizes, images, device='cpu')
-    owners, weights, *_, avg_factor = head.get_targets(anchors, flags, gts, images)
-    return *(torch.cat([level.flatten() for level in levels]) for levels in (owners, weights)), avg_factor
+    matched, weights, *_, avg_factor = head.get_targets(anchors, flags, gts, images)
+    return *(torch.cat([level.flatten() for level in levels]) for levels in (matched, weights)), avg_factor
 
 
 def assert_same(name, size, boxes, images=None, **rules):
-    """Owners, weights and the count of positives are MMDetection's; returns the first two."""
+    """Assert that result, weights and the count of positives are MMDetection's, and return the first two."""
     gen, assigns = generator(name), assigner(name, **rules)
     images = images or metas(size, len(boxes))
-    sizes = sizes_of(gen, size)
-    grid = AnchorGrid.of(gen, sizes, images, 'cpu')
-    owners, weights = max_iou_owners(grid, boxes, MaxIoURules.of(assigns))
-    weights = torch.ones(len(owners)) if weights is None else weights
-    expected = mmdetections(gen, sizes, images, boxes, assigns)
-    assert torch.equal(owners, expected[0])
+    grid = grid_of(gen, size, images)
+    matched, weights = match_max_iou(grid, boxes, MaxIoURules.of(assigns))
+    weights = torch.ones(len(matched)) if weights is None else weights
+    expected = match_by_mmdetection(gen, sizes_of(gen, size), images, boxes, assigns)
+    assert torch.equal(matched, expected[0])
     assert torch.equal(weights, expected[1])
-    of_image = grid.layout.places((owners < sum(map(len, boxes))).nonzero().squeeze(1)).image
-    assert of_image.bincount(minlength=len(boxes)).clamp(min=1).sum() == expected[2]
-    return owners, weights
+    pos = grid.location_index.coords((matched < sum(map(len, boxes))).nonzero().squeeze(1))
+    assert pos.image.bincount(minlength=len(boxes)).clamp(min=1).sum() == expected[2]
+    return matched, weights
 
 
 def random_boxes(count, size, rng, spread=1.5):
@@ -129,7 +133,7 @@ def test_random_objects(name, seed):
     assert_same(name, size, boxes, images, **RULES[seed % len(RULES)])
 
 
-NASTY = {
+LIMITS = {
     'none': [],
     'one-pixel': [[40.3, 30.2, 41.3, 31.2], [64, 32, 65, 33]],
     'no-area': [[40.3, 30.2, 40.3, 30.2], [10.1, 50.3, 90.7, 50.3]],
@@ -150,8 +154,8 @@ NASTY = {
 @pytest.mark.agreement
 @pytest.mark.parametrize('rules', RULES, ids=str)
 @pytest.mark.parametrize('name', GENERATORS)
-@pytest.mark.parametrize('boxes', NASTY.values(), ids=NASTY)
-def test_nasty_objects(boxes, name, rules):
+@pytest.mark.parametrize('boxes', LIMITS.values(), ids=LIMITS)
+def test_objects_at_the_limits(boxes, name, rules):
     objects = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     images = metas((96, 160), 3)
     images[2]['pad_shape'] = (50, 70)
@@ -177,32 +181,34 @@ def test_all_equal_best_anchors_or_the_first():
     # An object of 8 x 8 px around (64, 64) lies in the smallest anchors, 16 px to each side, of 5 x 3 or 3 x 3 cells.
     boxes = [torch.tensor([[60.0, 60, 68, 68]])]
     kind = dict(scales=[4], ratios=[1.0], strides=[8, 16])
-    grid = AnchorGrid.of(AnchorGenerator(**kind), [(16, 16), (8, 8)], metas((128, 128), 1), 'cpu')
+    grid = grid_of(AnchorGenerator(**kind), (128, 128), metas((128, 128), 1))
     for all_best, expected in ((True, [16 * y + x for y in (7, 8, 9) for x in (7, 8, 9)]), (False, [16 * 7 + 7])):
-        owners, weights = max_iou_owners(grid, boxes, MaxIoURules(0.5, 0.4, 0.0, all_best))
-        assert (owners == 0).nonzero().flatten().tolist() == expected
+        matched, weights = match_max_iou(grid, boxes, MaxIoURules(0.5, 0.4, 0.0, all_best))
+        assert (matched == 0).nonzero().flatten().tolist() == expected
         assert weights.min() == 1
 
 
-def test_the_first_has_an_anchor_that_suits_two_and_the_last_one_that_is_the_best_of_both():
+@pytest.mark.agreement
+def test_of_equal_objects_the_first_has_the_anchors_and_the_last_their_best():
     box = torch.tensor([[16.0, 16, 48, 48]])
-    owners, _ = assert_same('retina', (96, 160), [box.repeat(3, 1)], match_low_quality=False)
-    assert set(owners.tolist()) == {0, 3}
-    owners, _ = assert_same('retina', (96, 160), [box.repeat(3, 1)])
-    assert (owners == 2).sum() == 1 and (owners == 0).sum() > 1 and not (owners == 1).any()
+    matched, _ = assert_same('retina', (96, 160), [box.repeat(3, 1)], match_low_quality=False)
+    assert set(matched.tolist()) == {0, 3}
+    matched, _ = assert_same('retina', (96, 160), [box.repeat(3, 1)])
+    assert (matched == 2).sum() == 1 and (matched == 0).sum() > 1 and not (matched == 1).any()
 
 
+@pytest.mark.agreement
 def test_anchors_between_the_thresholds_do_not_count():
-    owners, weights = assert_same('retina', (96, 160), [torch.tensor([[16.0, 16, 48, 48]])])
-    assert 0 < (weights == 0).sum() < 50 and (owners[weights == 0] == 1).all()
+    matched, weights = assert_same('retina', (96, 160), [torch.tensor([[16.0, 16, 48, 48]])])
+    assert 0 < (weights == 0).sum() < 50 and (matched[weights == 0] == 1).all()
 
 
 @pytest.mark.agreement
 @pytest.mark.parametrize('name', ['retina', 'ssd300'])
 def test_more_objects_than_anchors(name):
     size = (32, 40)
-    owners, _ = assert_same(name, size, [random_boxes(1500, size, torch.Generator().manual_seed(0), 0.5)])
-    assert len(owners) < 1500 and (owners < 1500).any()
+    matched, _ = assert_same(name, size, [random_boxes(1500, size, torch.Generator().manual_seed(0), 0.5)])
+    assert len(matched) < 1500 and (matched < 1500).any()
 
 
 @pytest.mark.agreement
@@ -211,14 +217,13 @@ def test_more_objects_than_anchors(name):
 def test_float64(name, changes):
     # MMDetection's head cannot hold such objects beside its anchors in float32; its assigner can.
     gen, assigns, size = generator(name), assigner(name, **changes), (200, 280)
-    sizes = sizes_of(gen, size)
     rng = torch.Generator().manual_seed(7)
     boxes = [random_boxes(25, size, rng, 0.5).double() + torch.rand(25, 4, generator=rng, dtype=torch.float64) / 1e7]
-    owners, weights = max_iou_owners(AnchorGrid.of(gen, sizes, metas(size, 1), 'cpu'), boxes, MaxIoURules.of(assigns))
-    anchors = InstanceData(priors=torch.cat(gen.grid_priors(sizes, device='cpu')))
+    matched, weights = match_max_iou(grid_of(gen, size, metas(size, 1)), boxes, MaxIoURules.of(assigns))
+    anchors = InstanceData(priors=torch.cat(gen.grid_priors(sizes_of(gen, size), device='cpu')))
     found = assigns.assign(anchors, InstanceData(bboxes=boxes[0], labels=torch.zeros(25, dtype=torch.long))).gt_inds
-    assert torch.equal(owners, torch.where(found > 0, found - 1, 25))
-    assert torch.equal(torch.ones(len(owners)) if weights is None else weights, (found >= 0).float())
+    assert torch.equal(matched, torch.where(found > 0, found - 1, 25))
+    assert torch.equal(torch.ones(len(matched)) if weights is None else weights, (found >= 0).float())
 
 
 @pytest.mark.agreement
@@ -228,48 +233,26 @@ def test_many_objects_in_a_large_image():
 
 
 @pytest.mark.parametrize('name', GENERATORS)
-def test_pairs_are_all_that_reach_the_threshold_and_no_pair_comes_twice(name):
+def test_pairs_are_all_that_reach_the_threshold_each_once(name):
     gen, size = generator(name), (300, 420)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 1), 'cpu')
+    grid = grid_of(gen, size, metas(size, 1))
     boxes = random_boxes(40, size, torch.Generator().manual_seed(2), 0.5)
     rules = MaxIoURules.of(assigner(name))
-    pairs = pairs_of(grid, boxes, images_of([boxes]), rules)
-    assert len(set(zip(pairs.gt.tolist(), pairs.number.tolist()))) == len(pairs.gt)
-    anchors = torch.cat(gen.grid_priors(grid.layout.sizes, device='cpu'))
+    pairs = pairs_of(grid, boxes, image_inds([boxes]), rules)
+    assert len(set(zip(pairs.gt.tolist(), pairs.flat_inds.tolist()))) == len(pairs.gt)
+    anchors = torch.cat(gen.grid_priors(grid.location_index.featmap_sizes, device='cpu'))
     overlaps = assigner(name).iou_calculator(boxes, anchors)
-    assert torch.equal(pairs.iou, overlaps[pairs.gt, pairs.number])  # to the bit
-    overlaps[pairs.gt, pairs.number] = -1
+    assert torch.equal(pairs.iou, overlaps[pairs.gt, pairs.flat_inds])  # to the bit
+    overlaps[pairs.gt, pairs.flat_inds] = -1
     assert overlaps.max() < rules.lowest
 
 
-@pytest.mark.parametrize('name', GENERATORS)
-def test_anchors_are_the_generators_to_the_bit(name):
-    gen, size = generator(name), (70, 90)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 2), 'cpu')
-    numbers = torch.arange(grid.layout.total)
-    expected = torch.cat([level.repeat(2, 1) for level in gen.grid_priors(sizes_of(gen, size), device='cpu')])
-    assert torch.equal(grid.anchors(grid.layout.places(numbers)), expected)
-    assert torch.equal(grid.layout.numbers(grid.layout.places(numbers)), numbers)
-
-
-@pytest.mark.parametrize('name', GENERATORS)
-def test_weights_are_the_valid_flags(name):
-    gen, size = generator(name), (100, 140)
-    images = metas(size, 2)
-    images[1]['pad_shape'] = (50, 90)
-    sizes = sizes_of(gen, size)
-    flags = [torch.cat(gen.valid_flags(sizes, meta['pad_shape'], 'cpu')) for meta in images]
-    per_level = [high * wide * a for (high, wide), a in zip(sizes, gen.num_base_priors)]
-    expected = torch.cat([level.flatten() for level in images_to_levels(flags, per_level)])
-    assert torch.equal(AnchorGrid.of(gen, sizes, images, 'cpu').weights(), expected.float())
-
-
-def test_which_assigners_go_by_these_rules():
+def test_assigners_that_these_rules_describe():
     assert MaxIoURules.fit(assigner('retina')) and MaxIoURules.fit(assigner('ssd300', match_low_quality=False))
     for changes in (
         dict(neg_iou_thr=(0.1, 0.4)),
         dict(neg_iou_thr=0.0),
-        dict(neg_iou_thr=1),  # MMDetection knows it only as a float: there is no background
+        dict(neg_iou_thr=1),  # MMDetection takes a float only: there is no background
         dict(pos_iou_thr=0.0),
         dict(perm_repeat_gt_cfg=dict(iou_thr=0.7)),
     ):
@@ -291,8 +274,8 @@ def test_memory_grows_with_the_objects_only():
             return result
 
     gen, size = generator('retina'), (800, 1344)
-    grid = AnchorGrid.of(gen, sizes_of(gen, size), metas(size, 1), 'cpu')
+    grid = grid_of(gen, size, metas(size, 1))
     boxes = random_boxes(500, size, torch.Generator().manual_seed(0), 0.5)
-    with Largest() as seen:
-        max_iou_owners(grid, [boxes], MaxIoURules.of(assigner('retina')))
-    assert grid.layout.total == 201600 and seen.elements < 201600 * 500 / 50
+    with Largest() as largest:
+        match_max_iou(grid, [boxes], MaxIoURules.of(assigner('retina')))
+    assert grid.location_index.total == 201600 and largest.elements < 201600 * 500 / 50

@@ -1,0 +1,50 @@
+"""Validation of objects before they reach a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+
+#: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
+MAX_COORDINATE = 1e8
+
+
+def validate_ground_truth(
+    batch_gt_instances: Sequence[InstanceData], batch_img_metas: Sequence[dict[str, Any]], num_classes: int
+) -> None:
+    """Raise for objects that no loss can use, before they become a NaN somewhere else.
+
+    Only tensors on the CPU are validated: on a GPU the host would have to synchronize at every step. (The hook
+    ``mmdet_gfl.CheckGroundTruthHook`` validates before the batch is copied to the device.)
+
+    Args:
+        batch_gt_instances: ``bboxes`` (G, 4), xyxy in pixels, and ``labels`` (G,) in [0, C) of each image.
+        batch_img_metas: The images' meta information; ``img_path`` names the image in the message.
+        num_classes: C.
+
+    Raises:
+        ValueError: A box is not finite or beyond :data:`MAX_COORDINATE`, or a label is outside [0, C).
+    """
+    for index, (gt, meta) in enumerate(zip(batch_gt_instances, batch_img_metas)):
+        boxes = get_box_tensor(gt.bboxes)
+        if boxes.device.type != 'cpu' or not len(boxes):
+            continue
+        image = meta.get('img_path') or f'number {index} of the batch'
+        broken = (~(boxes.abs() < MAX_COORDINATE)).any(dim=1)
+        if broken.any():
+            first = int(broken.nonzero()[0])
+            raise ValueError(
+                f'image {image}: box {first} of {len(boxes)} is {boxes[first].tolist()}; x1, y1, x2, y2 in '
+                f'pixels are needed, finite and below {MAX_COORDINATE:g}. Fix the annotation file, or the transform '
+                f'that made the box.'
+            )
+        wrong = (gt.labels < 0) | (gt.labels >= num_classes)
+        if wrong.any():
+            raise ValueError(
+                f'image {image}: label {int(gt.labels[wrong][0])} is outside [0, num_classes) with num_classes='
+                f"{num_classes}. Set bbox_head.num_classes to the number of the data set's classes, or the data "
+                f"set's metainfo=dict(classes=...) to the model's."
+            )
