@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import logging
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError
+
+#: How torch names a tensor of another shape.
+SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\(\[([\d, ]*)\]\)')
 
 
 def check_fit(model: Any, path: str) -> None:
@@ -33,21 +40,38 @@ def check_fit(model: Any, path: str) -> None:
 def _check_fit(model: Any, loaded: Any, path: str) -> None:
     while hasattr(model, 'module'):  # wrapped for several processes, for test-time augmentation, or both
         model = model.module
-    state = _weights_of(loaded, path)
-    for key, parameter in model.named_parameters():
-        found = tuple(state[key].shape) if key in state else None
-        if found != tuple(parameter.shape):
-            has = 'lacks it' if found is None else f'has {found}'
-            raise UserError(
-                f'checkpoint {path} does not fit the config: {key} has the shape {tuple(parameter.shape)} in the '
-                f'model, and the file {has}; use it with the config it was trained with'
-            )
-    extra = sorted(set(state) - set(model.state_dict()))
-    if extra:
+    problem = _first_problem(model, _weights_of(loaded, path))
+    if problem:
         raise UserError(
-            f'checkpoint {path} does not fit the config: the file has {extra[0]}, and the model no such layer; '
-            f'use it with the config it was trained with'
+            f'checkpoint {path} does not fit the config: {problem}; use it with the config it was trained with'
         )
+
+
+def _first_problem(model: Any, state: dict[str, torch.Tensor]) -> str:
+    """The first layer that a state dict does not fit, found by loading it; empty if all fit.
+
+    The model's own loading decides, on a copy: it may translate names and shapes of other versions.
+    """
+    trial = copy.deepcopy(model).to('meta')
+    parameters = dict(trial.named_parameters())
+    disabled = logging.root.manager.disable
+    logging.disable()  # the real loading logs the same again
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # that a copy to meta copies nothing
+            missing, unexpected = trial.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        mismatch = SIZE_MISMATCH.search(str(error))
+        if mismatch is None:
+            raise
+        key, found = mismatch[1], mismatch[2]
+        return f'{key} has the shape {tuple(parameters[key].shape)} in the model, and the file has ({found})'
+    finally:
+        logging.disable(disabled)
+    lacking = next((key for key in missing if key in parameters), None)
+    if lacking is not None:
+        return f'{lacking} has the shape {tuple(parameters[lacking].shape)} in the model, and the file lacks it'
+    return f'the file has {sorted(unexpected)[0]}, and the model no such layer' if unexpected else ''
 
 
 def check_resume(runner: Runner, path: str) -> None:

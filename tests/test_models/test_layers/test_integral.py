@@ -1,3 +1,5 @@
+"""The integral of a distribution over bins and its standard deviation, by hand and against MMDetection."""
+
 import math
 
 import mmdet_gfl  # noqa: F401  # first: it makes MMDetection importable without compiled mmcv
@@ -11,7 +13,7 @@ from mmdet_gfl.models.layers import Integral, distribution_std, integral
 from mmdet_gfl.registry import MODELS
 
 
-def test_hand_worked():
+def test_by_hand():
     # P = (1/2, 1/4, 1/4): mean 3/4, variance 1/4 + 4/4 - 9/16 = 11/16
     logits = torch.tensor([0.5, 0.25, 0.25]).log()
     torch.testing.assert_close(integral(logits), torch.tensor(0.75))
@@ -27,9 +29,9 @@ def test_uniform_and_one_hot(reg_max):
     flat = torch.zeros(3, 4 * (reg_max + 1))
     torch.testing.assert_close(layer(flat), torch.full((3, 4), reg_max / 2))
     bins = torch.arange(reg_max + 1)
-    sure = torch.eye(reg_max + 1) * 1000
-    assert torch.equal(integral(sure), bins.float())
-    assert torch.equal(distribution_std(sure), torch.zeros(reg_max + 1))
+    peaked = torch.eye(reg_max + 1) * 1000
+    assert torch.equal(integral(peaked), bins.float())
+    assert torch.equal(distribution_std(peaked), torch.zeros(reg_max + 1))
 
 
 @pytest.mark.agreement
@@ -68,7 +70,7 @@ def test_any_leading_shape(shape, sides):
 
 
 @pytest.mark.parametrize('shape', [(9, 3, 5), (9, 5), (4, 9, 2, 5)])
-def test_how_logits_lie_does_not_matter(shape):
+def test_logits_of_any_strides(shape):
     logits = torch.randn(shape, dtype=torch.float64)
     columns = logits.movedim(0, -1).contiguous().movedim(-1, 0).requires_grad_()
     assert columns.stride(0) == 1
@@ -77,7 +79,7 @@ def test_how_logits_lie_does_not_matter(shape):
     assert torch.autograd.gradcheck(integral, columns)
 
 
-def test_delta_stands_outside_the_buffer():
+def test_delta_is_not_in_the_buffer():
     x = torch.randn(5, 4 * 17)
     for delta in (0.5, 2.0, 4):
         layer = Integral(16, delta)
@@ -100,16 +102,16 @@ def test_std_equals_the_moments_in_float64():
     torch.testing.assert_close(distribution_std(logits.float()).double(), variance.sqrt(), rtol=1e-4, atol=1e-6)
 
 
-def test_std_of_a_sure_side():
+def test_std_of_a_peaked_distribution():
     # Nearly all in bin 14; the difference of moments is rounding only (196 · 6e-8) and can be negative.
     logits = torch.zeros(17)
     logits[14] = 30.0
     exact = distribution_std(logits.double())
     assert 0 < exact.item() < 1e-5
     torch.testing.assert_close(distribution_std(logits).double(), exact, rtol=1e-3, atol=0)
-    sure = torch.tensor([0.0, 1000.0, 0.0], requires_grad=True)
-    distribution_std(sure).backward()
-    assert torch.equal(sure.grad, torch.zeros(3))
+    one_hot = torch.tensor([0.0, 1000.0, 0.0], requires_grad=True)
+    distribution_std(one_hot).backward()
+    assert torch.equal(one_hot.grad, torch.zeros(3))
 
 
 def test_std_is_at_most_half_the_range():
@@ -133,19 +135,19 @@ def test_half_precision_gives_float32(dtype):
 
 
 @pytest.mark.parametrize('reg_max', [0, -3, 16.0, '16', None, True])
-def test_wrong_reg_max(reg_max):
+def test_a_wrong_reg_max_raises(reg_max):
     with pytest.raises(ValueError, match='reg_max must be an integer >= 1, got'):
         Integral(reg_max)
 
 
 @pytest.mark.parametrize('delta', [0, -1.0, math.nan, math.inf, '1', None, True])
-def test_wrong_delta(delta):
+def test_a_wrong_delta_raises(delta):
     with pytest.raises(ValueError, match='delta must be a finite number > 0, got'):
         Integral(16, delta)
 
 
 @pytest.mark.parametrize('shape', [(3, 4), (3, 64), (3, 69), (3, 0), ()])
-def test_wrong_shape(shape):
+def test_a_wrong_shape_raises(shape):
     words = r'reg_max=16 needs \(\.\.\., K \* 17\).*4 \* 17 = 68\), got a tensor of shape \('
     with pytest.raises(ValueError, match=words):
         Integral()(torch.zeros(shape))
