@@ -1,4 +1,4 @@
-"""Every config of the paper's tables: what it trains and tests with, what it builds, and where it is named.
+"""Every config of the paper's tables, and GFL and GFLv2 on each host: training, testing, what is built, documentation.
 
 The tables below are written out by hand from the paper and from MMDetection's defaults for each host; the configs are
 held against them value by value.
@@ -23,8 +23,11 @@ from mmdet_gfl import shipped_configs
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SHARED_TABLES = CONFIGS.parents[1] / 'shared' / 'paper_tables.yml'
-#: The released models that are no row of the tables (tests/test_released_models.py) train 2x on images of many scales.
-RELEASED = re.compile(r'gfl/gfl_.*_ms-2x_coco')
+#: Not rows of the paper: tests/test_released_models.py, tests/test_gflv2_models.py and tests/test_rtmdet_configs.py.
+RELEASED = re.compile(r'gfl/gfl_.*_ms-2x_coco|gflv2/gflv2_.*_coco|rtmdet/rtmdet_.*_coco')
+#: Tables that are not the paper's.
+GFLV2_TABLES = ('gflv2', 'gflv2-hosts')
+RTMDET_TABLES = ('rtmdet', 'rtmdet-l')
 NAMES = [name for name in shipped_configs.names() if name.endswith('_coco') and not RELEASED.fullmatch(name)]
 
 
@@ -54,7 +57,7 @@ def fcos(quality: str, box: str, *tables: str, giou: float | None = 1.0, **rest:
 GFL = dict(beta=2.0, n=16, delta=1.0, dfl=0.25)
 DFL = dict(n=16, delta=1.0, dfl=0.25)
 GENERAL = dict(n=16, delta=1.0)  # by its integral alone
-JOINT, NONE, CENTERNESS = 'JointQuality', 'NoQuality', 'CenternessBranch'
+JOINT, NONE, CENTERNESS, GUIDED = 'JointQuality', 'NoQuality', 'CenternessBranch', 'DistributionGuidedQuality'
 ROWS: dict[str, Row] = {
     # Table 1a, 1c and 2a on ATSS
     'atss/atss_r50_fpn_no-quality_1x_coco': atss(NONE, 'DiracBox', '1a ATSS, w/o quality branch'),
@@ -74,6 +77,7 @@ ROWS: dict[str, Row] = {
     'atss/atss_r50_fpn_gaussian_1x_coco': atss(CENTERNESS, 'GaussianBox', '2a ATSS, Gaussian', giou=None),
     'atss/atss_r50_fpn_general_1x_coco': atss(CENTERNESS, 'GeneralBox', '2a ATSS, General', **GENERAL),
     'atss/atss_r50_fpn_general-dfl_1x_coco': atss(CENTERNESS, 'GeneralBox', '2a ATSS, General w/ DFL', '3 DFL', **DFL),
+    'atss/atss_r50_fpn_gflv2_1x_coco': atss(GUIDED, 'GeneralBox', **GFL),
     # Table 2b, 2c and 3: ATSS with GFL
     'gfl/gfl_r50_fpn_1x_coco': atss(
         JOINT, 'GeneralBox', '2b n = 16', '2c delta = 1', '3 QFL + DFL (GFL)', head='GFLHead', **GFL
@@ -84,7 +88,7 @@ ROWS: dict[str, Row] = {
     'gfl/gfl_r50_fpn_delta0.5_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 0.5', **GFL | dict(delta=0.5)),
     'gfl/gfl_r50_fpn_delta2_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 2', **GFL | dict(delta=2.0)),
     'gfl/gfl_r50_fpn_delta4_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 4', **GFL | dict(delta=4.0)),
-    # Table 1a and 2a on FCOS; GFL
+    # Table 1a and 2a on FCOS; GFL, GFLv2
     'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco': fcos(NONE, 'DiracBox', '1a FCOS, w/o quality branch'),
     'fcos/fcos_r50-caffe_fpn_1x_coco': fcos(
         CENTERNESS, 'DiracBox', '1a FCOS, centerness-branch', '2a FCOS, Dirac delta'
@@ -99,7 +103,8 @@ ROWS: dict[str, Row] = {
     'fcos/fcos_r50-caffe_fpn_general_1x_coco': fcos(CENTERNESS, 'GeneralBox', '2a FCOS, General', **GENERAL),
     'fcos/fcos_r50-caffe_fpn_general-dfl_1x_coco': fcos(CENTERNESS, 'GeneralBox', '2a FCOS, General w/ DFL', **DFL),
     'fcos/fcos_r50-caffe_fpn_gfl_1x_coco': fcos(JOINT, 'GeneralBox', giou=2.0, **GFL),
-    # Table 1b; GFL
+    'fcos/fcos_r50-caffe_fpn_gflv2_1x_coco': fcos(GUIDED, 'GeneralBox', giou=2.0, **GFL),
+    # Table 1b; GFL, GFLv2
     'retinanet/retinanet_r50_fpn_1x_coco': Row(
         'retinanet', 'RetinaGFLHead', NONE, 'DiracBox', tables=('1b RetinaNet',)
     ),
@@ -107,16 +112,21 @@ ROWS: dict[str, Row] = {
         'retinanet', 'RetinaGFLHead', JOINT, 'DiracBox', beta=2.0, tables=('1b RetinaNet + joint w/ QFL',)
     ),
     'retinanet/retinanet_r50_fpn_gfl_1x_coco': Row('retinanet', 'RetinaGFLHead', JOINT, 'GeneralBox', giou=2.0, **GFL),
+    'retinanet/retinanet_r50_fpn_gflv2_1x_coco': Row(
+        'retinanet', 'RetinaGFLHead', GUIDED, 'GeneralBox', giou=2.0, **GFL
+    ),
     'foveabox/fovea_r50_fpn_4xb4-1x_coco': Row('foveabox', 'FoveaGFLHead', NONE, 'DiracBox', tables=('1b FoveaBox',)),
     'foveabox/fovea_r50_fpn_joint_4xb4-1x_coco': Row(
         'foveabox', 'FoveaGFLHead', JOINT, 'DiracBox', beta=2.0, tables=('1b FoveaBox + joint w/ QFL',)
     ),
     'foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco': Row('foveabox', 'FoveaGFLHead', JOINT, 'GeneralBox', giou=2.0, **GFL),
+    'foveabox/fovea_r50_fpn_gflv2_4xb4-1x_coco': Row('foveabox', 'FoveaGFLHead', GUIDED, 'GeneralBox', giou=2.0, **GFL),
     'ssd/ssd512_coco': Row('ssd512', 'SSDGFLHead', NONE, 'DiracBox', tables=('1b SSD512',)),
     'ssd/ssd512_joint_coco': Row(
         'ssd512', 'SSDGFLHead', JOINT, 'DiracBox', beta=2.0, tables=('1b SSD512 + joint w/ QFL',)
     ),
     'ssd/ssd512_gfl_coco': Row('ssd512', 'SSDGFLHead', JOINT, 'GeneralBox', giou=2.0, **GFL),
+    'ssd/ssd512_gflv2_coco': Row('ssd512', 'SSDGFLHead', GUIDED, 'GeneralBox', giou=2.0, **GFL),
     'ssd/ssd300_gfl_coco': Row('ssd300', 'SSDGFLHead', JOINT, 'GeneralBox', giou=2.0, **GFL),
 }
 EXTRA = {name for name, row in ROWS.items() if not row.tables}
@@ -230,12 +240,17 @@ def load(name: str) -> Config:
 
 
 @cache
-def paper_tables() -> dict[str, Any]:
+def all_tables() -> dict[str, Any]:
     return yaml.safe_load((CONFIGS / 'paper_tables.yml').read_text())
 
 
+def paper_tables() -> dict[str, Any]:
+    """The tables of GFL's paper, without those of GFLv2 and RTMDet."""
+    return {key: table for key, table in all_tables().items() if key not in GFLV2_TABLES + RTMDET_TABLES}
+
+
 def rows_of(name: str) -> list[tuple[str, dict[str, Any]]]:
-    """Tables and rows of a config."""
+    """Tables and rows of a config in the paper."""
     return [
         (key, row) for key, table in paper_tables().items() for row in table['rows'] if row['config'] == f'{name}.py'
     ]
@@ -248,7 +263,7 @@ def test_the_tables_are_the_papers() -> None:
     if not SHARED_TABLES.is_file():
         pytest.skip(f"no table of the paper's numbers beside the checkout: {SHARED_TABLES} is absent")
     paper = yaml.safe_load(SHARED_TABLES.read_text())
-    assert list(paper_tables()) == list(paper)
+    assert list(all_tables()) == [*paper, *GFLV2_TABLES, *RTMDET_TABLES]  # the last are not in the paper
     config_of: dict[str, str] = {}
     for key, table in paper.items():
         ours = paper_tables()[key]
@@ -274,6 +289,27 @@ def test_43_rows_and_35_configs() -> None:
     for config in {row['config'] for row in rows}:
         numbers = [row['paper'] for row in rows if row['config'] == config]
         assert len({(paper['AP'], paper['AP50'], paper['AP75']) for paper in numbers}) == 1, f'{config}: one training'
+
+
+def test_the_tables_of_gflv2() -> None:
+    """Each row of a released model has its own number, and each host stands with GFL and GFLv2 and without any."""
+    models, hosts = (all_tables()[key]['rows'] for key in GFLV2_TABLES)
+    for folder in ('gfl', 'gflv2'):
+        entries = yaml.safe_load((CONFIGS / folder / 'metafile.yml').read_text())['Models']
+        quoted = {
+            model['Config'].removeprefix('configs/'): model['Results'][0]['Metrics']['box AP'] for model in entries
+        }
+        found = {row['config']: row['paper'] for row in models if row['config'].startswith(f'{folder}/')}
+        assert found and found == {config: {'AP': quoted[config]} for config in found}
+        assert folder == 'gfl' or set(found) == set(quoted)
+    assert all(row['label'].endswith(f', {row["group"]}') for row in models)
+    assert not any('paper' in row for row in hosts)
+    pairs = [(before['config'], after['config']) for before, after in zip(hosts[::2], hosts[1::2])]
+    assert {after.removesuffix('.py') for _, after in pairs} == {n for n, row in ROWS.items() if row.quality == GUIDED}
+    for before, after in pairs:
+        (old, new) = (ROWS[config.removesuffix('.py')] for config in (before, after))
+        same_host = old._replace(head=new.head) if old.head == 'GFLHead' else old  # GFL's own head is on ATSS
+        assert same_host._replace(quality=GUIDED, tables=()) == new
 
 
 def test_each_config_stands_in_its_tables_and_in_this_files() -> None:
@@ -429,9 +465,9 @@ def test_head(name: str) -> None:
 def assert_class_loss(head: nn.Module, row: Row) -> None:
     loss = head.loss_cls
     assert loss.loss_weight == 1.0
-    if row.quality == JOINT:
+    if row.quality in (JOINT, GUIDED):
         assert type(loss).__module__.startswith('mmdet_gfl.')
-        assert (type(loss).__name__, loss.beta) == ('QualityFocalLoss', row.beta)
+        assert (type(loss).__name__, loss.beta, loss.use_sigmoid) == ('QualityFocalLoss', row.beta, True)
     elif row.settings == 'ssd512':
         assert (type(loss).__name__, loss.use_sigmoid) == ('CrossEntropyLoss', False)
     else:
@@ -463,7 +499,7 @@ def assert_layers(head: nn.Module, row: Row) -> None:
     if row.settings.startswith('ssd'):
         classes, sides = ([convs[-1] for convs in layers] for layers in (head.cls_convs, head.reg_convs))
         priors = [4, 6, 6, 6, 6, 4, 4] if row.settings == 'ssd512' else [4, 6, 6, 6, 4, 4]
-        scores = 80 if row.quality == JOINT else 81
+        scores = 80 if row.quality in (JOINT, GUIDED) else 81
     else:
         classes, sides = [getattr(head, head.cls_name)], [getattr(head, head.reg_name)]
         priors, scores = [9 if row.settings == 'retinanet' else 1], 80
@@ -471,6 +507,17 @@ def assert_layers(head: nn.Module, row: Row) -> None:
         assert isinstance(branch, nn.Conv2d) == (row.quality in (CENTERNESS, 'IoUBranch'))
     assert [conv.out_channels for conv in classes] == [count * scores for count in priors]
     assert [conv.out_channels for conv in sides] == [count * 4 * outputs for count in priors]
+    assert reg_conf(head) == (GFLV2_LAYERS if row.quality == GUIDED else {})
+
+
+#: The network of GFLv2, on every host: 4 probabilities and their mean per side, 64 channels, one quality.
+GFLV2_LAYERS = {'0.weight': (64, 20, 1, 1), '0.bias': (64,), '2.weight': (1, 64, 1, 1), '2.bias': (1,)}
+
+
+def reg_conf(head: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of what GFLv2 adds to a head's state dict."""
+    shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
+    return {key.removeprefix('reg_conf.'): shape for key, shape in shapes.items() if key.startswith('reg_conf.')}
 
 
 @pytest.mark.parametrize('name', ROWS)
@@ -505,7 +552,8 @@ def test_names() -> None:
     assert len(set(basenames)) == len(basenames)
     for name in ROWS:
         assert re.fullmatch(
-            r'(gfl|atss|fcos|retinanet|fovea)_r50(-caffe)?_fpn(_[a-z-]+[0-9.]*)?_(4xb4-)?1x_coco|ssd(300|512)(_[a-z]+)?_coco',
+            r'(gfl|atss|fcos|retinanet|fovea)_r50(-caffe)?_fpn(_[a-z-]+[0-9.]*)?_(4xb4-)?1x_coco|'
+            r'ssd(300|512)(_[a-z]+2?)?_coco',
             name.rpartition('/')[2],
         )
 
@@ -547,6 +595,7 @@ def test_metafile(folder: str) -> None:
 
 WORDS = {
     'JointQuality': 'joint (QFL)',
+    'DistributionGuidedQuality': 'distribution guided (GFLv2)',
     'NoQuality': 'none',
     'CenternessBranch': 'centerness branch',
     'IoUBranch': 'IoU branch',

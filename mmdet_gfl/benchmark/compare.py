@@ -57,7 +57,7 @@ class Line:
 
     Attributes:
         row: The paper's.
-        is_baseline: Whether the others of its host are compared with it.
+        is_baseline: Whether the others of its group are compared with it.
         seeds: Of its results.
         measured: By column; None where no seed has the score.
         effects: By column; empty for a baseline.

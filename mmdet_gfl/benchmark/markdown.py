@@ -10,9 +10,9 @@ from .results import COLUMNS, Result
 
 _HOW_TO_READ = (
     'Cells are paper / measured, AP in percent, the measured one as mean ± standard deviation over seeds. An effect is '
-    "a row less the table's first row of the same host; its ± is the standard deviation of the difference of two "
-    'single runs, sqrt(s² + s_baseline²), and an effect is beyond the spread where it is larger than that. Effects, '
-    'not absolute values, are what a shrunk run can confirm.'
+    "a row less the table's first row of the same host (tables gflv2 and rtmdet: of the same backbone and schedule); "
+    'its ± is the standard deviation of the difference of two single runs, sqrt(s² + s_baseline²), and an effect is '
+    'beyond the spread where it is larger than that. Effects, not absolute values, are what a shrunk run can confirm.'
 )
 
 

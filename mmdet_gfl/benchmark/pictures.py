@@ -40,7 +40,7 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
     figure = Figure(figsize=(9, 3.9), layout='constrained')
     left, right = figure.subplots(1, 2)
     lines = comparison.lines
-    _curve(left, values, [line.row.paper['AP'] for line in lines], None, PAPER, 'paper (COCO)')
+    _curve(left, values, [line.row.paper.get('AP') for line in lines], None, PAPER, 'paper (COCO)')
     own = [line.measured['AP'] for line in lines]
     _curve(
         left, values, [m.mean if m else None for m in own], [m.std if m else None for m in own], MEASURED, 'measured'
@@ -95,7 +95,8 @@ def _bars(comparison: Comparison) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     places = _places(lines)
     for place, line in zip(places, lines):
-        _bar(left, place - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
+        if 'AP' in line.row.paper:
+            _bar(left, place - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
         found = line.measured['AP']
         if found is not None:
             _bar(left, place + 0.18, found.mean, found.std, MEASURED, '.1f')
@@ -103,7 +104,7 @@ def _bars(comparison: Comparison) -> Figure:
     left.set_yticks(places, [line.row.label for line in lines])
     left.set_ylim(max(places) + 0.6, min(places) - 0.6)
     left.set_xlabel('AP (error bar: standard deviation over seeds)', fontsize=9)
-    right.set_xlabel('effect on AP against the first row of the host', fontsize=9)
+    right.set_xlabel('effect on AP against the first row of the group', fontsize=9)
     right.axvline(0, color=GREY, linewidth=0.8)
     for axes in (left, right):
         axes.use_sticky_edges = False
@@ -131,10 +132,10 @@ def _effect_bars(axes: Axes, place: float, line: Line) -> None:
 
 
 def _places(lines: Sequence[Line]) -> list[float]:
-    """Where the rows are, from above; a gap before each further host."""
+    """Positions of the rows, from above, with a gap before each further group."""
     places, gap = [], 0.0
     for number, line in enumerate(lines):
-        gap += 0.5 * (number > 0 and line.row.host != lines[number - 1].row.host and line.is_baseline)
+        gap += 0.5 * (number > 0 and line.row.group != lines[number - 1].row.group and line.is_baseline)
         places.append(number + gap)
     return places
 

@@ -1,12 +1,13 @@
-"""The rows of the paper's tables, from ``configs/paper_tables.yml``."""
+"""The rows of the paper's tables and of GFLv2's, from ``configs/paper_tables.yml``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,17 +20,30 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its config relative to ``configs/``, the paper's label and its numbers by column, AP in percent."""
+    """A row of a table.
+
+    Attributes:
+        config: Relative to ``configs/``.
+        label: As in the paper.
+        paper: The quoted numbers by column, AP in percent; empty where none are quoted.
+        named_group: The group that the file names; empty where the row belongs to its host's.
+    """
 
     config: str
     label: str
-    paper: dict[str, float]
+    paper: dict[str, float] = field(default_factory=dict)
+    named_group: str = ''
 
     @property
     def host(self) -> str:
-        """The host detector; GFL is the ATSS host."""
+        """The host detector; GFL and GFLv2 are on the ATSS host."""
         folder = Path(self.config).parts[0]
-        return 'atss' if folder == 'gfl' else folder
+        return 'atss' if folder in ('gfl', 'gflv2') else folder
+
+    @property
+    def group(self) -> str:
+        """The rows that are compared with each other: those of a named group, else those of a host."""
+        return self.named_group or self.host
 
 
 @dataclass(frozen=True)
@@ -41,25 +55,31 @@ class Table:
         title: What it is about.
         rows: Those that were chosen.
         all_rows: Of the whole table; empty where ``rows`` are.
+        preset: The only preset that trains the rows; empty where each does.
     """
 
     name: str
     title: str
     rows: list[Row] = field(default_factory=list)
     all_rows: list[Row] = field(default_factory=list)
+    preset: str = ''
 
     def baseline(self, row: Row) -> Row:
-        """What a row is compared with: the whole table's first row of the same host."""
-        return next(other for other in self.all_rows or self.rows if other.host == row.host)
+        """The row that a row is compared with: the whole table's first row of the same group."""
+        return next(other for other in self.all_rows or self.rows if other.group == row.group)
 
 
 def read_tables(path: Path = CONFIG_DIR / 'paper_tables.yml') -> list[Table]:
     """All tables, in the file's order."""
     tables = yaml.safe_load(path.read_text())
     return [
-        Table(name, entry['title'], [Row(row['config'], row['label'], row['paper']) for row in entry['rows']])
+        Table(name, entry['title'], [_read_row(row) for row in entry['rows']], preset=entry.get('preset', ''))
         for name, entry in tables.items()
     ]
+
+
+def _read_row(row: dict[str, Any]) -> Row:
+    return Row(row['config'], row['label'], row.get('paper', {}), row.get('group', ''))
 
 
 def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str] | None) -> list[Table]:
@@ -71,15 +91,36 @@ def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str
     known = [table.name for table in tables]
     for name in names or ():
         if name not in known:
-            raise RowError(f'--tables {name}: there is no such table; the paper has {", ".join(known)}')
+            raise RowError(f'--tables {name}: there is no such table; there are {", ".join(known)}')
     chosen = [
-        Table(table.name, table.title, [row for row in table.rows if _matches(row, globs)], table.rows)
+        replace(table, rows=[row for row in table.rows if _matches(row, globs)], all_rows=table.rows)
         for table in tables
         if not names or table.name in names
     ]
     if not any(table.rows for table in chosen):
         raise RowError(f'--rows {" ".join(globs or ())}: no config of these tables matches; see `reproduce.py list`')
     return [table for table in chosen if table.rows]
+
+
+def trained_by(tables: list[Table], preset: str, names: Sequence[str] | None) -> list[Table]:
+    """The tables whose rows a preset trains.
+
+    Args:
+        tables: Selected tables.
+        preset: ``'paper'`` or ``'mini'``.
+        names: Tables that were asked for by name; the others are left out where the preset does not train them.
+
+    Raises:
+        RowError: A table that was asked for by name, or every table, is trained with another preset only.
+    """
+    trained = [table for table in tables if table.preset in ('', preset)]
+    for table in tables:
+        if table not in trained and (not trained or table.name in (names or ())):
+            raise RowError(
+                f'table {table.name} is trained with --preset {table.preset} only: --preset {preset} replaces what its '
+                f'rows differ in; give --preset {table.preset}, or choose other tables with --tables'
+            )
+    return trained
 
 
 def _matches(row: Row, globs: Sequence[str] | None) -> bool:
@@ -119,5 +160,10 @@ def listing(tables: list[Table]) -> str:
     lines = []
     for table in tables:
         lines.append(f'Table {table.name}: {table.title}')
-        lines += [f'  {row.paper["AP"]:5.1f}  {row.label:32} {row.config}' for row in table.rows]
+        lines += [f'  {_quoted(row)}  {row.label:32} {row.config}' for row in table.rows]
     return '\n'.join(lines)
+
+
+def _quoted(row: Row) -> str:
+    """The quoted AP, five characters wide; a dash where none is quoted."""
+    return f'{row.paper["AP"]:5.1f}' if 'AP' in row.paper else '    -'

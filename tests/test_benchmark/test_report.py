@@ -119,6 +119,21 @@ def test_report_by_hand(work_dir):
     assert '![table 1a](table_1a.png)' in text and '![table 3]' not in text
 
 
+def test_rows_without_quoted_numbers_in_groups(tmp_path):
+    """Effects are measured within the named groups; nothing is compared with the paper."""
+    labels = ('A', 'A+', 'B', 'B+')
+    table = Table('x', 'Hosts', [Row(f'gfl/{label}.py', label, named_group=label[0]) for label in labels])
+    for label, score in zip(labels, (30.0, 31.0, 20.0, 22.0)):
+        place = results.place_of(f'gfl/{label}.py', 0, tmp_path)
+        place.mkdir(parents=True)
+        (place / 'result.json').write_text(json.dumps(runs(f'gfl/{label}.py', score)[0]))
+    text = report.write_report([table], tmp_path)
+    assert '| A+ | 1 | - / 31.0 |' in text
+    assert '| A+ | - / +1.0 |' in text and '| B+ | - / +2.0 |' in text and '| B | - / ' not in text
+    assert 'No effect on AP can be compared with the paper' in text
+    assert (tmp_path / 'table_x.png').is_file()
+
+
 def test_numbers_as_json(work_dir):
     report.write_report(TABLES, work_dir)
     kept = json.loads((work_dir / 'report.json').read_text())

@@ -1,4 +1,4 @@
-"""Rows are chosen by table and name, and compared within their host."""
+"""Rows are chosen by table and name, and compared within their group, which is their host where none is named."""
 
 import pytest
 
@@ -60,7 +60,54 @@ def test_the_baseline_stays_when_its_row_is_not_chosen():
     assert TABLES[0].baseline(TABLES[0].rows[0]).label == 'FCOS, none'
 
 
+def test_a_named_group_takes_the_place_of_the_host():
+    first, second, alone = (Row(f'gfl/{name}.py', name, dict(AP=40.0), group) for name, group in ('ax', 'bx', 'cy'))
+    table = Table('models', 'Models', [first, second, alone])
+    assert [table.baseline(row).label for row in table.rows] == ['a', 'a', 'c']
+    (chosen,) = rows.select([table], None, ['b'])
+    assert chosen.baseline(second) is first
+    assert Row('gflv2/a.py', 'GFLv2').group == Row('gfl/a.py', 'GFL').group == Row('atss/a.py', 'ATSS').host == 'atss'
+
+
+def test_a_table_of_one_preset_is_not_trained_with_the_other():
+    models = Table('models', 'Backbones', [Row('gfl/f.py', 'R-101')], preset='paper')
+    assert rows.trained_by([*TABLES, models], 'mini', None) == TABLES
+    assert rows.trained_by([*TABLES, models], 'mini', ['3']) == TABLES
+    assert rows.trained_by([*TABLES, models], 'paper', ['models']) == [*TABLES, models]
+    for tables, names in (([*TABLES, models], ['3', 'models']), ([models], None)):
+        with pytest.raises(RowError, match='table models is trained with --preset paper only.*give --preset paper'):
+            rows.trained_by(tables, 'mini', names)
+    (chosen,) = rows.select([models], ['models'], None)
+    assert chosen.preset == 'paper'
+
+
 def test_the_paper_has_43_rows():
-    tables = rows.read_tables()
+    tables = [table for table in rows.read_tables() if not table.name.startswith(('gflv2', 'rtmdet'))]
     assert sum(len(table.rows) for table in tables) == 43 and len(rows.configs_of(tables)) == 35
+    assert all(table.preset == '' and all(row.group == row.host for row in table.rows) for table in tables)
     assert '  40.2  QFL + DFL (GFL)                  gfl/gfl_r50_fpn_1x_coco.py' in rows.listing(tables)
+
+
+def test_rows_of_gflv2():
+    models, hosts = (table for table in rows.read_tables() if table.name.startswith('gflv2'))
+    assert (models.preset, hosts.preset) == ('paper', '')
+    pairs = [(row.label, models.baseline(row).label) for row in models.rows if row.label.startswith('GFLv2')]
+    assert [base for _, base in pairs] == [label.replace('GFLv2', 'GFL') for label, _ in pairs[:5]] + [pairs[5][0]]
+    assert [hosts.baseline(row).label for row in hosts.rows[1::2]] == [row.label for row in hosts.rows[::2]]
+    assert not any(row.paper for row in hosts.rows), 'no numbers are quoted'
+    assert '\n      -  FCOS + GFLv2                     fcos/fcos_r50-caffe_fpn_gflv2_1x_coco.py' in rows.listing(
+        [hosts]
+    )
+
+
+def test_rows_of_rtmdet():
+    sizes, large = (table for table in rows.read_tables() if table.name.startswith('rtmdet'))
+    assert (sizes.preset, large.preset) == ('paper', '')
+    for row in sizes.rows + large.rows:
+        general = '_general-dfl' in row.config
+        base = (large if row in large.rows else sizes).baseline(row)
+        assert base.config == row.config.replace('_general-dfl', '')
+        assert base.label == row.label.replace('General w/ DFL', 'Dirac delta')
+        assert set(row.paper) == (set() if general else {'AP'}), 'no number is quoted for General boxes'
+    assert rows.configs_of([large]) == rows.configs_of([sizes])[-2:]
+    assert [large] == rows.trained_by([sizes, large], 'mini', None)
