@@ -1,9 +1,9 @@
 """A head of ours beside MMDetection's on the same inputs: what ``tools/analysis_tools/benchmark_head.py`` compares.
 
-Only what a head does beside its convolutions is looked at: both get the same random predictions and objects, are
+Only what a head does beside its convolutions is measured: the heads get the same random predictions and objects, are
 checked to give the same results, and are then measured in turn.
 
-Dimension letters: N images, G objects of an image. Heads are modules of MMDetection, which is untyped: Any.
+Dimension letters: N images, L levels, G objects of an image. Heads are modules of MMDetection, which is untyped: Any.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, NoReturn
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, FCOSHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_gfl.analysis.counterparts import Pair
+from mmdet_gfl.analysis.counterparts import Heads
+from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
-from mmdet_gfl.analysis.pretended_gpu import PretendedGPU, move_module, moved
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.dense_gfl_mixin import square
+from mmdet_gfl.models.dense_heads.dense_gfl_mixin import scalar_stride
+from mmdet_gfl.models.quality.base import Quality
+from mmdet_gfl.models.task_modules import Locations
 
 #: Mean and standard deviation of the class logits: 0.5% of the scores pass a threshold of 0.05, as in a trained model.
 LOGITS = (-6.0, 1.2)
@@ -34,15 +36,18 @@ MORE_LOGITS = (-4.9, 1.2)
 TOLERANCES = {False: (1e-5, 1e-4), True: (2e-2, 5e-2)}
 
 PARTS = {
+    'class_logits': "the quality's class logits in forward + backward",
     'assignment': 'assignment',
     'step': 'targets + losses + backward',
     'decode': 'decode before NMS, 0.5% of the scores pass',
     'decode_more': 'decode before NMS, 5% of the scores pass',
     'detect': 'decode + NMS',
 }
-#: Those of them in which it is counted how often a GPU's host waits; NMS is not the head's.
-WAITING = ('assignment', 'step', 'decode')
-OURS, THEIRS, FLOOR = 'ours', 'MMDetection', 'floor'
+#: The parts in which host synchronizations with a GPU are counted; NMS is not the head's.
+SYNCHRONIZING = ('assignment', 'step', 'decode')
+OURS, THEIRS, TYPE_CHANGED, FLOOR = 'ours', 'MMDetection', 'type changed', 'floor'
+#: The heads that take part in a part, where these are not ours and MMDetection's.
+HEADS = {'class_logits': (OURS,), 'step': (THEIRS, OURS, TYPE_CHANGED)}
 
 
 class Case(NamedTuple):
@@ -76,13 +81,14 @@ class Result(NamedTuple):
     """Measurements of one case; a part's times are samples in milliseconds.
 
     Attributes:
-        times: By part, then by :data:`OURS`, :data:`THEIRS` and, beside the step, :data:`FLOOR`.
-        kept: Bytes kept for backward, by head.
-        losses: What the losses allocate, by head.
-        assignment: What the assignment allocates, by head.
+        times: By part, then by head, see :data:`HEADS`, and beside the step by :data:`FLOOR`.
+        kept: Bytes kept for backward by the losses, by head.
+        losses: Allocations of the losses, by head.
+        assignment: Allocations of the assignment, by head.
         logits: Bytes of the class logits.
         predictions: Bytes of all predictions.
-        waits: How often a GPU's host waits in a part, by part, then by head.
+        host_syncs: Host synchronizations with a GPU, by part, then by head.
+        kept_in_forward: Bytes that our quality's class logits keep for backward; None where they are the outputs.
     """
 
     times: dict[str, dict[str, list[float]]]
@@ -91,7 +97,8 @@ class Result(NamedTuple):
     assignment: dict[str, Allocation]
     logits: int
     predictions: int
-    waits: dict[str, dict[str, int]]
+    host_syncs: dict[str, dict[str, int]]
+    kept_in_forward: int | None = None
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------
@@ -122,14 +129,16 @@ def random_objects(case: Case, num_classes: int, seed: int = 0) -> list[Instance
 
 
 def random_predictions(
-    head: Any, case: Case, seed: int = 1, logits: tuple[float, float] = LOGITS
+    head: DenseGFLMixin, case: Case, seed: int = 1, logits: tuple[float, float] = LOGITS
 ) -> list[list[Tensor]]:
     """Class logits, box outputs and with a branch its logits: a list of levels (N, channels, H, W) each.
 
     Class logits have the mean and standard deviation ``logits`` (under a softmax the background's are that much higher
-    instead), all else is standard normal, but for the distances of FCOS, which are never negative.
+    instead), all else is standard normal; box outputs that are distances are 4 strides times its absolute value.
     """
     generator = torch.Generator().manual_seed(seed)
+    strides = level_strides(head)
+    units = distance_units(head)
     kinds = []
     for kind, widths in enumerate(output_widths(head)):
         levels = [
@@ -138,8 +147,8 @@ def random_predictions(
         ]
         if kind == 0:
             levels = [_like_trained(level, head, *logits) for level in levels]
-        elif kind == 1 and isinstance(head, FCOSHead) and predicts_numbers(head):
-            levels = [level.abs() * 4 for level in levels]
+        elif kind == 1 and units is not None:
+            levels = [level.abs() * (4 * stride / unit) for level, stride, unit in zip(levels, strides, units)]
         narrow = case.amp and kind != 1  # heads turn their box outputs to float32
         kinds.append([level.to(case.device, case.half if narrow else torch.float32) for level in levels])
     return kinds
@@ -152,25 +161,45 @@ def _like_trained(logits: Tensor, head: Any, mean: float, std: float) -> Tensor:
     return logits
 
 
-def predicts_numbers(head: Any) -> bool:
-    """Whether a box is four numbers in the host's coding."""
-    return not isinstance(head, DenseGFLMixin) or head.box.in_host_coding
+def distance_units(head: DenseGFLMixin) -> list[float] | None:
+    """Pixels per unit of each level's box outputs, where these are distances to the sides; None for another coding.
+
+    The unit may depend on the head's mode, as on FCOS, whose distances are in strides in training and in pixels after.
+    Distances are told from the other codings by boxes that negative outputs turn inside out.
+    """
+    if not head.box.uses_host_coder:
+        return None
+    strides = level_strides(head)
+    device = next(head.parameters()).device
+    priors = torch.cat([p[:1] for p in head.prior_generator.grid_priors([(1, 1)] * len(strides), device=device)])
+    locations = Locations.of_priors(priors, priors.new_tensor(strides))
+    ones = priors.new_ones(len(strides), 4)
+    boxes, inverted = (head.host_coder.decode(outputs, locations) for outputs in (ones, -ones))
+    if (inverted[:, 2] >= inverted[:, 0]).any():
+        return None
+    return ((boxes[:, 2] - boxes[:, 0]) / 2).tolist()
+
+
+def level_strides(head: Any) -> list[int]:
+    """Stride of each level in pixels."""
+    return [scalar_stride(stride) for stride in head.prior_generator.strides]
 
 
 def grid_sizes(head: Any, size: tuple[int, int]) -> list[tuple[int, int]]:
     """Height and width of each level's predictions."""
-    strides = [square(stride) for stride in head.prior_generator.strides]
-    return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+    return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in level_strides(head)]
 
 
-def output_widths(head: Any) -> list[list[int]]:
-    """Channels of each kind of output, level by level, found by a forward pass of one cell a level."""
+def output_widths(head: DenseGFLMixin) -> list[list[int]]:
+    """Channels of each kind of output, level by level, by a forward pass of one cell per level."""
     num_levels = len(head.prior_generator.strides)
     given = head.in_channels
     widths = list(given) if isinstance(given, (list, tuple)) else [given] * num_levels
     device = next(head.parameters()).device
+    was_training = head.training
     with torch.no_grad():
         outs = head.eval()([torch.zeros(1, width, 1, 1, device=device) for width in widths])
+    head.train(was_training)
     return [[level.size(1) for level in levels] for levels in outs]
 
 
@@ -184,19 +213,35 @@ class Work:
         head: Ours or MMDetection's.
         case: What it works on.
         compiled: Whether losses and decoding go through ``torch.compile``.
+        like: A head of ours whose predictions have the same meaning; default ``head``.
     """
 
-    def __init__(self, head: Any, case: Case, compiled: bool = False) -> None:
+    def __init__(self, head: Any, case: Case, compiled: bool = False, like: DenseGFLMixin | None = None) -> None:
         self.head = head
         self.case = case
+        self.like: DenseGFLMixin = like or head
         self.sizes = grid_sizes(head, case.size)
         self.gts = random_objects(case, head.num_classes)
         self.metas = [dict(img_shape=case.size, pad_shape=case.size, scale_factor=(1.0, 1.0))] * case.batch
-        self.predictions = random_predictions(head, case)
-        self.more = [random_predictions(head, case, logits=MORE_LOGITS)[0], *self.predictions[1:]]
+        self.predictions = random_predictions(self.like.train(), case)
         self.leaves = [level.requires_grad_() for levels in self.predictions for level in levels]
         self.loss_by_feat = torch.compile(head.loss_by_feat) if compiled else head.loss_by_feat
         self.predict_by_feat = torch.compile(head.predict_by_feat) if compiled else head.predict_by_feat
+
+    @cached_property
+    def test_predictions(self) -> list[list[Tensor]]:
+        """The predictions in the units of test time."""
+        units, test_units = (distance_units(self.like.train(mode)) for mode in (True, False))
+        if units == test_units or units is None or test_units is None:
+            return self.predictions
+        scaled = [level.detach() * (a / b) for level, a, b in zip(self.predictions[1], units, test_units)]
+        return [self.predictions[0], scaled, *self.predictions[2:]]
+
+    @cached_property
+    def more_predictions(self) -> list[list[Tensor]]:
+        """The same with ten times as many scores above the threshold."""
+        more = random_predictions(self.like.eval(), self.case, logits=MORE_LOGITS)[0]
+        return [more, *self.test_predictions[1:]]
 
     def losses(self) -> dict[str, Tensor]:
         """Each loss, summed over the levels; keys without ``loss`` left out."""
@@ -215,58 +260,94 @@ class Work:
     @torch.no_grad()
     def assignment(self) -> Any:
         """Priors and targets alone."""
+        self.head.train()
         if isinstance(self.head, DenseGFLMixin):
-            return self.head.targets(self.sizes, self.gts, self.metas, None)
-        return stock_assignment(self.head, self.sizes, self.gts, self.metas)
+            outs = self.predictions[:2]
+            return self.head.targets(self.head.assignment_batch(self.sizes, self.gts, self.metas, None, *outs))
+        with self.case.autocast():
+            return stock_assignment(self.head, *self.predictions, self.gts, self.metas)
+
+    @property
+    def learns_class_logits(self) -> bool:
+        """Whether the class logits of our quality are other than the outputs of the class layer."""
+        quality = getattr(self.head, 'quality', None)
+        return quality is not None and type(quality).class_logits is not Quality.class_logits
+
+    def class_logits(self) -> list[Tensor]:
+        """Class logits of all levels by our quality."""
+        with self.case.autocast():
+            return [self.head.quality.class_logits(*level, self.head) for level in zip(*self.predictions[:2])]
+
+    def class_logits_step(self) -> tuple[Tensor | None, ...]:
+        """The same, and the gradients of their sum to the outputs and to the layers of the quality."""
+        logits = self.class_logits()
+        inputs = [*(level for levels in self.predictions[:2] for level in levels), *self.head.parameters()]
+        ones = [torch.ones_like(level) for level in logits]
+        return torch.autograd.grad(logits, inputs, ones, allow_unused=True)
 
     @torch.no_grad()
     def predict(self, with_nms: bool, more: bool = False) -> list[InstanceData]:
         """Detections of each image, or all candidates before NMS; of ten times as many scores with ``more``."""
         self.head.eval()
-        outs = self.more if more else self.predictions
-        if isinstance(self.head, FCOSHead) and predicts_numbers(self.head):  # in pixels at test time
-            scaled = [level * square(s) for level, s in zip(outs[1], self.head.prior_generator.strides)]
-            outs = [outs[0], scaled, *outs[2:]]
+        outs = self.more_predictions if more else self.test_predictions
         return self.predict_by_feat(*outs, batch_img_metas=self.metas, rescale=False, with_nms=with_nms)
 
     def part(self, name: str) -> Callable[[], object]:
         """The function to time for a key of :data:`PARTS`."""
         if name in ('decode', 'decode_more', 'detect'):
             return lambda: self.predict(with_nms=name == 'detect', more=name == 'decode_more')
-        return self.step if name == 'step' else self.assignment
+        return dict(class_logits=self.class_logits_step, assignment=self.assignment, step=self.step)[name]
 
-    def waits(self, parts: Sequence[str]) -> dict[str, int]:
-        """How often a GPU's host waits in each part, found without one; not the first time, when tables are made."""
+    def host_syncs(self, parts: Sequence[str]) -> dict[str, int]:
+        """Host synchronizations with a GPU in each part, counted without one, when tables have been made.
+
+        In float32 always: no autocast reaches the fake GPU.
+        """
         there = copy.copy(self)
+        there.case = self.case._replace(amp=False)
         there.head = copy.deepcopy(self.head).cpu()
         there.loss_by_feat, there.predict_by_feat = there.head.loss_by_feat, there.head.predict_by_feat
         counts = {}
-        with PretendedGPU() as gpu:
+        with FakeGPU() as gpu:
             move_module(there.head)
             there.gts = moved([objects.cpu() for objects in self.gts])
-            there.predictions, there.more = (
-                moved([[level.detach().cpu().requires_grad_() for level in levels] for levels in kinds])
-                for kinds in (self.predictions, self.more)
+            there.predictions, there.test_predictions, there.more_predictions = (
+                moved([[level.detach().float().cpu().requires_grad_() for level in levels] for levels in kinds])
+                for kinds in (self.predictions, self.test_predictions, self.more_predictions)
             )
             there.leaves = [level for levels in there.predictions for level in levels]
             for part in parts:
                 there.part(part)()
-                before = len(gpu.waits)
+                before = len(gpu.host_syncs)
                 there.part(part)()
-                counts[part] = len(gpu.waits) - before
+                counts[part] = len(gpu.host_syncs) - before
         return counts
 
 
-def stock_assignment(
-    head: Any, sizes: list[tuple[int, int]], gts: Sequence[InstanceData], metas: Sequence[dict[str, Any]]
-) -> Any:
-    """Priors and targets as the ``loss_by_feat`` of a head of MMDetection gets them."""
-    device = gts[0].bboxes.device
-    if isinstance(head, AnchorHead):
-        anchors, flags = head.get_anchors(sizes, metas, device=device)
-        return head.get_targets(anchors, flags, gts, metas)
-    points = head.prior_generator.grid_priors(sizes, dtype=torch.float32, device=device)
-    return head.get_targets(points, gts) if isinstance(head, FCOSHead) else head.get_targets(gts, sizes, points)
+class _Assigned(Exception):
+    """Carries the result of a ``get_targets`` out of a ``loss_by_feat``."""
+
+
+def stock_assignment(head: Any, *arguments: Any) -> Any:
+    """Priors and targets of a head of MMDetection: its ``loss_by_feat`` until ``get_targets`` has returned.
+
+    Args:
+        head: The head.
+        *arguments: ``loss_by_feat``'s.
+    """
+    get_targets = head.get_targets
+
+    def stop(*args: Any, **kwargs: Any) -> NoReturn:
+        raise _Assigned(get_targets(*args, **kwargs))
+
+    head.get_targets = stop
+    try:
+        head.loss_by_feat(*arguments)
+    except _Assigned as assigned:
+        return assigned.args[0]
+    finally:
+        del head.get_targets
+    raise TypeError(f'{type(head).__name__}.loss_by_feat does not call get_targets')
 
 
 def _total(loss: Tensor | Sequence[Tensor]) -> Tensor:
@@ -277,8 +358,13 @@ def _total(loss: Tensor | Sequence[Tensor]) -> Tensor:
 # The same results ---------------------------------------------------------------------------------------------------
 
 
-def check_equal(ours: Work, theirs: Work) -> dict[str, float]:
-    """Refuses heads that do not give the same results.
+def check_equal(ours: Work, theirs: Work, name: str = 'here') -> dict[str, float]:
+    """Raise for heads that do not give the same results.
+
+    Args:
+        ours: Ours.
+        theirs: MMDetection's.
+        name: What messages call ours.
 
     Returns:
         The largest differences: of the losses, relative; of the gradients, relative to the largest of their tensor;
@@ -287,14 +373,17 @@ def check_equal(ours: Work, theirs: Work) -> dict[str, float]:
     Raises:
         UserError: Names the first loss, gradient or image that differs, and both values.
     """
-    largest = dict(zip(('losses', 'gradients'), _check_step(ours.step(), theirs.step(), *TOLERANCES[ours.case.amp])))
+    steps = ours.step(), theirs.step()
+    largest = dict(zip(('losses', 'gradients'), _check_step(name, *steps, *TOLERANCES[ours.case.amp])))
     if not ours.case.amp:
         pairs = [pair for more in (False, True) for pair in zip(ours.predict(True, more), theirs.predict(True, more))]
-        largest['detections_px'] = max(_check_detections(n % ours.case.batch, *pair) for n, pair in enumerate(pairs))
+        largest['detections_px'] = max(
+            _check_detections(name, n % ours.case.batch, *pair) for n, pair in enumerate(pairs)
+        )
     return largest
 
 
-def _check_step(ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> tuple[float, float]:
+def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> tuple[float, float]:
     (our_losses, our_gradients), (their_losses, their_gradients) = ours, theirs
     if our_losses.keys() != their_losses.keys():
         raise UserError(f'the heads have different losses: {sorted(our_losses)} and {sorted(their_losses)}')
@@ -303,15 +392,15 @@ def _check_step(ours: Any, theirs: Any, loss_limit: float, gradient_limit: float
         error = _relative(our_losses[key], value)
         if not error <= loss_limit:
             raise UserError(
-                f'{key} differs: {float(our_losses[key]):.8g} here and {float(value):.8g} in MMDetection; nothing is '
-                f'timed'
+                f'{key} differs: {float(our_losses[key]):.8g} {name} and {float(value):.8g} in MMDetection; nothing '
+                f'is timed'
             )
         loss_error = max(loss_error, error)
     for index, (our, their) in enumerate(zip(our_gradients, their_gradients, strict=True)):
         error = _relative(our, their)
         if not error <= gradient_limit:
             raise UserError(
-                f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(our.shape)}, differs by '
+                f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(our.shape)}, differs {name} by '
                 f'{error:.3g} of its maximum; nothing is timed'
             )
         gradient_error = max(gradient_error, error)
@@ -324,11 +413,11 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
     return float(difference / theirs.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def _check_detections(image: int, ours: InstanceData, theirs: InstanceData) -> float:
+def _check_detections(name: str, image: int, ours: InstanceData, theirs: InstanceData) -> float:
     """Both the same set: each detection has one in the other set of its label, score and box."""
     if len(ours) != len(theirs):
         raise UserError(
-            f'image {image} has {len(ours)} detections here and {len(theirs)} in MMDetection; nothing is timed'
+            f'image {image} has {len(ours)} detections {name} and {len(theirs)} in MMDetection; nothing is timed'
         )
     if not len(ours):
         return 0.0
@@ -337,45 +426,53 @@ def _check_detections(image: int, ours: InstanceData, theirs: InstanceData) -> f
     apart[(ours.scores[:, None] - theirs.scores).abs() > 1e-5] = torch.inf
     farthest = float(torch.maximum(apart.amin(dim=0).max(), apart.amin(dim=1).max()))
     if not farthest <= 1e-2:
-        raise UserError(f'the detections of image {image} differ; nothing is timed')
+        raise UserError(f'the detections of image {image} differ {name} and in MMDetection; nothing is timed')
     return farthest
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
 
 
-def measure(pair: Pair, case: Case, repeats: int, parts: Sequence[str], compiled: bool = False) -> Result:
-    """Checks that both heads give the same, then measures them in turn.
+def measure(heads: Heads, case: Case, repeats: int, parts: Sequence[str], compiled: bool = False) -> Result:
+    """Check that the heads give the same results where they should, then measure them in turn.
 
     Args:
-        pair: The heads.
+        heads: The heads.
         case: What they work on.
         repeats: Samples of each time.
-        parts: Keys of :data:`PARTS`.
+        parts: Keys of :data:`PARTS`; that of the class logits counts where the quality has any of its own.
         compiled: See :class:`Work`.
 
     Raises:
-        UserError: The heads should compute the same and do not.
+        UserError: Heads should compute the same and do not.
     """
-    works = {OURS: Work(pair.ours, case, compiled), THEIRS: Work(pair.theirs, case, compiled)}
-    if pair.equal:
+    works = {OURS: Work(heads.ours, case, compiled)}
+    works[THEIRS] = Work(heads.theirs, case, compiled, heads.type_changed or heads.ours)
+    if heads.equal:
         check_equal(works[OURS], works[THEIRS])
+    if heads.type_changed is not None:
+        works[TYPE_CHANGED] = Work(heads.type_changed, case, compiled)
+        check_equal(works[TYPE_CHANGED], works[THEIRS], 'with the type changed')
+    learns = works[OURS].learns_class_logits
     times = {}
     for part in parts:
-        functions = {name: work.part(part) for name, work in works.items()}
+        if part == 'class_logits' and not learns:
+            continue
+        functions = {name: works[name].part(part) for name in HEADS.get(part, (THEIRS, OURS)) if name in works}
         if part == 'step':
             functions[FLOOR] = floor(works[OURS].leaves)
         times[part] = times_in_turn(functions, repeats, case.device, warm_up=3 if compiled else 1)
-    logits = sum(level.nbytes for level in works[OURS].predictions[0])
-    counts = {name: work.waits([part for part in WAITING if part in parts]) for name, work in works.items()}
+    counted = [part for part in SYNCHRONIZING if part in parts]
+    counts = {name: works[name].host_syncs(counted) for name in (THEIRS, OURS)}
     return Result(
         times=times,
         kept={name: bytes_kept_for_backward(work.losses) for name, work in works.items()},
         losses={name: allocation(work.losses, case.device) for name, work in works.items()},
-        assignment={name: allocation(work.assignment, case.device) for name, work in works.items()},
-        logits=logits,
+        assignment={name: allocation(works[name].assignment, case.device) for name in (THEIRS, OURS)},
+        logits=sum(level.nbytes for level in works[OURS].predictions[0]),
         predictions=sum(leaf.nbytes for leaf in works[OURS].leaves),
-        waits={part: {name: of_head[part] for name, of_head in counts.items()} for part in counts[OURS]},
+        host_syncs={part: {name: of_head[part] for name, of_head in counts.items()} for part in counted},
+        kept_in_forward=bytes_kept_for_backward(works[OURS].class_logits) if learns else None,
     )
 
 

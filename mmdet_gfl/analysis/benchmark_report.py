@@ -12,7 +12,7 @@ from typing import Any
 import mmdet
 import torch
 
-from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, PARTS, THEIRS, Result
+from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, PARTS, THEIRS, TYPE_CHANGED, Result
 from mmdet_gfl.analysis.measuring import Spread, ratios
 from mmdet_gfl.compat import mmcv_flavour
 from mmdet_gfl.engine.launch import UserError
@@ -59,14 +59,18 @@ def as_dict(result: Result) -> dict[str, Any]:
     times: dict[str, Any] = {}
     for part, samples in result.times.items():
         times[part] = {name: Spread.of(values)._asdict() for name, values in samples.items()}
-        times[part]['ratio'] = ratios(samples[THEIRS], samples[OURS])._asdict()
+        for key, name in (('ratio', OURS), ('ratio_type_changed', TYPE_CHANGED)):
+            if THEIRS in samples and name in samples:
+                times[part][key] = ratios(samples[THEIRS], samples[name])._asdict()
     memory: dict[str, Any] = dict(
         kept_for_backward=result.kept,
         allocated_by_losses={name: value._asdict() for name, value in result.losses.items()},
         allocated_by_assignment={name: value._asdict() for name, value in result.assignment.items()},
     )
     sizes = dict(memory, class_logits=result.logits, predictions=result.predictions)
-    return dict(ms=times, bytes=sizes, waits=result.waits)
+    if result.kept_in_forward is not None:
+        sizes['kept_by_class_logits'] = result.kept_in_forward
+    return dict(ms=times, bytes=sizes, waits=result.host_syncs)
 
 
 # Markdown -----------------------------------------------------------------------------------------------------------
@@ -76,8 +80,8 @@ def markdown(header: dict[str, Any], results: dict[str, Result]) -> str:
     """The report of one config.
 
     Args:
-        header: ``config``, ``names``, ``note``, ``settings`` (a sentence), ``checked`` (a sentence), ``machine``,
-            ``commit``, ``command``.
+        header: ``config``, ``names``, ``note`` (of the heads), ``settings`` (a sentence), ``checked`` (a sentence),
+            ``machine``, ``commit``, ``command``.
         results: By what tells a row from the next, as ``'40'``, under the heading ``header['rows']``.
     """
     ours, theirs = header['names']
@@ -87,33 +91,58 @@ def markdown(header: dict[str, Any], results: dict[str, Result]) -> str:
     lines.append('')
     lines += time_table(header['rows'], results)
     lines += ['', *memory_table(header['rows'], results)]
-    lines += ['', *waits_table(header['rows'], results), '']
+    lines += ['', *host_syncs_table(header['rows'], results), '']
     return '\n'.join([*lines, *_origin(header)])
 
 
 def time_table(rows: str, results: dict[str, Result]) -> list[str]:
     """Times in ms as median (quartiles), and their ratio; the floor under each."""
-    lines = [f'| part, ms | {rows} | MMDetection | ours | MMDetection / ours |', '|---|---|---|---|---|']
+    columns = _columns(results)
+    lines = _heading('part, ms', rows, columns)
     for part, title in PARTS.items():
         for row, result in results.items():
-            samples = result.times.get(part)
-            if samples:
-                their, our = Spread.of(samples[THEIRS]), Spread.of(samples[OURS])
-                ratio = ratios(samples[THEIRS], samples[OURS])
-                lines.append(f'| {title} | {row} | {spread(their)} | {spread(our)} | **{spread(ratio, "x")}** |')
+            if part in result.times:
+                cells = _time_cells(result.times[part], columns)
+                lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
     for row, result in results.items():
         samples = result.times['step']
-        floor = Spread.of(samples[FLOOR])
-        above = [f'step: {digits(ratios(samples[name], samples[FLOOR]).median)}x this' for name in (THEIRS, OURS)]
         title = f'floor: one read and one write of the predictions ({mebibytes(result.predictions)})'
-        lines.append(f'| {title} | {row} | {above[0]} | {above[1]} | {spread(floor)} ms |')
+        above = {name: f'step: {digits(ratios(samples[name], samples[FLOOR]).median)}x this' for name in columns}
+        cells = [above[THEIRS], above[OURS], f'{spread(Spread.of(samples[FLOOR]))} ms', *list(above.values())[2:]]
+        lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
     return lines
+
+
+def _columns(results: dict[str, Result]) -> tuple[str, ...]:
+    """The heads with a column: the third where it was measured."""
+    third = any(TYPE_CHANGED in result.kept for result in results.values())
+    return (THEIRS, OURS, TYPE_CHANGED) if third else (THEIRS, OURS)
+
+
+def _heading(title: str, rows: str, columns: Sequence[str]) -> list[str]:
+    """The first two lines of a table; the ratio to ours has a column, that to a third head stands in its cells."""
+    names = [title, rows, THEIRS, OURS, f'{THEIRS} / {OURS}', *columns[2:]]
+    return [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
+
+
+def _time_cells(samples: dict[str, list[float]], columns: Sequence[str]) -> list[str]:
+    """Times of MMDetection and of ours, their ratio, and of a third head both; a dash where one was not measured."""
+    times = {name: spread(Spread.of(values)) for name, values in samples.items()}
+    above = {
+        name: f'**{spread(ratios(samples[THEIRS], samples[name]), "x")}**'
+        for name in columns[1:]
+        if THEIRS in samples and name in samples
+    }
+    third = [f'{times[name]}: {above[name]}' if name in above else '-' for name in columns[2:]]
+    return [times.get(THEIRS, '-'), times[OURS], above.get(OURS, '-'), *third]
 
 
 def memory_table(rows: str, results: dict[str, Result]) -> list[str]:
     """Memory in MiB, and over the class logits' bytes."""
-    lines = [f'| memory | {rows} | MMDetection | ours | MMDetection / ours |', '|---|---|---|---|---|']
+    columns = _columns(results)
+    lines = _heading('memory', rows, columns)
     for title, logits, read in (
+        ("kept for backward by the quality's class logits, over them", True, _kept_in_forward),
         ('kept for backward, over the class logits', True, lambda r: r.kept),
         ('the same by what the allocator has not got back', True, lambda r: _field(r.losses, 'alive')),
         ('peak of losses, over the class logits', True, lambda r: _field(r.losses, 'peak')),
@@ -121,20 +150,34 @@ def memory_table(rows: str, results: dict[str, Result]) -> list[str]:
     ):
         for row, result in results.items():
             values = read(result)
-            texts = [
-                f'{values[name] / result.logits:.2f}' if logits else mebibytes(values[name]) for name in (THEIRS, OURS)
-            ]
-            ratio = f'{values[THEIRS] / values[OURS]:.2f}x' if values[OURS] else '-'
-            lines.append(f'| {title} | {row} | {texts[0]} | {texts[1]} | **{ratio}** |')
+            if values:
+                cells = _memory_cells(values, result.logits if logits else None, columns)
+                lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
     return lines
 
 
-def waits_table(rows: str, results: dict[str, Result]) -> list[str]:
-    """How often the host waits."""
-    lines = [f'| times the host waits for a GPU | {rows} | MMDetection | ours |', '|---|---|---|---|']
-    for part in next(iter(results.values())).waits:
+def _kept_in_forward(result: Result) -> dict[str, int]:
+    return {} if result.kept_in_forward is None else {OURS: result.kept_in_forward}
+
+
+def _memory_cells(values: dict[str, int], logits: int | None, columns: Sequence[str]) -> list[str]:
+    """As :func:`_time_cells`, in MiB or over ``logits`` bytes."""
+    sizes = {name: f'{size / logits:.2f}' if logits else mebibytes(size) for name, size in values.items()}
+    above = {
+        name: f'**{values[THEIRS] / values[name]:.2f}x**'
+        for name in columns[1:]
+        if THEIRS in values and values.get(name)
+    }
+    third = [': '.join([sizes[name], above.get(name, '-')]) if name in sizes else '-' for name in columns[2:]]
+    return [sizes.get(THEIRS, '-'), sizes[OURS], above.get(OURS, '-'), *third]
+
+
+def host_syncs_table(rows: str, results: dict[str, Result]) -> list[str]:
+    """Numbers of host synchronizations."""
+    lines = [f'| host synchronizations with a GPU | {rows} | {THEIRS} | {OURS} |', '|---|---|---|---|']
+    for part in next(iter(results.values())).host_syncs:
         for row, result in results.items():
-            counts = result.waits[part]
+            counts = result.host_syncs[part]
             lines.append(f'| {PARTS[part]} | {row} | {counts[THEIRS]} | {counts[OURS]} |')
     return lines
 
@@ -193,7 +236,7 @@ def paste(page: Path, name: str, text: str) -> None:
 
 # Curves -------------------------------------------------------------------------------------------------------------
 
-COLORS = {OURS: 'tab:blue', THEIRS: 'tab:orange', FLOOR: 'tab:gray'}
+COLORS = {OURS: 'tab:blue', THEIRS: 'tab:orange', TYPE_CHANGED: 'tab:green', FLOOR: 'tab:gray'}
 
 
 def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], title: str, out: Path) -> None:
@@ -214,16 +257,17 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
 
     figure, axes = plt.subplots(2, 2, figsize=(10, 7.4), layout='constrained', sharex=True)
     for axes_of, part in zip(axes[0], ('step', 'assignment')):
-        for name in (THEIRS, OURS, FLOOR):
+        for name in (THEIRS, OURS, TYPE_CHANGED, FLOOR):
             if name in results[0].times[part]:
                 spreads = [Spread.of(result.times[part][name]) for result in results]
                 _curve(axes_of, values, spreads, name)
         axes_of.set(title=PARTS[part], ylabel='ms')
-    for name in (THEIRS, OURS):
+    for name in results[0].kept:
         kept = [result.kept[name] / MIB for result in results]
-        peak = [result.assignment[name].peak / MIB for result in results]
+        peak = [result.assignment[name].peak / MIB for result in results if name in result.assignment]
         for axes_of, sizes in zip(axes[1], (kept, peak)):
-            _curve(axes_of, values, [Spread(size, size, size) for size in sizes], name)
+            if sizes:
+                _curve(axes_of, values, [Spread(size, size, size) for size in sizes], name)
     logits = [result.logits / MIB for result in results]
     axes[1][0].plot(values, logits, color=COLORS[FLOOR], linestyle=':', label='the class logits themselves')
     axes[1][0].set(title='kept for backward', ylabel='MiB')

@@ -1,4 +1,7 @@
-"""Which head of MMDetection a head of ours is held against."""
+"""The head of MMDetection that a head of ours is compared with, and that head's config with its type changed to ours.
+
+No host is named here: its attributes say which head of MMDetection it stands for, and with which quality.
+"""
 
 from __future__ import annotations
 
@@ -7,173 +10,190 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
+from torch import nn
 
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.models.boxes.dirac import DiracBox
+from mmdet_gfl.engine.type_checks import arguments_of
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.quality.base import takes_quality_targets
-from mmdet_gfl.registry import MODELS
+from mmdet_gfl.models.losses import takes_quality
+from mmdet_gfl.registry import MODELS, host_names, hosts_of_stock_heads
 
-#: Our hosts: MMDetection's head, and the quality with which, and Dirac boxes, ours computes the same.
-HOSTS = dict(
-    ATSSGFLHead=('ATSSHead', 'CenternessBranch'),
-    FCOSGFLHead=('FCOSHead', 'CenternessBranch'),
-    RetinaGFLHead=('RetinaHead', 'NoQuality'),
-    FoveaGFLHead=('FoveaHead', 'NoQuality'),
-    SSDGFLHead=('SSDHead', 'NoQuality'),
-)
-#: Hosts whose own box loss looks at other numbers than boxes.
-LOSS_ON_NUMBERS = ('RetinaGFLHead', 'FoveaGFLHead')
-#: What the baselines of all hosts but SSD train their classes with, but for FoveaBox's other gamma and alpha.
+#: Class loss of a stock head with hard labels, where the config's own learns qualities.
 FOCAL_LOSS = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
-#: What MMDetection's ``GFLHead`` takes of a config of ``ATSSGFLHead``.
-GFL_ARGUMENTS = (
-    'num_classes',
-    'in_channels',
-    'feat_channels',
-    'stacked_convs',
-    'conv_cfg',
-    'norm_cfg',
-    'anchor_generator',
-    'loss_bbox',
-    'train_cfg',
-    'test_cfg',
-)
+#: Arguments that have another meaning on the head of another host.
+OF_ONE_HOST = ('bbox_coder', 'reg_decoded_bbox', 'init_cfg')
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A head of ours and the one of MMDetection to hold it against.
+class Heads:
+    """A head of ours and those that it is measured beside.
 
     Attributes:
         ours: Ours.
         theirs: MMDetection's.
-        equal: Whether both compute the same.
-        names: What each is, for the report.
-        note: What to know about the comparison; empty where they compute the same.
+        type_changed: A head of ours that computes the same as ``theirs``, from the same config by :func:`with_host`,
+            hence with MMDetection's losses; None where ``ours`` is such a head.
+        equal: Whether ``ours`` and ``theirs`` compute the same.
+        names: Names of ``ours`` and ``theirs`` for the report.
+        note: What ``type_changed`` is, and where ``equal`` is False what that means.
     """
 
     ours: DenseGFLMixin
     theirs: Any
+    type_changed: DenseGFLMixin | None
     equal: bool
     names: tuple[str, str]
     note: str
 
 
-def build_pair(cfg: Config, num_classes: int | None, device: torch.device) -> Pair:
-    """The head of a config of ours and its counterpart in MMDetection.
+def build_heads(cfg: Config, num_classes: int | None, device: torch.device) -> Heads:
+    """The head of a config, and those that it is measured beside.
 
     Args:
-        cfg: The whole config of a detector.
+        cfg: The whole config of a detector; a stock head in it is replaced by the host that stands for it.
         num_classes: Replaces the config's.
-        device: Where the heads live.
+        device: Device of the heads.
 
     Raises:
-        UserError: The config has no head of ours, or one of the heads cannot be built from it.
+        UserError: The config has no head with a counterpart, or one of the heads cannot be built from it.
     """
+    head_cfg = _head_config(cfg, num_classes)
+    ours = _build(head_cfg, device)
+    host = nearest_host(ours)
+    stock_cfg = stock_config(head_cfg, ours, host)
+    theirs, changed = _build(stock_cfg, device), _build(with_host(stock_cfg, host), device)
+    if not hasattr(theirs, 'loss_cls'):  # SSDHead of MMDetection 3.3 uses it in predictions and does not define it
+        theirs.loss_cls = changed.loss_cls
+    equal = _point(ours) == _point(changed)
+    same_losses = equal and list(map(type, _losses(ours).values())) == list(map(type, _losses(changed).values()))
+    names = f'{type(ours).__name__} ({_axes(ours)})', f"MMDetection's {type(theirs).__name__}"
+    note = _note(ours, changed, names[1], equal, same_losses)
+    return Heads(ours, theirs, None if same_losses else changed, equal, names, note)
+
+
+def _head_config(cfg: Config, num_classes: int | None) -> ConfigDict:
+    """Config of our head, with ``train_cfg`` and ``test_cfg``."""
     model = cfg.get('model') or {}
     given = model.get('bbox_head')
-    if not isinstance(given, dict) or str(given.get('type')).rpartition('.')[2] not in (*HOSTS, 'GFLHead'):
-        kind = given.get('type') if isinstance(given, dict) else None
-        raise UserError(
-            f'model.bbox_head.type={kind!r}: a config with a head of ours is needed, mmdet_gfl.GFLHead or '
-            f'mmdet_gfl.{", mmdet_gfl.".join(HOSTS)}'
-        )
+    name = given.get('type') if isinstance(given, dict) else None
+    kind: Any = MMDET_MODELS.get(name) if isinstance(name, str) else name
+    host = hosts_of_stock_heads().get(kind)
+    if not isinstance(given, dict) or (host is None and getattr(kind, 'stock_head', None) is None):
+        raise UserError(f'model.bbox_head.type={name!r}: a config with a head of ours is needed, one of {host_names()}')
     head_cfg = ConfigDict(dict(given, train_cfg=model.get('train_cfg'), test_cfg=model.get('test_cfg')))
     if num_classes is not None:
         head_cfg.num_classes = num_classes
-    ours = _build(head_cfg, device)
-    their_cfg, equal, note = counterpart(head_cfg, ours)
-    theirs = _build(their_cfg, device)
-    if their_cfg.type == 'mmdet.SSDHead' and not hasattr(theirs, 'loss_cls'):
-        theirs.loss_cls = ours.loss_cls  # MMDetection 3.3 asks for it when it predicts, and does not make it
-    point = f'{type(ours).__name__} ({type(ours.quality).__name__}, {type(ours.box).__name__})'
-    return Pair(ours, theirs, equal, (point, f"MMDetection's {type(theirs).__name__}"), note)
+    return head_cfg if host is None else with_host(head_cfg, host)
 
 
 def _build(cfg: ConfigDict, device: torch.device) -> Any:
     try:
         return MODELS.build(copy.deepcopy(cfg)).to(device)
     except (TypeError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f'{cfg.type} cannot be built from model.bbox_head: {error}') from error
+        name = getattr(cfg.type, '__name__', cfg.type)
+        raise UserError(f'{name} cannot be built from model.bbox_head: {error}') from error
 
 
-def counterpart(cfg: ConfigDict, head: DenseGFLMixin) -> tuple[ConfigDict, bool, str]:
-    """Config of the head of MMDetection to hold a head of ours against.
+def with_host(cfg: ConfigDict, host: type[DenseGFLMixin]) -> ConfigDict:
+    """Config of a stock head with its type replaced by the host that stands for it, at the point of the stock head.
+
+    Where the host has free axes, these are its baseline quality and Dirac boxes.
+    """
+    axes = dict(quality=dict(type=f'mmdet_gfl.{host.baseline_quality}'), box=dict(type='mmdet_gfl.DiracBox'))
+    return ConfigDict(dict(cfg, type=host, **(axes if host.free_axes else {})))
+
+
+def nearest_host(head: DenseGFLMixin) -> type[DenseGFLMixin]:
+    """The host whose stock head is nearest to what a head computes: one without free axes, else the head's own host.
+
+    A host without free axes is at the point of its own quality and a General box with DFL.
+    """
+    box = head.box
+    is_general = isinstance(box, GeneralBox) and box.delta == 1 and box.loss_dfl is not None
+    is_general = is_general and head.num_base_priors == 1
+    hosts: dict[Any, type[DenseGFLMixin]] = hosts_of_stock_heads()
+    for host in hosts.values():
+        is_on_plane = not host.free_axes and issubclass(host, type(head))
+        if is_on_plane and is_general and isinstance(head.quality, MODELS.get(host.baseline_quality)):
+            return host
+    return hosts.get(head.stock_head, type(head))  # that of a subclass of a host is the host's
+
+
+def stock_config(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]) -> ConfigDict:
+    """Config of the stock head of a host with what it can take from the config of our head.
 
     Args:
         cfg: Config of our head, with ``train_cfg`` and ``test_cfg``.
         head: The same, built.
-
-    Returns:
-        The config, whether both compute the same, and a sentence where they do not.
+        host: See :func:`nearest_host`.
     """
-    host = type(head).__name__
-    if host == 'GFLHead' or is_gfl_point(head):
-        return _gfl_counterpart(cfg, head), True, ''
-    stock, quality = HOSTS[host]
-    rest = {key: value for key, value in cfg.items() if key not in ('quality', 'box')}
-    equal = (
-        type(head.quality).__name__ == quality
-        and type(head.box) is DiracBox
-        and head.quality.box_weight == type(head.quality)().box_weight
-    )
-    if not equal:
-        rest = _without_superseded_losses(rest, host)
-    note = (
-        f'MMDetection has no counterpart of {host} with {type(head.quality).__name__} and {type(head.box).__name__}; '
-        f'it is held against the baseline, {stock}, which computes something else: nothing is checked to be equal.'
-    )
-    return ConfigDict(dict(rest, type=f'mmdet.{stock}')), equal, '' if equal else note
+    stock_head: Any = host.stock_head
+    accepted = set(arguments_of(stock_head))
+    if not isinstance(head, host):
+        accepted -= set(OF_ONE_HOST)
+    losses = dict(loss_cls=_class_loss(cfg, head, host), loss_bbox=_box_loss(cfg, head, host))
+    stock = {key: value for key, value in (dict(cfg) | losses).items() if key in accepted and value is not None}
+    if not host.free_axes:
+        stock['loss_dfl'] = dict(type='mmdet.DistributionFocalLoss', loss_weight=_weight(head.loss_dfl))
+        stock['reg_max'] = head.box.channels - 1
+    return ConfigDict(dict(stock, type=stock_head))
 
 
-def is_gfl_point(head: DenseGFLMixin) -> bool:
-    """Whether an ``ATSSGFLHead`` computes what MMDetection's ``GFLHead`` does."""
-    box, quality = head.box, head.quality
+def _class_loss(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]) -> dict[str, Any] | None:
+    """The config's class loss if the stock head can take it, else one that it can; None leaves it to the stock head."""
+    if MODELS.get(host.baseline_quality).soft_labels:
+        own = head.loss_cls if isinstance(head.loss_cls, QualityFocalLoss) else QualityFocalLoss()
+        return dict(type='mmdet.QualityFocalLoss', use_sigmoid=True, beta=own.beta, loss_weight=own.loss_weight)
+    given: dict[str, Any] | None = cfg.get('loss_cls')
+    if given is not None and not takes_quality(given):
+        return given
+    return FOCAL_LOSS if head.quality.soft_labels else None
+
+
+def _box_loss(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]) -> dict[str, Any] | None:
+    """The config's box loss likewise."""
+    given: dict[str, Any] | None = cfg.get('loss_bbox')
+    name = str((given or {}).get('type'))
+    if not host.free_axes and type(head.loss_bbox).__name__ not in name:  # superseded by the General box's default
+        return dict(type='GIoULoss', loss_weight=_weight(head.loss_bbox))
+    return None if host.free_axes and 'IoU' in name and not head.host_coder.on_boxes else given
+
+
+def _weight(loss: nn.Module) -> float:
+    return float(getattr(loss, 'loss_weight', 1.0))
+
+
+def _losses(head: DenseGFLMixin) -> dict[str, nn.Module]:
+    """Losses that a head uses, by name."""
+    unused = () if head.quality.branch else ('loss_centerness',)
+    children = sorted(head.named_children(), key=lambda child: child[0])
+    return {name: child for name, child in children if name.startswith('loss_') and name not in unused}
+
+
+def _point(head: DenseGFLMixin) -> tuple[Any, ...]:
+    """What a head computes with given arguments; MMDetection's losses and ours of one name are the same."""
+    losses = {name: type(loss).__name__ for name, loss in _losses(head).items()}
+    return type(head.quality), type(head.box), head.box_weight, losses
+
+
+def _axes(head: DenseGFLMixin) -> str:
+    return f'{type(head.quality).__name__}, {type(head.box).__name__}'
+
+
+def _note(ours: DenseGFLMixin, changed: DenseGFLMixin, theirs: str, equal: bool, same_losses: bool) -> str:
+    """See :attr:`Heads.note`."""
+    host = type(changed)
+    change = f'`type=mmdet_gfl.{host.__name__}`' + (f' and ({_axes(changed)})' if host.free_axes else ' alone')
+    if same_losses:
+        return f"Ours is MMDetection's config with {change}, with MMDetection's own losses."
+    note = f"Type changed: MMDetection's config with {change}, with MMDetection's own losses."
+    if equal:
+        return note
     return (
-        type(head).__name__ == 'ATSSGFLHead'
-        and type(quality).__name__ == 'JointQuality'
-        and quality.box_weight in ('auto', 'score')
-        and type(head.loss_cls).__name__ == 'QualityFocalLoss'
-        and type(box) is GeneralBox
-        and box.delta == 1
-        and box.loss_dfl is not None
-        and type(head.loss_dfl).__name__ == 'DistributionFocalLoss'
-        and head.num_base_priors == 1
+        f'MMDetection has no counterpart of {type(ours).__name__} ({_axes(ours)}): {theirs} computes something else, '
+        f'and is not checked to be equal. {note}'
     )
-
-
-def _gfl_counterpart(cfg: ConfigDict, head: DenseGFLMixin) -> ConfigDict:
-    arguments = {key: cfg[key] for key in GFL_ARGUMENTS if key in cfg}
-    if 'IoU' not in str((cfg.get('loss_bbox') or {}).get('type')):
-        arguments['loss_bbox'] = dict(type='GIoULoss', loss_weight=2.0)  # the default of a general box
-    return ConfigDict(
-        dict(
-            arguments,
-            type='mmdet.GFLHead',
-            loss_cls=dict(
-                type='mmdet.QualityFocalLoss',
-                use_sigmoid=True,
-                beta=head.loss_cls.beta,
-                loss_weight=head.loss_cls.loss_weight,
-            ),
-            loss_dfl=dict(type='mmdet.DistributionFocalLoss', loss_weight=head.loss_dfl.loss_weight),
-            reg_max=head.box.channels - 1,
-        )
-    )
-
-
-def _without_superseded_losses(cfg: dict[str, Any], host: str) -> dict[str, Any]:
-    """Gives the host losses of its own in place of those that it cannot take."""
-    kept = dict(cfg)
-    loss_cls = kept.pop('loss_cls', None)
-    if host != 'SSDGFLHead':
-        superseded = loss_cls is None or takes_quality_targets(MMDET_MODELS.build(loss_cls))
-        kept['loss_cls'] = FOCAL_LOSS if superseded else loss_cls
-    on_numbers = host in LOSS_ON_NUMBERS and 'IoU' in str((kept.get('loss_bbox') or {}).get('type'))
-    if host == 'SSDGFLHead' or on_numbers:
-        kept.pop('loss_bbox', None)
-    return kept

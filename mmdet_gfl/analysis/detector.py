@@ -18,6 +18,7 @@ from torch import nn
 
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine import data_checks, launch
+from mmdet_gfl.registry import hosts_of_stock_heads
 
 from .matching import Detections, Objects
 
@@ -148,10 +149,11 @@ def turn_on_distributions(detector: Detector) -> str:
     head = getattr(detector.model, 'bbox_head', None)
     kind, name = type(head).__name__, detector.cfg.filename
     box = getattr(head, 'box', None)
-    if box is None and kind == 'GFLHead':
+    with_distributions = {stock.__name__: host for stock, host in hosts_of_stock_heads().items() if not host.free_axes}
+    if box is None and kind in with_distributions:
         raise launch.UserError(
-            f"config {name} has MMDetection's GFLHead, which does not give its distributions away; with "
-            f'--cfg-options model.bbox_head.type=mmdet_gfl.GFLHead the same checkpoint does'
+            f"config {name} has MMDetection's {kind}, whose results do not hold its distributions; with "
+            f'--cfg-options model.bbox_head.type=mmdet_gfl.{with_distributions[kind].__name__} the same checkpoint does'
         )
     if head is None or box is None:
         what = f'a {kind}' if head is not None else f'a {type(detector.model).__name__} without a dense head'

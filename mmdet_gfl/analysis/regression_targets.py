@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from mmdet.models import dense_heads
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config, ConfigDict
@@ -23,24 +21,16 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_gfl.analysis.counterparts import with_host
+from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.target_counts import Report, Tally, by_area
 from mmdet_gfl.analysis.training_samples import samples, training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.predict_mixin import square
-from mmdet_gfl.models.task_modules import check_ground_truth
-
-#: MMDetection's heads, by the head of ours and the quality at which it assigns the same targets.
-STOCK_HEADS = {
-    dense_heads.ATSSHead: ('ATSSGFLHead', 'CenternessBranch'),
-    dense_heads.FCOSHead: ('FCOSGFLHead', 'CenternessBranch'),
-    dense_heads.RetinaHead: ('RetinaGFLHead', 'NoQuality'),
-    dense_heads.FoveaHead: ('FoveaGFLHead', 'NoQuality'),
-    dense_heads.SSDHead: ('SSDGFLHead', 'NoQuality'),
-    dense_heads.GFLHead: ('GFLHead', None),
-}
-
+from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
+from mmdet_gfl.models.task_modules import validate_ground_truth
+from mmdet_gfl.registry import hosts_of_stock_heads
 
 # Targets ------------------------------------------------------------------------------------------------------------
 
@@ -55,18 +45,16 @@ def gfl_head(model: ConfigDict) -> DenseGFLMixin:
         UserError: There is no ``bbox_head``, or none with targets as distances, or it cannot be built.
     """
     cfg = copy.deepcopy(model.get('bbox_head'))
-    accepted = ', '.join(f'{name} or mmdet_gfl.{ours}' for name, ours in _accepted().items())
+    hosts = hosts_of_stock_heads()
+    accepted = ', '.join(f'{stock.__name__} or mmdet_gfl.{host.__name__}' for stock, host in hosts.items())
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise UserError(
             f'model.bbox_head is not one head of a single-stage detector (model.type={model.get("type")!r}), so there '
             f'are no distances to measure; accepted: {accepted}'
         )
     kind = MMDET_MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    if kind in STOCK_HEADS:
-        name, quality = STOCK_HEADS[kind]
-        cfg['type'] = f'mmdet_gfl.{name}'
-        if quality:
-            cfg.update(quality=dict(type=f'mmdet_gfl.{quality}'), box=dict(type='mmdet_gfl.DiracBox'))
+    if kind in hosts:
+        cfg = with_host(cfg, hosts[kind])
     elif not (isinstance(kind, type) and issubclass(kind, DenseGFLMixin)):
         raise UserError(
             f'model.bbox_head.type={cfg["type"]!r} has no targets that this tool knows; accepted: {accepted}, or a '
@@ -79,14 +67,10 @@ def gfl_head(model: ConfigDict) -> DenseGFLMixin:
         raise UserError(f'model.bbox_head cannot be built: {error}') from error
 
 
-def _accepted() -> dict[str, str]:
-    return {kind.__name__: ours for kind, (ours, _) in STOCK_HEADS.items()}
-
-
 def distance_targets(
     head: DenseGFLMixin, size: tuple[int, int], objects: InstanceData, meta: dict[str, Any], ignored: InstanceData
 ) -> tuple[list[Tensor], Tensor]:
-    """Targets of one image.
+    """Targets of one image; those of an assigner that depends on predictions are given :func:`ideal_predictions`.
 
     Args:
         head: The head that assigns them.
@@ -99,14 +83,13 @@ def distance_targets(
         Distances l, t, r, b of each level's positives, (P, 4), in strides; and the boxes of the objects that the
         positives of all levels learn, xyxy in pixels, one for each positive.
     """
-    generator = head.prior_generator
-    strides = [square(stride) for stride in generator.strides]
+    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
     sizes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
-    targets = head.targets(sizes, [objects], [meta], [ignored])
-    priors = torch.tensor([high * wide * count for (high, wide), count in zip(sizes, generator.num_base_priors)])
-    level = torch.bucketize(targets.pos, priors.cumsum(0), right=True)
-    distances = targets.at.distances(targets.gt)
-    return [distances[level == index] for index in range(len(sizes))], targets.gt
+    predictions = ideal_predictions(head, sizes, objects) if head.assigns_quality else ()
+    assigning = with_dirac_box(head) if predictions else head
+    targets = assigning.targets(assigning.assignment_batch(sizes, [objects], [meta], [ignored], *predictions))
+    distances = targets.locations.distances(targets.gt_bboxes)
+    return list(distances.split(targets.pos.per_level)), targets.gt_bboxes
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
@@ -154,8 +137,9 @@ def measure(
 def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
-    strides = [square(stride) for stride in head.prior_generator.strides]
-    return Report([Tally(box) for _ in strides], Tally(box), strides, box is not head.box, available)
+    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
+    levels = [Tally(box) for _ in strides]
+    return Report(levels, Tally(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality)
 
 
 def add_image(
@@ -172,7 +156,7 @@ def add_image(
         UserError: A box is not finite or a label is not the model's.
     """
     try:
-        check_ground_truth([objects], [meta], head.num_classes)
+        validate_ground_truth([objects], [meta], head.num_classes)
     except ValueError as error:
         raise UserError(str(error)) from error
     distances, learned = distance_targets(head, size, objects, meta, ignored)

@@ -127,6 +127,7 @@ class Report:
         objects: Objects that count, by COCO's areas in the network's input: small, medium, large.
         unassigned: Objects that no location learns, by the same areas.
         ignored: Crowd and other ignored regions.
+        ideal_predictions: Whether the assigner depends on predictions, and was given ideal ones.
     """
 
     levels: list[Tally]
@@ -139,6 +140,7 @@ class Report:
     objects: list[int] = field(default_factory=lambda: [0, 0, 0])
     unassigned: list[int] = field(default_factory=lambda: [0, 0, 0])
     ignored: int = 0
+    ideal_predictions: bool = False
 
     @property
     def all(self) -> Tally:
@@ -147,6 +149,17 @@ class Report:
         for level in self.levels:
             total = total + level
         return total
+
+    @property
+    def decisive(self) -> Tally:
+        """The counts by which a ``reg_max`` is safe: all levels together; after ideal predictions the coarsest used.
+
+        An assigner that depends on predictions matches an object on every level whose boxes can reach its sides. So the
+        counts of the finer levels grow with ``reg_max``, up to any number of strides; what a finer level cannot reach
+        is matched on a coarser one, and lost only if the coarsest cannot reach it either.
+        """
+        used = [level for level in self.levels if level.targets]
+        return used[-1] if self.ideal_predictions and used else self.all
 
     @property
     def box(self) -> GeneralBox:

@@ -48,6 +48,8 @@ def _what_was_read(report: Report) -> str:
     outside = report.all.outside
     if outside:
         lines.append(f'{outside / report.all.targets:.2%} of the targets are below 0 and count as 0')
+    if report.ideal_predictions:
+        lines.append('the assigner depends on predictions: each location predicts the smallest object around it')
     lines.append('distances in strides of the level; reg_max: the smallest that is safe for the line alone')
     lines.append("longest: of each positive's four sides the longest only")
     return '\n'.join(lines)
@@ -55,15 +57,20 @@ def _what_was_read(report: Report) -> str:
 
 def _verdict(report: Report, share: float) -> str:
     box, total = report.box, report.all
-    safe = total.smallest_reg_max(share)
+    safe = report.decisive.smallest_reg_max(share)
     if safe is None:
         return 'no location learns an object: check the classes, the boxes and the image size'
     now = f'reg_max={box.reg_max}, delta={box.delta:g}'
     origin = "the head has no reg_max; with GeneralBox's default" if report.assumed else 'now'
-    reach = f'{box.reach:g} strides, {box.reach * report.strides[0]:g} to {box.reach * report.strides[-1]:g} px'
+    low, high = (box.max_distance * report.strides[level] for level in (0, -1))
+    reach = f'{box.max_distance:g} strides, {low:g} to {high:g} px'
+    where = ''
+    if report.ideal_predictions:
+        where = ' at the coarsest level; objects that a finer level does not reach are matched on a coarser one'
     return (
         f'{origin} {now} reaches {reach}: {total.clipped_share:.3%} of the targets are clipped\n'
         f'smallest safe reg_max with delta={box.delta:g}: {safe}, which cuts at most {share:.2%} of the targets short'
+        f'{where}'
     )
 
 
@@ -74,7 +81,7 @@ def as_dict(report: Report, share: float) -> dict[str, Any]:
         reg_max=report.box.reg_max,
         delta=report.box.delta,
         reg_max_is_assumed=report.assumed,
-        smallest_safe_reg_max=report.all.smallest_reg_max(share),
+        smallest_safe_reg_max=report.decisive.smallest_reg_max(share),
         safe_share=share,
         images=report.images,
         images_available=report.available,

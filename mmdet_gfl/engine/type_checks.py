@@ -128,21 +128,29 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     return f'did you mean {by_lower[close[0]]}?' if close else ''
 
 
-#: Heads of MMDetection with one-hot labels, and ours that stand in for them.
-HOSTS = {f'{host}Head': f'mmdet_gfl.{host}GFLHead' for host in ('ATSS', 'FCOS', 'Retina', 'Fovea', 'SSD')}
-
-
 def misplaced_loss(cfg: Config) -> str | None:
     """A sentence on a Quality Focal Loss in a head that knows one-hot labels only; None where there is none."""
     for key, node in nodes(cfg.get('model'), 'model.'):
         loss, head = node.get('loss_cls'), str(node.get('type')).removeprefix('mmdet.')
         name = loss.get('type') if isinstance(loss, dict) else None
-        if head in HOSTS and isinstance(name, str) and name.rpartition('.')[2] == 'QualityFocalLoss':
+        if not isinstance(name, str) or name.rpartition('.')[2] != 'QualityFocalLoss':
+            continue
+        host = _hosts_of_hard_labels().get(head)
+        if host is not None:
             return (
-                f'{key}loss_cls.type={name!r} learns the IoU of the boxes, which {head} does not tell it; use '
-                f'{key}type={HOSTS[head]!r}'
+                f'{key}loss_cls.type={name!r} learns the IoU of the boxes, which {head} does not supply; use '
+                f"{key}type='mmdet_gfl.{host}'"
             )
     return None
+
+
+def _hosts_of_hard_labels() -> dict[str, str]:
+    """Heads of MMDetection whose class loss learns one-hot labels, by name, and our hosts that stand for them."""
+    return {
+        stock.__name__: host.__name__
+        for stock, host in registries.hosts_of_stock_heads().items()
+        if not registries.MODELS.get(host.baseline_quality).soft_labels
+    }
 
 
 # Arguments ----------------------------------------------------------------------------------------------------------
@@ -173,7 +181,7 @@ def unknown_argument(cfg: Config, error: TypeError) -> str | None:
 
 def _takes(cls: type, argument: str, key: str) -> str:
     """What the class takes instead of this argument, given at this key."""
-    known = _arguments(cls)
+    known = arguments_of(cls)
     close = difflib.get_close_matches(argument, known, n=1)
     if close:
         return f'no {argument}; did you mean {key}{close[0]}?'
@@ -200,8 +208,8 @@ def _registered(registry: Registry, name: str) -> Iterator[Any]:
         yield from _registered(child, name)
 
 
-def _arguments(cls: type) -> list[str]:
-    """Names that the class takes, also those it hands on to its bases by ``**kwargs``."""
+def arguments_of(cls: type) -> list[str]:
+    """Names of the arguments of a class, including those that it passes on to its bases by ``**kwargs``."""
     names: dict[str, None] = {}
     for base in cls.__mro__:
         if '__init__' not in vars(base) or base is object:

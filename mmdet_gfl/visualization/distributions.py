@@ -57,13 +57,14 @@ def draw(
         A figure to be saved with its ``savefig``.
 
     Raises:
-        ValueError: The results hold no ``bbox_mean`` and ``bbox_std``.
+        ValueError: The results hold no ``bbox_location``, ``bbox_mean`` and ``bbox_std``.
     """
-    if 'bbox_std' not in results:
-        raise ValueError("results have no bbox_std; set model.test_cfg.with_distribution='full' or 'stats'")
+    for name in ('bbox_location', 'bbox_mean', 'bbox_std'):
+        if name not in results:
+            raise ValueError(f"results have no {name}; set model.test_cfg.with_distribution='full' or 'stats'")
     height, width = image.shape[:2]
     results = results[distinct(as_array(results.bboxes), as_array(results.scores))[:max_boxes]]
-    sides = sides_of(results, (width, height))
+    sides = sides_of(results)
     names = [_name(rank, results, classes) for rank in range(len(results))]
     truth = np.zeros((0, 4)) if ground_truth is None else as_array(ground_truth).reshape(-1, 4)
 

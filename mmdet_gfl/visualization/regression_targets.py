@@ -21,7 +21,7 @@ def draw(report: Report, share: float, path: Path, title: str) -> None:
     _draw_tails(report, share, right)
     for axes in (left, right):
         axes.set_xlabel('distance from the location to a side, in strides')
-        axes.set_xlim(0, max(report.box.reach, report.all.percentile(99.99) if report.all.targets else 0) * 1.1)
+        axes.set_xlim(0, max(report.box.max_distance, report.all.percentile(99.99) if report.all.targets else 0) * 1.1)
         axes.spines[['top', 'right']].set_visible(False)
     figure.savefig(path, dpi=110)
 
@@ -60,11 +60,11 @@ def _draw_tails(report: Report, share: float, axes: Axes) -> None:
 
 def _mark_reach(report: Report, axes: Axes) -> None:
     box = report.box
-    axes.axvline(box.reach, color='black', linestyle=':', linewidth=1)
+    axes.axvline(box.max_distance, color='black', linestyle=':', linewidth=1)
     name = f'reg_max={box.reg_max}' + (f', delta={box.delta:g}' if box.delta != 1 else '')
     axes.annotate(
         name + (' (default)' if report.assumed else ''),
-        (box.reach, 1),
+        (box.max_distance, 1),
         xytext=(-3, 0),
         xycoords=('data', 'axes fraction'),
         textcoords='offset points',

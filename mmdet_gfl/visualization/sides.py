@@ -13,9 +13,6 @@ from mmengine.structures import InstanceData
 
 SIDES = ('left', 'top', 'right', 'bottom')
 
-#: A side this close to the image's border, in pixels, counts as clipped to it.
-_AT_BORDER = 1e-2
-
 
 class Side(NamedTuple):
     """Where a side is, along x (left, right) or y (top, bottom), in pixels of the image.
@@ -49,16 +46,14 @@ class Side(NamedTuple):
         return float(np.abs(seen - self.mean).max(initial=0.0)) + self.spacing
 
 
-def sides_of(results: InstanceData, size: tuple[int, int]) -> list[list[Side]]:
+def sides_of(results: InstanceData) -> list[list[Side]]:
     """The four sides of each detection.
 
     Args:
-        results: With ``bboxes``, ``bbox_mean`` and ``bbox_std`` (N, 4), and if there are any ``bbox_distribution``
-            (N, 4, n+1) and ``bbox_step`` (N, 4); in pixels of the image.
-        size: Width and height of the image, to which the boxes are clipped.
+        results: With ``bbox_location`` (N, 2), ``bbox_mean`` and ``bbox_std`` (N, 4), and if there are any
+            ``bbox_distribution`` (N, 4, n+1) and ``bbox_step`` (N, 4); in pixels of the image.
     """
-    mean, std = as_array(results.bbox_mean), as_array(results.bbox_std)
-    places = origins(as_array(results.bboxes), mean, size)
+    mean, std, locations = (as_array(results[f'bbox_{name}']) for name in ('mean', 'std', 'location'))
     full = 'bbox_distribution' in results
     probabilities = as_array(results.bbox_distribution) if full else None
     step = as_array(results.bbox_step) if full else None
@@ -66,7 +61,7 @@ def sides_of(results: InstanceData, size: tuple[int, int]) -> list[list[Side]]:
     for index in range(len(mean)):
         sides = []
         for side, (axis, sign) in enumerate(((0, -1), (1, -1), (0, 1), (1, 1))):
-            start = places[index, axis]
+            start = locations[index, axis]
             middle, spread = float(start + sign * mean[index, side]), float(std[index, side])
             if probabilities is None or step is None:
                 sides.append(Side(middle, spread))
@@ -75,24 +70,6 @@ def sides_of(results: InstanceData, size: tuple[int, int]) -> list[list[Side]]:
             sides.append(Side(middle, spread, start + sign * step[index, side] * np.arange(len(entries)), entries))
         detections.append(sides)
     return detections
-
-
-def origins(boxes: np.ndarray, mean: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The locations that the distances start from, (N, 2), xy in pixels.
-
-    A side that is not clipped tells it. Where both sides of an axis are, it is only known to lie between the places
-    that the two would tell, and their middle is taken.
-
-    Args:
-        boxes: Clipped to the image, (N, 4), xyxy in pixels.
-        mean: Distances l, t, r, b before that, (N, 4), in pixels.
-        size: Width and height of the image.
-    """
-    by_first, by_last = boxes[:, :2] + mean[:, :2], boxes[:, 2:] - mean[:, 2:]
-    first_clipped = boxes[:, :2] <= _AT_BORDER
-    last_clipped = boxes[:, 2:] >= np.asarray(size) - _AT_BORDER
-    one = np.where(first_clipped, by_last, by_first)
-    return np.where(first_clipped & last_clipped, (by_first + by_last) / 2, one)
 
 
 def as_array(values: object) -> np.ndarray:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import gfl_config, host_config
+from cases import DYNAMIC_HOSTS, HOSTS, gfl_config, host_config, part, stock_config
 from mmengine.config import Config
 
 from mmdet_gfl.analysis import benchmark_head, benchmark_report, measuring
-from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, THEIRS, Case, Work, check_equal, measure
-from mmdet_gfl.analysis.counterparts import build_pair
+from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, THEIRS, TYPE_CHANGED, Case, Work, check_equal, measure
+from mmdet_gfl.analysis.counterparts import build_heads
 from mmdet_gfl.analysis.measuring import Allocation, Spread
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import GFLHead
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device('cpu')
 CASE = Case(size=(64, 96), batch=2, boxes=5, device=CPU)
 JOINT = ('JointQuality', 'dfl')
+FOCAL = dict(type='FocalLoss', use_sigmoid=True)
 
 
 def config(head):
@@ -48,38 +49,124 @@ def config(head):
         (host_config('Retina', 'NoQuality', 'dirac'), 'RetinaHead', True),
         (host_config('Fovea', 'NoQuality', 'dirac'), 'FoveaHead', True),
         (host_config('SSD', 'NoQuality', 'dirac'), 'SSDHead', True),
+        (host_config('RTMDet', 'AssignedQuality', 'dirac'), 'RTMDetHead', True),
+        (host_config('RTMDetSepBN', 'AssignedQuality', 'dirac'), 'RTMDetSepBNHead', True),
         (host_config('ATSS', 'IoUGuided', 'dirac'), 'ATSSHead', False),
         (host_config('ATSS', 'JointQuality', 'general'), 'ATSSHead', False),
         (host_config('FCOS', *JOINT), 'FCOSHead', False),
         (host_config('Retina', *JOINT, loss_bbox=dict(type='GIoULoss')), 'RetinaHead', False),
         (host_config('Fovea', *JOINT, loss_cls=None), 'FoveaHead', False),
         (host_config('SSD', *JOINT), 'SSDHead', False),
+        (host_config('SSD', 'NoQuality', 'dirac', loss_bbox=dict(type='L1Loss')), 'SSDHead', False),
+        (host_config('RTMDet', *JOINT), 'RTMDetHead', False),
+        (host_config('RTMDet', 'NoQuality', 'dirac', loss_cls=FOCAL), 'RTMDetHead', False),
+        (gfl_config('mmdet_gfl.GFocalHead'), 'GFLHead', False),
+        (gfl_config(loss_cls=part('VarifocalLoss')), 'GFLHead', False),
+        (host_config('ATSS', 'DistributionGuidedQuality', 'dfl'), 'GFLHead', False),
+        (host_config('FCOS', 'DistributionGuidedQuality', 'dfl'), 'FCOSHead', False),
     ],
     ids=lambda value: value.get('type') if isinstance(value, dict) else str(value),
 )
 def test_each_head_meets_its_counterpart(head, theirs, equal):
-    pair = build_pair(config(head), None, CPU)
-    assert type(pair.theirs).__name__ == theirs and type(pair.theirs).__module__.startswith('mmdet.')
-    assert pair.equal is equal and bool(pair.note) is not equal
-    ours, stock = Work(pair.ours, CASE), Work(pair.theirs, CASE)
-    if equal:
-        differences = check_equal(ours, stock)
+    heads = build_heads(config(head), None, CPU)
+    assert type(heads.theirs).__name__ == theirs and type(heads.theirs).__module__.startswith('mmdet.')
+    assert heads.equal is equal and ('no counterpart' in heads.note) is not equal
+    like = heads.type_changed or heads.ours
+    assert type(like.loss_cls).__module__.startswith('mmdet.')
+    works = [Work(heads.ours, CASE), Work(heads.theirs, CASE, like=like)]
+    for head in [heads.ours] * equal + [heads.type_changed] * (heads.type_changed is not None):
+        differences = check_equal(Work(head, CASE), works[1])
         assert differences['losses'] < 1e-5 and differences['gradients'] < 1e-4
-    else:
-        assert 'no counterpart' in pair.note
-    for work in (ours, stock):
-        for part in benchmark_head.PARTS:
-            work.part(part)()
+    for work in works:
+        for name in benchmark_head.PARTS:
+            if name != 'class_logits' or work.learns_class_logits:
+                work.part(name)()
+    guided = type(heads.ours.quality).__name__ == 'DistributionGuidedQuality'
+    assert works[0].learns_class_logits is guided and not works[1].learns_class_logits
+
+
+@pytest.mark.parametrize(
+    ('head', 'changed'),
+    [
+        (gfl_config(), 'GFLHead'),
+        (gfl_config(ours=False), None),  # its losses are MMDetection's already
+        (host_config('ATSS', *JOINT), 'GFLHead'),
+        (gfl_config('mmdet_gfl.GFocalHead'), 'GFLHead'),
+        (host_config('ATSS', 'CenternessBranch', 'dirac'), None),
+        (host_config('ATSS', 'IoUBranch', 'dirac'), 'ATSSGFLHead'),
+        (host_config('SSD', *JOINT), 'SSDGFLHead'),
+    ],
+    ids=lambda value: value.get('type') if isinstance(value, dict) else str(value),
+)
+def test_the_third_head_is_the_stock_config_with_the_type_changed(head, changed):
+    heads = build_heads(config(head), None, CPU)
+    if changed is None:
+        assert heads.type_changed is None and heads.equal
+        assert heads.note.startswith("Ours is MMDetection's config with `type=")
+        return
+    assert type(heads.type_changed).__name__ == changed
+    for name, loss in heads.theirs.named_children():
+        if name.startswith('loss_'):
+            assert type(getattr(heads.type_changed, name)) is type(loss)
+    point = '' if changed == 'GFLHead' else f'and ({heads.type_changed.baseline_quality}, DiracBox)'
+    assert f"Type changed: MMDetection's config with `type=mmdet_gfl.{changed}` {point or 'alone'}" in heads.note
+
+
+@pytest.mark.parametrize('host', [*HOSTS, *DYNAMIC_HOSTS])
+def test_a_stock_config_has_its_head_replaced(host):
+    heads = build_heads(config(stock_config(host)), None, CPU)
+    assert type(heads.ours).__name__ == f'{host}GFLHead' and type(heads.theirs).__name__ == f'{host}Head'
+    assert heads.equal and heads.type_changed is None
 
 
 def test_number_of_classes_can_be_replaced():
-    pair = build_pair(config(gfl_config()), 7, CPU)
-    assert pair.ours.num_classes == pair.theirs.num_classes == 7
+    heads = build_heads(config(gfl_config()), 7, CPU)
+    assert heads.ours.num_classes == heads.theirs.num_classes == heads.type_changed.num_classes == 7
 
 
-def test_a_config_without_a_head_of_ours_is_refused():
-    with pytest.raises(UserError, match="type='ATSSHead': a config with a head of ours is needed"):
-        build_pair(config(dict(type='ATSSHead', test_cfg={})), None, CPU)
+@pytest.mark.parametrize('kind', ['YOLOV3Head', 'NonsenseHead'])
+def test_a_config_without_a_head_of_ours_is_refused(kind):
+    with pytest.raises(
+        UserError, match=f"type='{kind}': a config with a head of ours is needed, one of mmdet_gfl.ATSS"
+    ):
+        build_heads(config(dict(type=kind, test_cfg={})), None, CPU)
+
+
+# Inputs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', [*HOSTS, *DYNAMIC_HOSTS])
+def test_units_of_distances(host):
+    """FCOS has strides in training and pixels after, RTMDet pixels; the others code boxes otherwise."""
+    head = build_heads(config(stock_config(host)), None, CPU).ours
+    training, testing = (benchmark_head.distance_units(head.train(mode)) for mode in (True, False))
+    if host == 'FCOS':
+        assert training == benchmark_head.level_strides(head) and testing == [1] * 5
+    else:
+        assert training == testing == ([1] * 3 if host in DYNAMIC_HOSTS else None)
+
+
+@pytest.mark.parametrize('host', ['FCOS', 'RTMDet'])
+def test_distances_are_four_strides_large(host):
+    head = build_heads(config(stock_config(host)), None, CPU).ours
+    work = Work(head, CASE._replace(size=(640, 640)))
+    for level, stride in enumerate((8, 16)):
+        distances = work.predictions[1][level].detach() / (1 if host == 'FCOS' else stride)
+        assert distances.min() >= 0 and distances.square().mean().sqrt() == pytest.approx(4, rel=0.05)
+        torch.testing.assert_close(work.test_predictions[1][level], distances * stride)
+    assert work.test_predictions[0] is work.predictions[0]
+
+
+def test_the_assignment_of_a_stock_head_is_what_get_targets_gives():
+    heads = build_heads(config(stock_config('ATSS')), None, CPU)
+    work = Work(heads.theirs, CASE, like=heads.ours)
+    sizes = benchmark_head.grid_sizes(heads.theirs, CASE.size)
+    anchors, flags = heads.theirs.get_anchors(sizes, work.metas, device='cpu')
+    expected = heads.theirs.get_targets(anchors, flags, work.gts, work.metas)
+    found = work.assignment()
+    for ours, theirs in zip(found[1], expected[1]):
+        assert torch.equal(ours, theirs)
+    assert found[-1] == expected[-1] and 'get_targets' not in vars(heads.theirs)
 
 
 def test_objects_lie_in_the_image_and_come_in_all_sizes():
@@ -124,19 +211,22 @@ def larger_gradient(losses):
     ],
 )
 def test_a_head_that_computes_something_else_is_not_timed(method, change, message, monkeypatch):
-    pair = build_pair(config(gfl_config()), None, CPU)
-    pair.ours.__class__ = broken(method, change)
+    heads = build_heads(config(gfl_config()), None, CPU)
+    heads.ours.__class__ = broken(method, change)
     monkeypatch.setattr(benchmark_head, 'times_in_turn', lambda *args, **kwargs: pytest.fail('timed'))
     with pytest.raises(UserError, match=message):
-        measure(pair, CASE, 1, ['step'])
+        measure(heads, CASE, 1, ['step'])
 
 
 def test_mixed_precision_is_held_to_its_own_limits():
-    pair = build_pair(config(gfl_config()), None, CPU)
-    ours, theirs = (Work(head, CASE._replace(amp=True)) for head in (pair.ours, pair.theirs))
+    heads = build_heads(config(gfl_config()), None, CPU)
+    case = CASE._replace(amp=True)
+    ours, theirs = (Work(head, case, like=heads.ours) for head in (heads.ours, heads.theirs))
     assert [levels[0].dtype for levels in ours.predictions] == [torch.bfloat16, torch.float32]
     differences = check_equal(ours, theirs)
     assert set(differences) == {'losses', 'gradients'} and 0 < differences['losses'] < 2e-2
+    result = measure(heads, case, 1, ['class_logits', 'step'])
+    assert list(result.times) == ['step'] and list(result.host_syncs['step']) == [THEIRS, OURS]
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
@@ -188,16 +278,16 @@ def test_the_errors_of_a_measured_function_are_seen(capfd):
     assert 'here' in capfd.readouterr().err
 
 
-def test_waits_of_the_host_are_counted_without_a_gpu():
-    pair = build_pair(config(gfl_config()), None, CPU)
+def test_host_synchronizations_are_counted_without_a_gpu():
+    heads = build_heads(config(gfl_config()), None, CPU)
     counts = []
-    for head in (pair.ours, pair.theirs):
-        work = Work(head, CASE)
+    for head in (heads.ours, heads.theirs):
+        work = Work(head, CASE, like=heads.ours)
         before = [level.clone() for level in work.leaves]
-        counts.append(work.waits(benchmark_head.WAITING))
+        counts.append(work.host_syncs(benchmark_head.SYNCHRONIZING))
         assert all(type(parameter) is torch.nn.Parameter for parameter in head.parameters())
         assert all(torch.equal(level, leaf) for level, leaf in zip(before, work.leaves))
-    assert counts[0] == dict(assignment=1, step=4, decode=6)
+    assert counts[0] == dict(assignment=2, step=4, decode=6)
     assert all(theirs > 4 * counts[0][part] for part, theirs in counts[1].items())
 
 
@@ -206,9 +296,9 @@ def test_waits_of_the_host_are_counted_without_a_gpu():
 
 def result(**times):
     """A result of hand-made numbers."""
-    memory = {THEIRS: Allocation(8 * 2**20, 5000), OURS: Allocation(2 * 2**20, 1000)}
-    waits = dict(step={THEIRS: 75, OURS: 4})
-    return benchmark_head.Result(times, {THEIRS: 5000, OURS: 1000}, memory, memory, 1000, 3 * 2**20, waits)
+    memory, other = ({THEIRS: Allocation(8 * 2**20, 5000), OURS: Allocation(2 * 2**20, 1000)} for _ in range(2))
+    syncs = dict(step={THEIRS: 75, OURS: 4})
+    return benchmark_head.Result(times, {THEIRS: 5000, OURS: 1000}, memory, other, 1000, 3 * 2**20, syncs)
 
 
 def test_tables_hold_medians_quartiles_and_ratios():
@@ -224,8 +314,31 @@ def test_tables_hold_medians_quartiles_and_ratios():
     memory = benchmark_report.memory_table('objects', {'40': result(step=step)})
     assert memory[2] == '| kept for backward, over the class logits | 40 | 5.00 | 1.00 | **5.00x** |'
     assert memory[-1] == '| peak of assignment | 40 | 8.00 MiB | 2.00 MiB | **4.00x** |'
-    waits = benchmark_report.waits_table('objects', {'40': result(step=step)})
-    assert waits[2:] == ['| targets + losses + backward | 40 | 75 | 4 |']
+    syncs = benchmark_report.host_syncs_table('objects', {'40': result(step=step)})
+    assert syncs[2:] == ['| targets + losses + backward | 40 | 75 | 4 |']
+
+
+def test_a_third_head_has_a_column():
+    step = {THEIRS: [90.0], OURS: [10.0], TYPE_CHANGED: [15.0], FLOOR: [2.0]}
+    found = result(step=step, assignment={THEIRS: [4.0], OURS: [2.0]}, class_logits={OURS: [3.0]})
+    found = found._replace(kept=found.kept | {TYPE_CHANGED: 2000}, kept_in_forward=1500)
+    found.losses[TYPE_CHANGED] = Allocation(4 * 2**20, 2000)
+    table = benchmark_report.time_table('objects', {'40': found})
+    assert table[:2] == [
+        '| part, ms | objects | MMDetection | ours | MMDetection / ours | type changed |',
+        '|---|---|---|---|---|---|',
+    ]
+    cells = [[cell.strip() for cell in line.strip('|').split('|')][2:] for line in table[2:]]
+    assert cells[0] == ['-', '3.00 (3.00-3.00)', '-', '-']
+    assert cells[1] == ['4.00 (4.00-4.00)', '2.00 (2.00-2.00)', '**2.00x (2.00-2.00)**', '-']
+    assert cells[2][2:] == ['**9.00x (9.00-9.00)**', '15.0 (15.0-15.0): **6.00x (6.00-6.00)**']
+    assert cells[3] == ['step: 45.0x this', 'step: 5.00x this', '2.00 (2.00-2.00) ms', 'step: 7.50x this']
+    memory = benchmark_report.memory_table('objects', {'40': found})
+    assert memory[2].endswith('class logits, over them | 40 | - | 1.50 | - | - |')
+    assert memory[3].endswith('| 40 | 5.00 | 1.00 | **5.00x** | 2.00: **2.50x** |')
+    numbers = benchmark_report.as_dict(found)
+    assert numbers['ms']['step']['ratio_type_changed']['median'] == 6 and 'ratio' not in numbers['ms']['class_logits']
+    assert numbers['bytes']['kept_by_class_logits'] == 1500
 
 
 @pytest.mark.parametrize(('value', 'text'), [(1234.5, '1234'), (91.24, '91.2'), (9.996, '10.00'), (0.1234, '0.123')])
@@ -248,8 +361,7 @@ def test_the_page_has_a_place_for_every_command():
     assert re.findall(r'^<!-- /([\w-]+) -->$', page, flags=re.MULTILINE) == places
     folders = [f'{folder}-cpu' for folder in re.findall(r'(\w+)/\w[\w-]+_coco(?= |;)', page)]
     growth = [f'growth-{sweep}' for sweep in ('boxes', 'classes', 'size')]
-    gpu = ['gfl-gpu' + options.replace(' ', '') for options in ('', '--amp', '--compile', '--amp --compile')]
-    assert places == ['gfl-cpu', *folders, *growth, 'gfl-cpu--compile', *gpu] and len(folders) == 5
+    assert places == ['gfl-cpu', *folders, *growth, 'gfl-cpu--compile'] and len(folders) == 5
 
 
 # The tool -----------------------------------------------------------------------------------------------------------
@@ -272,12 +384,13 @@ def test_the_tool_from_config_to_curves(tmp_path):
     small = ['--size', 64, 96, '--repeats', 2, '--threads', 1, '--device', 'cpu']
     done = run_tool(path, *small, '--sweep', 'boxes', '--points', 1, 3, *files)
     assert done.returncode == 0, done.stderr
-    assert 'both give the same losses, gradients and detections' in done.stdout
+    assert 'all three give the same losses, gradients and detections' in done.stdout
     assert page.read_text() == f'<!-- here -->\n{done.stdout}<!-- /here -->\n'
     found = json.loads((tmp_path / 'out.json').read_text())
     assert list(found['results']) == ['1', '3'] and found['machine']['threads'] == 1
     step = found['results']['3']['ms']['step']
-    assert set(step) == {OURS, THEIRS, FLOOR, 'ratio'} and step['ratio']['low'] <= step['ratio']['median']
+    assert set(step) == {OURS, THEIRS, TYPE_CHANGED, FLOOR, 'ratio', 'ratio_type_changed'}
+    assert step['ratio']['low'] <= step['ratio']['median']
     assert found['results']['3']['bytes']['class_logits'] == 4 * 2 * 5 * (96 + 24 + 6 + 2 + 1)
     assert (tmp_path / 'out.png').read_bytes().startswith(b'\x89PNG')
 

@@ -6,19 +6,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cases import HOSTS, build, gfl_config, host_config, host_features, metas, objects, stock_config
+from cases import DYNAMIC_HOSTS, HOSTS, build, gfl_config, host_config, host_features, metas, objects, stock_config
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import distance2bbox
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
+from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.regression_targets import Progress, add_image, new_report
 from mmdet_gfl.analysis.target_counts import RESOLUTION, Tally, by_area, density
 from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
 from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
+from mmdet_gfl.models.task_modules import Locations
 from mmdet_gfl.visualization.regression_targets import draw
 
 NONE = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
@@ -133,15 +135,82 @@ def test_a_positive_is_counted_on_its_level(host):
     gts, meta = objects([12], size)[0], metas(size, 1)[0]
     distances, learned = tool.distance_targets(head, size, gts, meta, NONE)
     sizes = [tuple(level.shape[-2:]) for level in host_features(host, size, 1)]
-    targets = head.targets(sizes, [gts], [meta], [NONE])
+    targets = head.targets(head.assignment_batch(sizes, [gts], [meta], [NONE]))
     strides = [stride[0] for stride in head.prior_generator.strides]
     assert len(learned) == sum(len(level) for level in distances) == len(targets.pos) > 0
     for stride, level in zip(strides, distances):
-        on_level = targets.at.strides == stride
+        on_level = targets.locations.strides == stride
         assert len(level) == on_level.sum()
         # Back to pixels from the centres they were taken at, the distances are the objects.
-        boxes = distance2bbox(targets.at.centers[on_level], level * stride)
-        torch.testing.assert_close(boxes, targets.gt[on_level], rtol=0, atol=1e-3)
+        boxes = distance2bbox(targets.locations.centers[on_level], level * stride)
+        torch.testing.assert_close(boxes, targets.gt_bboxes[on_level], rtol=0, atol=1e-3)
+
+
+# Assigners that depend on predictions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('host', DYNAMIC_HOSTS)
+def test_ideal_predictions_are_the_objects(host):
+    head = MODELS.build(host_config(host))
+    assigning = with_dirac_box(head)
+    assert isinstance(head.box, GeneralBox) and assigning.rtm_reg is head.rtm_reg
+    gts = InstanceData(bboxes=torch.tensor([[0.0, 0, 160, 160], [32, 32, 96, 96]]), labels=torch.tensor([0, 1]))
+    sizes = [(20, 32), (10, 16), (5, 8)]
+    class_logits, outputs = ideal_predictions(head, sizes, gts)
+    batch = assigning.assignment_batch(sizes, [gts], metas((160, 256), 1), None, class_logits, outputs)
+    logits, codes = batch.predictions()
+    assert not logits.any() and logits.shape == (1, 840, 5) and codes.shape == (1, 840, 4)
+    points = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu'))
+    strides = torch.tensor([8.0, 16, 32]).repeat_interleave(torch.tensor([640, 160, 40]))
+    boxes = assigning.box.decode(codes[0], Locations.of_priors(points, strides), assigning)
+    inner = ((points >= 32) & (points <= 96)).all(dim=1)
+    outer = (points <= 160).all(dim=1) & ~inner
+    assert torch.equal(boxes[inner], gts.bboxes[1].expand(int(inner.sum()), 4))
+    near = outer & (strides > 8)  # n = 16 strides of 8 px reach 128 px
+    assert torch.equal(boxes[near], gts.bboxes[0].expand(int(near.sum()), 4))
+    far = (outer & (strides == 8)).nonzero().squeeze(1)
+    assert torch.equal(
+        boxes[far], points[far].repeat(1, 2) + torch.cat([-points[far], 160 - points[far]], 1).clamp(-128, 128)
+    )
+    outside = ~(inner | outer)
+    assert torch.equal(boxes[outside], points[outside].repeat(1, 2))
+
+
+@pytest.mark.parametrize('reg_max', [16, 3])
+def test_one_object_of_a_dynamic_assigner(reg_max):
+    """An object of 192 px is 6, 12 and 24 strides wide: with n = 3 only locations at stride 32 can reach its sides."""
+    head = MODELS.build(host_config('RTMDet', box=None) | dict(box=dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max)))
+    distances, learned = tool.distance_targets(
+        head, (320, 320), one_object(64, 64, 256, 256), metas((320, 320), 1)[0], NONE
+    )
+    counts = [len(level) for level in distances]
+    assert 'each location predicts the smallest object around it' in as_text(new_report(head, 1), 0.001)
+    assert torch.equal(learned, torch.tensor([[64.0, 64, 256, 256]]).expand(sum(counts), 4))
+    # 13 candidates, the largest number, each of an IoU of 1; with n = 3, in the middle of stride 32 only.
+    assert counts[:2] == [0, 0] and 0 < counts[2] <= 9 if reg_max == 3 else sum(counts) == 13 and min(counts) > 0
+    assert all(level.max() <= 12 / 2**index + 1 for index, level in enumerate(distances) if len(level))
+
+
+def test_the_verdict_of_a_dynamic_assigner_does_not_follow_reg_max():
+    """The counts of all levels do: with a larger n, an object of 512 px is matched at stride 8 too, 32 strides away."""
+    safe_of_all = []
+    for reg_max in (4, 16, 64):
+        box = dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max)
+        report = new_report(head := MODELS.build(host_config('RTMDet') | dict(box=box)), 1)
+        add_image(report, head, (640, 640), one_object(64, 64, 576, 576), metas((640, 640), 1)[0], NONE)
+        safe_of_all.append(report.all.smallest_reg_max(0))
+        # At stride 32 the object is 16 strides wide, and the locations around its middle reach 8 to 10 of them.
+        safe = report.decisive.smallest_reg_max(0)
+        assert 9 <= safe <= 11 and as_dict(report, 0)['smallest_safe_reg_max'] == safe
+        assert f'with delta=1: {safe}, which cuts at most 0.00% of the targets short at the coarsest level' in as_text(
+            report, 0
+        )
+    assert safe_of_all == sorted(safe_of_all) and safe_of_all[0] < 12 and safe_of_all[2] > 32
+    report = new_report(head := MODELS.build(host_config('FCOS')), 1)
+    for end in (100, 576):  # matched on two levels
+        add_image(report, head, (640, 640), one_object(64, 64, end, end), metas((640, 640), 1)[0], NONE)
+    assert sum(level.targets > 0 for level in report.levels) > 1
+    assert report.decisive.targets == report.all.targets and 'coarsest' not in as_text(report, 0)
 
 
 @pytest.mark.agreement

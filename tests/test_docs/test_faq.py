@@ -63,7 +63,7 @@ def test_batches_without_objects_leave_no_parameter_out():
 
 def test_an_iou_branch_weighs_its_boxes_evenly():
     head = MODELS.build(host_config('FCOS', 'IoUBranch', 'dirac'))
-    assert head.uniform_boxes
+    assert head.box_weight == 'uniform'
 
 
 def test_mmengine_takes_no_names_of_ours(tmp_path):

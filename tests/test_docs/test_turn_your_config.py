@@ -347,7 +347,8 @@ def test_a_qfl_in_a_stock_head_is_explained(host, use_sigmoid):
         qfl_in_a_stock_head(host, dict(type='mmdet_gfl.QualityFocalLoss', **use_sigmoid))
     assert f'mmdet_gfl.{host}GFLHead' in str(error.value)
     (lines,) = re.findall(r'^```text\n(QualityFocalLoss.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert len(lines.splitlines()) == 2 and all(line in str(error.value) for line in lines.splitlines())
+    lines = [line.removesuffix('…') for line in lines.splitlines()]  # not all hosts
+    assert len(lines) == 2 and all(line in str(error.value) for line in lines)
     with pytest.raises(AssertionError, match='^$'):
         qfl_in_a_stock_head(host, dict(type='QualityFocalLoss', use_sigmoid=True))
 
@@ -402,4 +403,4 @@ def test_foveabox_with_deformable_convolution_takes_dirac_boxes(applied):
 def test_reg_max_is_raised_as_the_page_says(applied):
     (box,) = re.findall(r"`(box=dict\(type='mmdet_gfl\.GeneralBox',\s+reg_max=\d+\))`", PAGE)
     head = detector(applied(ATSS, f"model = dict(bbox_head=dict(type='mmdet_gfl.ATSSGFLHead', {box}))")).bbox_head
-    assert head.box.reach == 24
+    assert head.box.max_distance == 24

@@ -32,6 +32,8 @@ CONFIGS = dict(
     retina='retinanet/retinanet_r50_fpn_gfl_1x_coco.py',
     fovea='foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco.py',
     ssd='ssd/ssd512_gfl_coco.py',
+    rtmdet='rtmdet/rtmdet_tiny_general-dfl_8xb32-300e_coco.py',
+    gflv2='gflv2/gflv2_r50_fpn_1x_coco.py',
 )
 
 
@@ -98,7 +100,7 @@ def tool(root, monkeypatch, capsys):
 # draw_distributions -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['gfl', 'fcos', 'retina', 'fovea', 'ssd', 'gaussian'])
+@pytest.mark.parametrize('name', ['gfl', 'fcos', 'retina', 'fovea', 'ssd', 'gaussian', 'rtmdet', 'gflv2'])
 def test_every_host_is_drawn(name, models, shapes, tool, tmp_path):
     truth = ['--ann-file', shapes / 'annotations' / 'instances_val.json']
     few = ['--max-images', 2 if name == 'gfl' else 1, '--max-rows', 1, '--max-boxes', 3, '--score-thr', 0.1]

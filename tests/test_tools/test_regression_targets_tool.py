@@ -23,6 +23,7 @@ STOCK_CONFIGS = (
     'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
     'ssd/ssd300_coco.py',
     'ssd/ssd512_coco.py',
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
 )
 #: Ours, one a host, and with another delta; and MMDetection's.
 CONFIGS = [
@@ -32,8 +33,12 @@ CONFIGS = [
     'configs/retinanet/retinanet_r50_fpn_gfl_1x_coco.py',
     'configs/foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco.py',
     'configs/ssd/ssd300_gfl_coco.py',
+    'configs/rtmdet/rtmdet_tiny_general-dfl_8xb32-300e_coco.py',
     *(str(STOCK / name) for name in STOCK_CONFIGS),
 ]
+
+#: Levels of the heads that have others than five.
+LEVELS = dict(ssd300=6, ssd512=7, rtmdet=3)
 
 
 @pytest.fixture(scope='module')
@@ -94,9 +99,10 @@ def test_a_config_is_measured(on_shapes, name):
     assert report.images == 2 and report.all.positives > 0
     # The boxes are not larger than the image, whose longer side is at most 1333 px.
     assert all(level.largest * stride <= 1334 for level, stride in zip(report.levels, report.strides))
-    assert report.assumed == ('gfl_' not in Path(name).name)  # the other heads have no reg_max
+    # The other heads have no reg_max.
+    assert report.assumed == all(word not in Path(name).name for word in ('gfl_', 'general-dfl_'))
     assert report.box.delta == (0.5 if 'delta0.5' in name else 1)
-    assert len(report.levels) == (6 if 'ssd300' in name else 7 if 'ssd512' in name else 5)
+    assert len(report.levels) == next((n for key, n in LEVELS.items() if key in name), 5)
 
 
 @pytest.mark.slow

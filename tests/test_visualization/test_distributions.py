@@ -22,6 +22,7 @@ def results(full=True, boxes=(BOX,), scores=(0.8,)):
         bboxes=torch.tensor(boxes).reshape(-1, 4),
         scores=torch.tensor(scores),
         labels=torch.arange(count),
+        bbox_location=torch.tensor(boxes).reshape(-1, 4)[:, :2] + 20,
         bbox_mean=torch.full((count, 4), 20.0),
         bbox_std=torch.tensor([[2.0, 3, 4, 5]]).expand(count, 4),
     )
@@ -136,11 +137,23 @@ def test_an_image_without_detections():
     FigureCanvasAgg(figure).draw()
 
 
-def test_results_without_statistics_are_refused():
+@pytest.mark.parametrize('name', ['bbox_location', 'bbox_mean', 'bbox_std'])
+def test_results_without_statistics_are_refused(name):
     found = results()
-    found.pop('bbox_std')
-    with pytest.raises(ValueError, match="no bbox_std; set model.test_cfg.with_distribution='full'"):
+    found.pop(name)
+    with pytest.raises(ValueError, match=f"no {name}; set model.test_cfg.with_distribution='full'"):
         draw(image(), found)
+
+
+def test_sides_of_a_clipped_box_are_where_they_were_predicted():
+    found = results(boxes=[[0.0, 10, 30, 50]])
+    found.bbox_location = torch.tensor([[10.0, 30]])  # the left side, at -10, is clipped to the image
+    figure = draw(image(), found)
+    assert [axes.get_title() for axes in panels_of(figure)][:3] == [
+        'left -10.0 ± 2.0',
+        'top 10.0 ± 3.0',
+        'right 30.0 ± 4.0',
+    ]
 
 
 @pytest.mark.parametrize('box', [[2.0, 30, 12, 50], [60.0, 30, 80, 50], [85.0, 30, 99, 50]], ids=str)

@@ -4,25 +4,18 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.visualization.sides import Side, origins, sides_of
-
-
-def test_origins_where_sides_are_clipped():
-    boxes = np.array([[20, 10, 60, 50], [0, 10, 60, 80], [0, 0, 100, 80]], float)
-    mean = np.array([[10, 15, 30, 25], [45, 15, 20, 90], [40, 50, 80, 40]], float)
-    # Unclipped; then x from the right side and y from the top; then x between 20 and 40, y between 40 and 50.
-    np.testing.assert_allclose(origins(boxes, mean, (100, 80)), [[30, 25], [40, 25], [30, 45]])
+from mmdet_gfl.visualization.sides import Side, sides_of
 
 
 def test_places_of_a_distribution():
     results = InstanceData(
-        bboxes=torch.tensor([[20.0, 10, 60, 50]]),
+        bbox_location=torch.tensor([[30.0, 25]]),
         bbox_mean=torch.tensor([[10.0, 15, 30, 25]]),
         bbox_std=torch.tensor([[1.0, 2, 3, 4]]),
         bbox_distribution=torch.eye(4)[None],
         bbox_step=torch.tensor([[8.0, 16, 8, 16]]),
     )
-    left, top, right, bottom = sides_of(results, (100, 80))[0]
+    left, top, right, bottom = sides_of(results)[0]
     assert (left.mean, top.mean, right.mean, bottom.mean) == (20, 10, 60, 50)
     assert (left.std, top.std, right.std, bottom.std) == (1, 2, 3, 4)
     assert left.places.tolist() == [30, 22, 14, 6] and right.places.tolist() == [30, 38, 46, 54]

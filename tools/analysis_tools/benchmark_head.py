@@ -1,6 +1,9 @@
 """Measures what a head costs beside its convolutions, in turn with MMDetection's on the same inputs.
 
-Prints Markdown. Before anything is timed, both heads have to give the same losses, gradients and detections.
+The column "type changed" is MMDetection's config with only its type changed to ours, or also with the quality and the
+box that mean the same, so it has MMDetection's own losses; it is left out where ours is such a head already. A quality
+with class logits of its own, as GFLv2's, is measured too. Before anything is timed, heads that should compute the same
+have to give the same losses, gradients and detections. Prints Markdown.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from mmengine.logging import MMLogger
 
 from mmdet_gfl.analysis import benchmark_report as report
 from mmdet_gfl.analysis.benchmark_head import PARTS, Case, Result, measure
-from mmdet_gfl.analysis.counterparts import Pair, build_pair
+from mmdet_gfl.analysis.counterparts import Heads, build_heads
 from mmdet_gfl.engine import launch
 from mmdet_gfl.engine.destinations import PICTURE_SUFFIXES, make_folder_of
 
@@ -35,7 +38,7 @@ SWEEPS = {
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file with a head of ours')
+    parser.add_argument('config', help="config file with a head of ours, or one of MMDetection's that ours replaces")
     parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help='of the images in pixels; 800 1344')
     parser.add_argument('--batch', type=int, default=2, help='images; default 2')
     parser.add_argument('--boxes', nargs='+', type=int, default=[4, 40, 500], help='objects an image; 4 40 500')
@@ -103,7 +106,7 @@ def image_size(args: argparse.Namespace, cfg: launch.Config) -> tuple[int, int]:
     return (side, side) if side else (800, 1344)
 
 
-def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> tuple[Pair, dict[str, Result]]:
+def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> tuple[Heads, dict[str, Result]]:
     """Measures every row: a number of objects, or a point of the sweep."""
     size = image_size(args, cfg)
     parts = ['step', 'assignment'] if args.sweep else list(PARTS)
@@ -117,14 +120,14 @@ def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> t
             classes = point
         elif args.sweep == 'size':
             shape = (point, round(point * size[1] / size[0] / 32) * 32 or 32)
-        pair = build_pair(cfg, classes, device)
+        heads = build_heads(cfg, classes, device)
         print(f'{args.sweep or "boxes"} {point} ...', file=sys.stderr, flush=True)
         case = Case(shape, args.batch, boxes, device, args.amp)
-        results[str(point)] = measure(pair, case, args.repeats, parts, args.compile)
-    return pair, results
+        results[str(point)] = measure(heads, case, args.repeats, parts, args.compile)
+    return heads, results
 
 
-def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device, pair: Pair) -> dict[str, object]:
+def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device, heads: Heads) -> dict[str, object]:
     """What the report says around its tables."""
     high, wide = image_size(args, cfg)
     kind = [f'{args.batch} images' + (f' of {high} x {wide}' if args.sweep != 'size' else '')]
@@ -133,12 +136,16 @@ def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device,
     kind += ['mixed precision' if args.amp else 'float32']
     kind += ['losses and decoding compiled'] if args.compile else []
     what = 'losses and gradients' if args.amp else 'losses, gradients and detections'
+    if not heads.equal:
+        who = "MMDetection's and the type changed"
+    else:
+        who = 'both' if heads.type_changed is None else 'all three'
     return dict(
         config=Path(args.config).stem,
-        names=pair.names,
-        note=pair.note,
+        names=heads.names,
+        note=heads.note,
         settings=', '.join(kind) + f'. Medians (quartiles) of {args.repeats} turns.',
-        checked='' if pair.note else f'Checked first: both give the same {what}.',
+        checked=f'Checked first: {who} give the same {what}.',
         rows=SWEEPS[args.sweep][0] if args.sweep else 'objects an image',
         machine=report.machine(device),
         commit=report.commit(),
@@ -161,8 +168,8 @@ def main() -> None:
     launch.merge_options(cfg, args.cfg_options or {})
     launch.check_types(cfg)
     with contextlib.redirect_stdout(sys.stderr):
-        pair, results = run(args, cfg, device)
-    header = describe(args, cfg, device, pair)
+        heads, results = run(args, cfg, device)
+    header = describe(args, cfg, device, heads)
     text = report.markdown(header, results)
     print(text)
     if args.sweep:

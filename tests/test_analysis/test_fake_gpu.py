@@ -1,21 +1,21 @@
-"""The pretended GPU: values as on the CPU, devices kept apart, waits noted."""
+"""The fake GPU: values as on the CPU, devices kept apart, host synchronizations recorded."""
 
 import pytest
 import torch
 from mmengine.structures import InstanceData
-from torch import nn
+from torch import autocast, nn
 
-from mmdet_gfl.analysis.pretended_gpu import DEVICE, GPUTensor, PretendedGPU, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import DEVICE, FakeGPU, FakeGPUTensor, move_module, moved, values
 
 
 @pytest.fixture
 def gpu():
-    with PretendedGPU() as entered:
+    with FakeGPU() as entered:
         yield entered
 
 
 def names(gpu):
-    return [wait.partition(' ')[0].split('.')[1] for wait in gpu.waits]
+    return [sync.partition(' ')[0].split('.')[1] for sync in gpu.host_syncs]
 
 
 def test_values_views_and_gradients_are_the_cpus(gpu):
@@ -30,10 +30,10 @@ def test_values_views_and_gradients_are_the_cpus(gpu):
         return (y * x).flatten()[::3].sum() + torch.cat([x, y])[:, 1].max()
 
     here, result = compute(x), compute(there)
-    assert isinstance(result, GPUTensor) and torch.equal(values(result), here)
+    assert isinstance(result, FakeGPUTensor) and torch.equal(values(result), here)
     here.backward(), result.backward()
     assert torch.equal(values(there.grad), x.grad)
-    assert gpu.waits == []
+    assert gpu.host_syncs == []
 
 
 def test_devices_do_not_mix(gpu):
@@ -52,7 +52,7 @@ def test_devices_do_not_mix(gpu):
 
 
 @pytest.mark.parametrize(
-    ('ask', 'waits'),
+    ('ask', 'operators'),
     [
         (lambda x: x.sum().item(), ['_local_scalar_dense']),
         (lambda x: bool(x.any()), ['_local_scalar_dense']),
@@ -81,10 +81,10 @@ def test_devices_do_not_mix(gpu):
         (lambda x: x.topk(2), []),
     ],
 )
-def test_where_the_host_waits(gpu, ask, waits):
+def test_host_synchronizations(gpu, ask, operators):
     ask(moved(torch.tensor([1.0, -2.0, 3.0])))
-    assert names(gpu) == waits
-    assert all('test_pretended_gpu.py:' in wait for wait in gpu.waits)
+    assert names(gpu) == operators
+    assert all('test_fake_gpu.py:' in sync for sync in gpu.host_syncs)
 
 
 def test_modules_and_instance_data(gpu):
@@ -97,13 +97,21 @@ def test_modules_and_instance_data(gpu):
     torch.testing.assert_close(values(module(moved(x))), expected)
     objects = moved([InstanceData(bboxes=torch.ones(2, 4), labels=torch.tensor([3, 4]))])
     kept = objects[0][objects[0].labels > 3]
-    assert isinstance(kept.bboxes, GPUTensor) and values([kept])[0].labels.tolist() == [4]
+    assert isinstance(kept.bboxes, FakeGPUTensor) and values([kept])[0].labels.tolist() == [4]
+
+
+def test_autocast_can_be_entered(gpu):
+    """Also where it was imported by its name."""
+    x = moved(torch.randn(2, 2))
+    for context in (autocast(x.device.type, enabled=False), torch.autocast(x.device.type, torch.bfloat16)):
+        with context:
+            assert values(x.exp()).shape == (2, 2)
 
 
 def test_all_is_as_before_afterwards():
-    before = torch.tensor, torch.autocast
-    with pytest.raises(KeyError), PretendedGPU():
+    before = torch.tensor, torch.autocast.__init__
+    with pytest.raises(KeyError), FakeGPU():
         raise KeyError
-    assert (torch.tensor, torch.autocast) == before
+    assert (torch.tensor, torch.autocast.__init__) == before
     with pytest.raises(RuntimeError, match='not entered'):
         moved(torch.ones(2)) + 1
