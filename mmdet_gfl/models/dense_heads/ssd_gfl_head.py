@@ -131,7 +131,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
         if reduction == 'none':
             return F.cross_entropy(logits.gather(pos), targets.labels, reduction='none')
         background = torch.ones(logits.index.total, dtype=torch.bool, device=pos.flat_inds.device)
-        background[pos.flat_inds] = False
+        background.index_fill_(0, pos.flat_inds, False)
         mined = self._hardest(logits, background, weights)
         chosen, order = torch.cat((pos.flat_inds, mined)).sort()
         labels = torch.cat((targets.labels, mined.new_full((len(mined),), self.num_classes)))[order]

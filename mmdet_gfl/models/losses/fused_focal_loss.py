@@ -155,7 +155,7 @@ class _FusedLevels(torch.autograd.Function):
         for part, level in zip(parts, levels):
             part.copy_(level)
         value, slope = _value_and_slope(x[entries], positive_loss)
-        x[entries] = -torch.inf
+        x.index_fill_(0, entries, -torch.inf)
         sums = [background_loss_(block, beta, weight).sum() for block, weight in _blocks(parts, level_weights)]
         x[entries] = slope * entry_weights
         ctx.save_for_backward(x)

@@ -61,7 +61,9 @@ def match_atss(grid: AnchorGrid, boxes: list[Tensor], k: int) -> Tensor:
     iou = iou_of_sides(sides, gt)
     centers = sides.sum(dim=0) / 2
     inside = torch.minimum(centers - gt[0], gt[1] - centers).amin(dim=0) > MARGIN
-    positive = (iou >= _thresholds(iou, grid, k, [len(of_image) for of_image in boxes])) & inside & near.real
+    finite = (objects[:, 2:] - objects[:, :2]).prod(dim=1).isfinite()[:, None, None]  # on the CPU, validated before
+    thresholds = _thresholds(iou, grid, k, [len(of_image) for of_image in boxes])
+    positive = (iou >= thresholds) & inside & near.real & finite
     return _by_largest_iou(grid, _flat_inds(grid, near, images), iou, positive)
 
 
