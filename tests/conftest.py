@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.utils import register_all_modules
 
-torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
+torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
 ROOT = Path(__file__).parents[1]
 
 

@@ -7,5 +7,5 @@ unset CDPATH
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(bash tools/setup_env.sh)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} # the tests' tensors are small: more threads only wait for each other
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tests' tensors are small: more threads only wait for each other
 exec "$python" -m pytest "$@"
