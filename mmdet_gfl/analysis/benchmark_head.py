@@ -269,7 +269,7 @@ class Work:
 
     @property
     def learns_class_logits(self) -> bool:
-        """Whether the class logits of our quality are other than the outputs of the class layer."""
+        """True if the class logits of our quality differ from the outputs of the class layer."""
         quality = getattr(self.head, 'quality', None)
         return quality is not None and type(quality).class_logits is not Quality.class_logits
 

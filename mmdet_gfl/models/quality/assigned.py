@@ -26,7 +26,7 @@ class AssignedQuality(JointQuality):
     needs_assigned_quality = True
 
     def target(self, positives: Positives) -> Tensor:
-        """What the assigner measured, (P,) in [0, 1].
+        """The quality that the assigner measured, (P,) in [0, 1].
 
         Raises:
             ValueError: The host's ``targets`` have no quality.
