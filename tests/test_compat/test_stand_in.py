@@ -59,12 +59,14 @@ def test_activating_again_changes_nothing():
     before = list(sys.meta_path)
     compat.activate()
     assert sys.meta_path == before
-    assert sum(isinstance(finder, compat._StandInFinder) for finder in before) == 1
+    for kind in (compat._StandInFinder, compat._CheckpointFinder):
+        assert sum(isinstance(finder, kind) for finder in before) == 1
 
 
 @pytest.mark.parametrize('name', ['mmcv', 'mmcv.ops', 'mmcv._extra', '_ext', 'mmcv._ext.sub', 'torchvision'])
 def test_the_finder_answers_for_the_extension_only(name):
     assert compat._StandInFinder().find_spec(name, None) is None
+    assert compat._CheckpointFinder().find_spec(name, None) is None
 
 
 def test_the_extension_on_disk_wins(fake_mmcv):
