@@ -114,7 +114,7 @@ class GeneralBox(BoxRepresentation):
 
 
 def entropic_slopes(means: Tensor, reg_max: int) -> Tensor:
-    """λ (M,) for which ``softmax(λ i)``, i = 0..n, has the ``means`` (M,) in (0, n), at the largest entropy possible."""
+    """λ (M,) for which ``softmax(λ i)``, i = 0..n, has the ``means`` (M,) in (0, n), at the largest entropy."""
     bins = torch.arange(reg_max + 1.0, dtype=torch.float64, device=means.device)
     low, high = torch.full_like(means, -50.0).double(), torch.full_like(means, 50.0).double()
     for _ in range(60):  # halve the interval: the mean grows with λ
