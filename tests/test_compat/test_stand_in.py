@@ -24,7 +24,6 @@ def python(code, first_on_path=None, **variables):
         env={'PYTHONPATH': ':'.join([*path, str(ROOT)]), 'PATH': '/usr/bin:/bin', **variables},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip(), result.stderr
