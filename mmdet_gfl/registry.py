@@ -13,11 +13,6 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-from mmdet_gfl.compat.checkpoint import install_checkpoint_support
-
-# MMEngine is imported by now, and whoever builds a part of this package may load a checkpoint into it next.
-install_checkpoint_support()
-
 #: Heads, losses, layers and the two axes of the paper, quality and box representation.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmdet_gfl', locations=['mmdet_gfl.models'])
 #: What watches a training.

@@ -1,6 +1,7 @@
 """What all tests share. Importing the package first puts the stand-in for mmcv's operators in place where needed."""
 
 import os
+import re
 from pathlib import Path
 
 import mmdet_gfl  # noqa: F401  # isort: skip  before mmdet
@@ -9,8 +10,42 @@ import pytest
 import torch
 from mmdet.utils import register_all_modules
 
+from mmdet_gfl.versions import parse_release
+
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
 ROOT = Path(__file__).parents[1]
+#: Answers of torch before 2.3 to float16 on a CPU.
+LACKS_HALF = re.compile("not implemented for 'Half'|AutocastCPU only support Bfloat16")
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first: a process that takes one last would keep the others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip tests that need float16 on a CPU where torch has none."""
+    try:
+        return (yield)
+    except RuntimeError as error:
+        if parse_release(torch.__version__) < (2, 3) and LACKS_HALF.search(str(error)):
+            pytest.skip(f'torch {torch.__version__} computes nothing in float16 on a CPU: {error}')
+        raise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No further processes for ``-n auto`` where a single file is tested: to start them would take longer."""
+    files = {arg.split('::')[0] for arg in config.args}
+    return 0 if len(files) == 1 and files.pop().endswith('.py') else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first, so that no process is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='the pinned versions need Python 3.11')
 MADE_FROM = ('constraints.txt', 'setup.cfg', 'pyproject.toml', 'tools/setup_env.sh')
 # Stands for a Python that has nothing but torch and numpy, which are fakes: the real ones take seconds to import.
 # Its pip writes down its arguments, then does what `pip_does` holds; that the stand-in is placed is written down too.

@@ -12,7 +12,7 @@ def python(code, root):
     """Runs ``code`` in a Python that reads no .pth files, so that nothing is in place when it starts."""
     packages = [str(root), *(path for path in sys.path if path.endswith('-packages'))]
     script = f'import sys\nsys.path[:0] = {packages!r}\n{code}'
-    return subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True)
 
 
 BUILD = """

@@ -17,7 +17,7 @@ from typing import Any, Union, get_args
 import torch
 from mmengine.structures import InstanceData, instance_data
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 aten = torch.ops.aten
@@ -49,11 +49,20 @@ class FakeGPUTensor(Tensor):
 
     held: Tensor
 
+    # Results get their class from __torch_dispatch__ alone; torch 2.1 would convert a result on the CPU too.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
     @staticmethod
     def __new__(cls, held: Tensor) -> FakeGPUTensor:
         """A tensor with the values of ``held``, which it keeps."""
-        layout = held.size(), held.stride(), held.storage_offset()
-        tensor: FakeGPUTensor = Tensor._make_wrapper_subclass(cls, *layout, dtype=held.dtype, device=DEVICE)
+        tensor: FakeGPUTensor = Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=DEVICE,
+        )
         tensor.held = held
         return tensor
 
@@ -130,10 +139,22 @@ class FakeGPU(TorchDispatchMode):
         if wanted is not None:
             kwargs['device'] = 'cpu'
         result = func(*values(args), **values(kwargs))
-        if not result_on_gpu:
-            return result
-        result = tree_map_only(Tensor, FakeGPUTensor, result)
-        return return_and_correct_aliasing(func, args, kwargs, result) if any(inputs_on_gpu) else result
+        changed = _changed_inputs(func, args, kwargs)
+        if changed is not None:
+            return changed
+        return tree_map_only(Tensor, FakeGPUTensor, result) if result_on_gpu else result
+
+
+def _changed_inputs(func: Any, args: Any, kwargs: Any) -> Any:
+    """The inputs that an operator changes in place and returns; None for an operator that returns something new."""
+    schema = func._schema
+    if not any(returned.alias_info and returned.alias_info.is_write for returned in schema.returns):
+        return None
+    given = dict(zip((argument.name for argument in schema.arguments), args), **kwargs)
+    changed = [
+        given[argument.name] for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write
+    ]
+    return changed[0] if len(schema.returns) == 1 else tuple(changed)
 
 
 def _validate_devices(func: Any, tensors: list[Tensor]) -> None:

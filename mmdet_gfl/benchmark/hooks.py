@@ -7,6 +7,7 @@ import os
 import random
 import statistics
 import time
+from contextlib import suppress
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -62,7 +63,8 @@ class EpochSeedHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Chooses operators that give the same every time where there are some; the others warn."""
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        with suppress(AttributeError):  # torch before 2.2 never fills
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

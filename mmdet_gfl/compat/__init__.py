@@ -1,4 +1,4 @@
-"""Lets MMDetection 3.x run on a stack of today: a stand-in for ``mmcv._ext``, and checkpoints on torch 2.6 or later.
+"""Lets MMDetection 3.x run on a stack of today: a stand-in for ``mmcv._ext``, and safe loading of checkpoints.
 
 Importing this module imports neither torch nor mmcv.
 """
@@ -18,24 +18,25 @@ from typing import Literal
 __all__ = ['activate', 'mmcv_flavour']
 
 EXTENSION = 'mmcv._ext'
+CHECKPOINT = 'mmengine.runner.checkpoint'
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def activate() -> None:
-    """Put the stand-in for ``mmcv._ext`` where Python looks last, and make MMEngine's checkpoints load if it is there.
+    """Put the stand-in for ``mmcv._ext`` where Python looks last, and the safe loading of checkpoints into MMEngine.
 
     The compiled extension is found first wherever it is installed, so the stand-in steps aside by its place alone.
-    Calling this again changes nothing. ``mmdet_gfl.registry`` installs the support for checkpoints where MMEngine is
-    imported after this package.
+    MMEngine gets the loading of checkpoints now if it is imported already, and else as soon as it is. Calling this
+    again changes nothing.
     """
     if not any(isinstance(finder, _StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(_StandInFinder())
-    if 'mmengine.runner.checkpoint' in sys.modules:
-        from mmdet_gfl.compat.checkpoint import install_checkpoint_support
-
-        install_checkpoint_support()
+    if CHECKPOINT in sys.modules:
+        _install_checkpoint_support()
+    elif not any(isinstance(finder, _CheckpointFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _CheckpointFinder())
 
 
 def mmcv_flavour() -> Literal['compiled', 'stand-in', 'missing']:
@@ -73,6 +74,32 @@ class _StandInLoader(SourceFileLoader):
                 'mmcv has no compiled operators here: mmdet_gfl stands in for NMS, soft-NMS, sigmoid focal loss and '
                 'deformable convolution; any other operator of mmcv raises an error'
             )
+
+
+class _CheckpointFinder(MetaPathFinder):
+    """Finds MMEngine's module for checkpoints where it lies, and has it loaded by :class:`_CheckpointLoader`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname == CHECKPOINT else None
+        if spec is None or spec.origin is None:
+            return None
+        return spec_from_file_location(fullname, spec.origin, loader=_CheckpointLoader(fullname, spec.origin))
+
+
+class _CheckpointLoader(SourceFileLoader):
+    """Runs MMEngine's module for checkpoints, then makes it load them safely."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        _install_checkpoint_support()
+
+
+def _install_checkpoint_support() -> None:
+    from mmdet_gfl.compat.checkpoint import install_checkpoint_support
+
+    install_checkpoint_support()
 
 
 def _is_main_process() -> bool:

@@ -1,10 +1,13 @@
-"""Loads checkpoints safely first, on every torch, and says what is wrong with those it cannot load.
+"""Loads checkpoints safely on torch 2.6 or later, and says what is wrong with those it cannot load.
 
 From 2.6 on, ``torch.load`` unpickles only what is on a list of safe globals. MMEngine's training checkpoints are not:
 their ``HistoryBuffer`` objects hold numpy arrays and, by way of ``builtins.getattr``, their own methods. Putting those
 names on the list as they are would open what the list closes. ``getattr`` reaches everything; ``numpy.ndarray(shape,
 'O', buffer)`` makes Python objects of the file's bytes; and the state of a pickled dtype may claim that numbers are
 objects. So the names are answered by functions here that do what a checkpoint needs and refuse the rest.
+
+Before 2.6 a name on the list cannot stand for another function, so nothing can be loaded safely that MMEngine writes:
+files are loaded in full, with a warning.
 """
 
 import logging
@@ -16,6 +19,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -26,6 +30,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmdet_gfl.compat.torchvision_weights import install_torchvision_weights
 
 __all__ = [
+    'HAS_SAFE_MODE',
     'CheckpointError',
     'DamagedCheckpointError',
     'UnsafeCheckpointError',
@@ -48,8 +53,9 @@ _MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeEr
 # RuntimeErrors of torch.load that are about the machine; all others are about the file.
 _MACHINE = re.compile('CUDA|NVIDIA|backend|device|location|memory')
 
-# torch 2.6 made the safe mode the default, and lets a name on its list stand for another function.
-_HAS_SAFE_MODE = tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6)
+#: Whether ``torch.load`` can read MMEngine's checkpoints without running their code: torch 2.6 made the safe mode the
+#: default, and lets a name on its list stand for another function.
+HAS_SAFE_MODE = tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6)
 
 
 class CheckpointError(RuntimeError):
@@ -72,7 +78,7 @@ def install_checkpoint_support() -> None:
     """
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     install_torchvision_weights()
-    if _HAS_SAFE_MODE:
+    if HAS_SAFE_MODE:
         torch.serialization.add_safe_globals(_safe_globals())
 
 
@@ -85,8 +91,8 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a local checkpoint, safely if possible.
 
     What the safe mode refuses is loaded in full only if ``MMDET_GFL_ALLOW_UNSAFE_CHECKPOINT=1`` is set. MMEngine logs
-    the part of this function's name behind ``load_from_``. Before torch 2.6 there is no safe mode that could read
-    MMEngine's checkpoints, and the file is loaded as ``torch.load`` does by default.
+    the part of this function's name behind ``load_from_``. Before torch 2.6 no safe mode can read MMEngine's
+    checkpoints: the file is loaded in full, and a process says so once, unless the variable is set.
 
     Args:
         filename: Path of the file; ``~`` stands for the home directory.
@@ -101,15 +107,15 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         UnsafeCheckpointError: The safe mode refuses the file.
     """
     path = _existing_file(filename)
-    if not _HAS_SAFE_MODE:
-        with _damage_named(path):
-            return torch.load(path, map_location=map_location)
-    try:
-        return _load_safely(path, map_location)
-    except UnsafeCheckpointError as refusal:
-        if not _unsafe_allowed():
-            raise
-        print_log(f'Loading in full, as allowed: {refusal.args[0]}', logger='current', level=logging.WARNING)
+    if HAS_SAFE_MODE:
+        try:
+            return _load_safely(path, map_location)
+        except UnsafeCheckpointError as refusal:
+            if not _unsafe_allowed():
+                raise
+            print_log(f'Loading in full, as allowed: {refusal.args[0]}', logger='current', level=logging.WARNING)
+    elif not _unsafe_allowed():
+        _warn_of_full_loading()
     with _damage_named(path):
         return torch.load(path, map_location=map_location, weights_only=False)
 
@@ -123,7 +129,7 @@ def check_checkpoint(filename: str) -> None:
     if '://' in filename:
         return
     path = _existing_file(filename)
-    if not _HAS_SAFE_MODE:
+    if not HAS_SAFE_MODE:
         if not _has_torch_format(path):
             raise DamagedCheckpointError(_damage(path))
         return
@@ -145,6 +151,16 @@ def _existing_file(filename: str) -> str:
 
 def _unsafe_allowed() -> bool:
     return os.environ.get(_ALLOW_UNSAFE, '').lower() in ('1', 'true', 'yes', 'on')
+
+
+@cache
+def _warn_of_full_loading() -> None:
+    print_log(
+        f'torch {torch.__version__} loads checkpoints in full, which runs any code that a file holds: load files of '
+        f'trusted origin only, or install torch 2.6 or later; {_ALLOW_UNSAFE}=1 silences this',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def _load_safely(path: str, map_location: Any, mmap: bool = False) -> Any:

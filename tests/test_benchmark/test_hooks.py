@@ -19,7 +19,8 @@ def drawn():
 def restored():
     yield
     torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    if hasattr(torch.utils, 'deterministic'):
+        torch.utils.deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.deterministic = False
 
 

@@ -27,32 +27,31 @@ import json, sys, time
 from pathlib import Path
 folder = Path(sys.argv[1]) / '20240101_000000' / 'vis_data'
 folder.mkdir(parents=True, exist_ok=True)
-time.sleep(float(sys.argv[2]))
+while sys.argv[2] and not Path(sys.argv[2]).exists():
+    time.sleep(0.01)
 (folder / 'scalars.json').write_text(json.dumps({'coco/bbox_mAP': 0.25, 'step': 2}))
 """
 
 
 @dataclass(frozen=True)
 class FastLauncher(Launcher):
-    """Starts what stands for a training and takes some seconds."""
+    """Starts what stands for a training and ends when the file ``until`` is there, if one is given."""
 
     kind: str = 'none'
     gpus: int = 1
-    seconds: float = 0.0
+    until: str | Path = ''
 
     def command(self, tool, arguments, name):
-        return [sys.executable, '-S', '-c', TRAINING, str(Path(arguments[0]).parent), str(self.seconds)]
+        return [sys.executable, '-S', '-c', TRAINING, str(Path(arguments[0]).parent), str(self.until)]
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
     """Trains both rows; returns the exit status and what was said."""
 
-    def call(seconds=0.0):
+    def call(until=''):
         preset = choose('mini', 1, None, SIZES, None, -1)
-        return running.run_all(
-            [BASE, GFL], [0], tmp_path, preset, FastLauncher(seconds=seconds)
-        ), capsys.readouterr().out
+        return running.run_all([BASE, GFL], [0], tmp_path, preset, FastLauncher(until=until)), capsys.readouterr().out
 
     return call
 
@@ -122,9 +121,17 @@ def test_a_log_that_cannot_be_written(run, tmp_path):
 
 
 def test_notes_and_progress_are_no_reason_to_fail(run, tmp_path, monkeypatch):
+    calls, enough = [], tmp_path / 'enough'
+
+    def write_state(*arguments):
+        calls.append(arguments)
+        if len(calls) > 4:
+            enough.touch()
+        raise FULL
+
     monkeypatch.setattr(running, 'NOTE_SECONDS', -1)
-    calls = refuse(monkeypatch, running, 'write_state', tmp_path, FULL)
-    status, said = run(seconds=0.3)  # it is looked at meanwhile
+    monkeypatch.setattr(running, 'write_state', write_state)
+    status, said = run(until=enough)  # the trainings end when four notes have failed
     assert status == 0 and said.count(': AP 25.0') == 2 and len(calls) > 4
     assert running.tail(tmp_path / 'none.log', 0) == running.tail(tmp_path, 0, whole=True) == ''
 

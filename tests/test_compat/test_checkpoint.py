@@ -5,6 +5,8 @@ import logging
 import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmdet_gfl.compat import checkpoint
@@ -28,6 +31,9 @@ from mmdet_gfl.compat.checkpoint import (
 )
 
 VARIABLE = 'MMDET_GFL_ALLOW_UNSAFE_CHECKPOINT'
+needs_safe_mode = pytest.mark.skipif(
+    not checkpoint.HAS_SAFE_MODE, reason='torch < 2.6 loads checkpoints in full and says so'
+)
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +171,10 @@ def test_bare_state_dicts(tmp_path, options, monkeypatch):
 def test_mmengine_uses_the_loader():
     assert CheckpointLoader._get_checkpoint_loader('work_dirs/epoch_1.pth') is load_from_local
     assert CheckpointLoader._get_checkpoint_loader('https://x.org/a.pth') is not load_from_local
+
+
+@needs_safe_mode
+def test_installing_again_changes_nothing():
     before = torch.serialization.get_safe_globals()
     install_checkpoint_support()
     assert len(torch.serialization.get_safe_globals()) == len(before)
@@ -208,6 +218,7 @@ FOREIGN = [
 ]  # fmt: skip
 
 
+@needs_safe_mode
 @pytest.mark.parametrize('name', FOREIGN)
 @pytest.mark.parametrize('load', [load_from_local, check_checkpoint, torch.load])
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -224,6 +235,7 @@ def test_foreign_files_are_refused_and_run_nothing(tmp_path, name, load, zipped)
         assert '--allow-unsafe-checkpoint' in str(caught.value) and f'{VARIABLE}=1' in str(caught.value)
 
 
+@needs_safe_mode
 def test_state_of_a_dtype_is_not_believed(tmp_path):
     """numpy takes this state for a float64 that holds objects; arrays of it would point anywhere."""
     state = (3, '<', None, ('a',), {'a': (1, 0)}, 8, 8, 63)
@@ -241,6 +253,7 @@ def test_classes_that_may_be_filled_cannot_be_named():
     assert getattr not in reachable and np.ndarray in names.values()
 
 
+@needs_safe_mode
 def test_allowed_in_full_with_one_warning(tmp_path, monkeypatch):
     messages = []
     monkeypatch.setattr(checkpoint, 'print_log', lambda text, logger, level: messages.append((level, text)))
@@ -260,6 +273,7 @@ def test_allowed_in_full_with_one_warning(tmp_path, monkeypatch):
     assert '\n' not in text
 
 
+@needs_safe_mode
 def test_allowing_changes_nothing_for_safe_files(tmp_path, monkeypatch):
     allowed = []
     monkeypatch.setattr(checkpoint.torch, 'load', lambda *args, **kwargs: allowed.append(kwargs['weights_only']))
@@ -268,6 +282,7 @@ def test_allowing_changes_nothing_for_safe_files(tmp_path, monkeypatch):
     assert allowed == [True]
 
 
+@needs_safe_mode
 def test_a_pickle_protocol_that_the_safe_mode_cannot_read(tmp_path, monkeypatch):
     path = save(tmp_path / 'a.pth', dict(a=torch.ones(2), text='x' * 300), pickle_protocol=4)
     with (
@@ -280,6 +295,7 @@ def test_a_pickle_protocol_that_the_safe_mode_cannot_read(tmp_path, monkeypatch)
         assert load_from_local(path)['a'].tolist() == [1, 1]
 
 
+@needs_safe_mode
 def test_torchscript(tmp_path):
     path = str(tmp_path / 'script.pth')
     traced = torch.jit.trace(torch.nn.Identity(), torch.ones(1))
@@ -327,6 +343,8 @@ def example(path, zipped):
 @pytest.mark.parametrize('allowed', ['0', '1'])
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 def test_files_cut_short(tmp_path, monkeypatch, load, allowed, zipped):
+    if load is check_checkpoint and not (zipped or checkpoint.HAS_SAFE_MODE):
+        pytest.skip('torch < 2.6 loads in full, so checking stops before the weights')
     monkeypatch.setenv(VARIABLE, allowed)
     whole = example(tmp_path / 'whole.pth', zipped)
     path = tmp_path / 'cut.pth'
@@ -336,6 +354,7 @@ def test_files_cut_short(tmp_path, monkeypatch, load, allowed, zipped):
             load(str(path))
 
 
+@needs_safe_mode
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 def test_changed_bytes_give_no_other_error(tmp_path, zipped):
     whole = example(tmp_path / 'whole.pth', zipped)
@@ -355,7 +374,7 @@ def test_changed_bytes_give_no_other_error(tmp_path, zipped):
 def test_errors_of_the_device_are_not_called_damage(tmp_path):
     path = save(tmp_path / 'a.pth', dict(a=torch.ones(1)))
     with pytest.raises(RuntimeError) as caught:
-        load_from_local(path, 'no-such-device')
+        load_from_local(path, 'cuda:99')
     assert not isinstance(caught.value, checkpoint.CheckpointError)
 
 
@@ -364,6 +383,7 @@ def test_addresses_are_not_checked():
         check_checkpoint(address)
 
 
+@needs_safe_mode
 def test_checking_reads_no_weights(tmp_path, monkeypatch):
     calls = []
     load = torch.load
@@ -372,16 +392,51 @@ def test_checking_reads_no_weights(tmp_path, monkeypatch):
     assert [kwargs['mmap'] for kwargs in calls] == [True]
 
 
-def test_before_torch_2_6(tmp_path, monkeypatch):
-    calls = []
-    fake = SimpleNamespace(load=lambda path, **kwargs: calls.append(kwargs) or 'loaded')
+@pytest.fixture
+def before_torch_2_6(monkeypatch):
+    """The messages logged, and the arguments that ``torch.load`` gets, where there is no safe mode."""
+    messages, calls = [], []
+    fake = SimpleNamespace(load=lambda path, **kwargs: calls.append(kwargs) or 'loaded', __version__='2.5.1')
     monkeypatch.setattr(checkpoint, 'torch', fake)
-    monkeypatch.setattr(checkpoint, '_HAS_SAFE_MODE', False)
+    monkeypatch.setattr(checkpoint, 'HAS_SAFE_MODE', False)
+    monkeypatch.setattr(checkpoint, 'print_log', lambda text, logger, level: messages.append((level, text)))
+    checkpoint._warn_of_full_loading.cache_clear()
+    yield messages, calls
+    checkpoint._warn_of_full_loading.cache_clear()
+
+
+def test_before_torch_2_6_files_are_loaded_in_full_with_one_warning(tmp_path, before_torch_2_6):
+    messages, calls = before_torch_2_6
     path = save(tmp_path / 'a.pth', {})
     check_checkpoint(path)
-    assert load_from_local(path, 'cpu') == 'loaded'
-    assert calls == [dict(map_location='cpu')]
+    assert not messages and not calls
+    assert load_from_local(path, 'cpu') == load_from_local(path, 'cpu') == 'loaded'
+    assert calls == [dict(map_location='cpu', weights_only=False)] * 2
+    ((level, text),) = messages
+    assert level == logging.WARNING and text.startswith('torch 2.5.1 loads checkpoints in full, which runs any code')
+    assert 'torch 2.6 or later' in text and f'{VARIABLE}=1' in text
     install_checkpoint_support()
     Path(path).write_bytes(b'')
     with pytest.raises(DamagedCheckpointError, match='empty'):
         check_checkpoint(path)
+
+
+def test_before_torch_2_6_the_warning_can_be_silenced(tmp_path, before_torch_2_6, monkeypatch):
+    messages, calls = before_torch_2_6
+    monkeypatch.setenv(VARIABLE, '1')
+    assert load_from_local(save(tmp_path / 'a.pth', {})) == 'loaded'
+    assert calls and not messages
+
+
+@pytest.mark.parametrize('order', ['mmdet_gfl, mmengine.runner', 'mmengine.runner, mmdet_gfl', 'mmdet_gfl, mmdet.apis'])
+def test_importing_the_package_is_enough_in_any_order(order, root):
+    code = (
+        f'import {order}\n'
+        'from mmengine.runner.checkpoint import CheckpointLoader, __file__ as file\n'
+        'print(CheckpointLoader._get_checkpoint_loader("a.pth").__module__, file, "mmdet_gfl.registry" in sys.modules)'
+    )
+    env = dict(os.environ, PYTHONPATH=str(root))
+    command = [sys.executable, '-c', f'import sys\n{code}']
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ['mmdet_gfl.compat.checkpoint', mmengine_checkpoint.__file__, 'False']

@@ -20,7 +20,7 @@ def started(folder, code):
     """What a Python prints that reads the .pth files of ``folder``, and no others, before ``code``."""
     packages = [path for path in sys.path if path.endswith('-packages')]
     script = f'import site, sys; sys.path += {packages!r}; site.addsitedir({str(folder)!r}); {code}'
-    return subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True)
 
 
 FINDERS = "print([type(finder).__name__ for finder in sys.meta_path if 'StandIn' in type(finder).__name__])"

@@ -52,8 +52,7 @@ def train(work_dir, root, how):
 
 def test_a_training_killed_in_the_write_goes_on(tmp_path, root):
     process = train(tmp_path, root, 'stop')
-    deadline = time.monotonic() + 120
-    while not (tmp_path / 'writing').exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (tmp_path / 'writing').exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -62,7 +61,7 @@ def test_a_training_killed_in_the_write_goes_on(tmp_path, root):
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
     assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['epoch'] == 1
 
-    assert train(tmp_path, root, 'resume').wait(timeout=120) == 0
+    assert train(tmp_path, root, 'resume').wait() == 0
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_3.pth']
     assert list(tmp_path.glob('.*.part')) == []
     assert torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['meta']['iter'] == 6

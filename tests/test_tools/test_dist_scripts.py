@@ -87,7 +87,7 @@ def start(root, place, script, *arguments, **variables):
 def finish(*processes):
     """What they said. One that fails would leave the others waiting for it: they are ended then."""
     with ThreadPoolExecutor(len(processes)) as pool:
-        talks = [pool.submit(process.communicate, timeout=300) for process in processes]
+        talks = [pool.submit(process.communicate) for process in processes]
         while not all(talk.done() for talk in talks) and not any(process.returncode for process in processes):
             time.sleep(0.1)
         for process in processes:
@@ -215,7 +215,7 @@ def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
     assert len(ranks) == 2
     torchrun.kill()
     try:
-        torchrun.communicate(timeout=60)  # ends when no process holds the pipe any more
+        torchrun.communicate()  # ends when no process holds the pipe any more
     finally:
         for rank in ranks:
             with contextlib.suppress(ProcessLookupError):
@@ -228,7 +228,7 @@ def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
 def asked_of_srun(root, place, script, *arguments, **variables):
     log = place / 'asked.json'
     process = start(root, place, script, *arguments, SRUN_LOG=str(log), SRUN_START='no', **variables)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 7, output  # what srun ends with, the script ends with
     asked = json.loads(log.read_text())
     return asked['options'], asked['command']
@@ -292,7 +292,7 @@ def test_dist_scripts_heed(root, place, tmp_path):
 )
 def test_wrong_arguments_are_answered(root, place, script, arguments, words):
     process = start(root, place, script, *arguments)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 2 and words in output and 'Traceback' not in output
 
 
@@ -300,6 +300,6 @@ def test_without_slurm_the_way_out_is_said(root, place, tmp_path):
     for name in ('bash', 'dirname'):
         os.symlink(Path('/usr/bin') / name, tmp_path / name)
     process = start(root, place, 'slurm_test.sh', 'part', 'job', 'a.py', 'a.pth', PATH=str(tmp_path))
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 2
     assert output.strip() == 'error: there is no srun here: this is no Slurm cluster; tools/dist_test.sh needs none'

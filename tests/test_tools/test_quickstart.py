@@ -5,7 +5,14 @@ import subprocess
 
 import pytest
 
+from mmdet_gfl.versions import REQUIREMENTS, installed
+
 SMALL = dict(EPOCHS='1', MINI='size=64 train=16 val=8 stacked_convs=1')
+
+
+def has_pinned_versions():
+    """Whether the quickstart, which runs in the project's own environment, would run what is tested here."""
+    return all(found.version.partition('+')[0] == one.tested for one in REQUIREMENTS for found in installed(one))
 
 
 def quickstart(root, *arguments, **env):
@@ -14,11 +21,11 @@ def quickstart(root, *arguments, **env):
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=600,
     )
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_pinned_versions(), reason='it would set up the pinned versions, which are not those here')
 def test_table_3_in_small_twice(root, tmp_path):
     ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **SMALL)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -55,10 +55,8 @@ def weights(place):
     return torch.load(file, weights_only=False)['state_dict']
 
 
-def until(condition, seconds=300):
-    end = time.monotonic() + seconds
+def until(condition):
     while not condition():
-        assert time.monotonic() < end, 'it did not come to that'
         time.sleep(0.02)
 
 
@@ -99,7 +97,7 @@ def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
         until(lambda: any((place / 'last_checkpoint').is_file() for place in places) or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / 'out').read_text()
-    until(lambda: not any(locks.is_held(place / '.lock') for place in places), 60)  # the trainings go with it
+    until(lambda: not any(locks.is_held(place / '.lock') for place in places))  # the trainings go with it
     _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
     assert 'begun' in said and 'running' not in said
     (places[0] / '.result.json.part').write_text('{"config"')  # killed while it wrote a result

@@ -40,14 +40,14 @@ def start(tool, *arguments, coco128, root, log):
         os.environ,
         COCO128_ROOT=str(coco128),
         PYTHONPATH=str(root),
-        OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', '2'),
+        OMP_NUM_THREADS='1',
     )
     command = [sys.executable, str(tool), *map(str, arguments), '--cfg-options', *SMALL]
     return subprocess.Popen(command, cwd=root, env=env, stdout=open(log, 'w'), stderr=subprocess.STDOUT)
 
 
 def run(tool, *arguments, coco128, root, log):
-    code = start(tool, *arguments, coco128=coco128, root=root, log=log).wait(timeout=600)
+    code = start(tool, *arguments, coco128=coco128, root=root, log=log).wait()
     assert code == 0, Path(log).read_text()[-3000:]
     return Path(log).read_text()
 
@@ -58,8 +58,7 @@ def trained(coco128, root, tmp_path_factory):
     place = tmp_path_factory.mktemp('training')
     work = place / 'work'
     process = start('tools/train.py', CONFIG, '--work-dir', work, coco128=coco128, root=root, log=place / 'killed')
-    deadline = time.monotonic() + 300
-    while not (work / 'last_checkpoint').is_file() and process.poll() is None and time.monotonic() < deadline:
+    while not (work / 'last_checkpoint').is_file() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -113,7 +112,7 @@ def test_two_processes_of_torchrun(coco128, root, tmp_path):
     env = dict(os.environ, COCO128_ROOT=str(coco128), PYTHONPATH=str(root), OMP_NUM_THREADS='1')
     tool = ['tools/train.py', CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path / 'work']
     options = [*SMALL, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'train_dataloader.batch_size=4']
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29653']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone']
     result = subprocess.run(
         [*command, *map(str, tool), '--cfg-options', *options], cwd=root, env=env, capture_output=True, text=True
     )

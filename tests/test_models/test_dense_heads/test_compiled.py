@@ -16,6 +16,9 @@ from cases import (
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith('2.1.'), reason='torch 2.1 fails to trace comprehensions that use `self`'
+)
 SIZE = (64, 96)
 
 

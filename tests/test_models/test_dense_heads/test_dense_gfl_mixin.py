@@ -190,14 +190,14 @@ def test_losses_are_called_with_autocast_off(monkeypatch):
     head = build(gfl_config())
     head.loss_cls.__class__ = type('OwnLoss', (type(head.loss_cls),), {})  # which is not fused
     seen = []
+    one = torch.ones(1, 1)
     for loss in (head.loss_cls, head.loss_bbox, head.loss_dfl):
         forward = loss.forward
-        monkeypatch.setattr(
-            loss, 'forward', lambda *a, f=forward, **k: seen.append(torch.is_autocast_enabled('cpu')) or f(*a, **k)
-        )
+        monkeypatch.setattr(loss, 'forward', lambda *a, f=forward, **k: seen.append((one @ one).dtype) or f(*a, **k))
     with torch.autocast('cpu', dtype=torch.bfloat16):
         head.loss_by_feat(*head(features(SIZE, 1)), objects([3], SIZE), metas(SIZE, 1))
-    assert seen == [False, False, False]
+        assert (one @ one).dtype == torch.bfloat16
+    assert seen == [torch.float32] * 3
 
 
 def test_the_loss_steps_are_float32_for_half_precision():

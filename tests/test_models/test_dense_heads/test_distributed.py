@@ -3,7 +3,6 @@
 One pair of processes makes all steps, since its start takes most of the time; the tests read its results.
 """
 
-import datetime
 import math
 
 import pytest
@@ -93,8 +92,7 @@ def worker(rank, place):
 
     register_all_modules()
     torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=120)
-    dist.init_process_group('gloo', f'file://{place}/store', rank=rank, world_size=2, timeout=timeout)
+    dist.init_process_group('gloo', f'file://{place}/store', rank=rank, world_size=2)
     results = {}
     for case, (host, cfg) in CASES.items():
         model = MMDistributedDataParallel(Loss(build(cfg)))

@@ -206,6 +206,7 @@ def test_nothing_is_kept_without_a_graph(monkeypatch):
     distribution_statistics(logits.detach(), 17)
 
 
+@pytest.mark.skipif(torch.__version__.startswith('2.1.'), reason='torch 2.1 fails to trace torch.promote_types')
 def test_traced_code_is_the_plain_form():
     logits = torch.randn(2, 34, 3, 3)
     traced = torch.jit.trace(lambda x: distribution_statistics(x, 17, 4, ALL), logits)
