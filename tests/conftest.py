@@ -35,19 +35,6 @@ def pytest_runtest_call(item):
         raise
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """No further processes for ``-n auto`` where a single file is tested: to start them would take longer."""
-    files = {arg.split('::')[0] for arg in config.args}
-    return 0 if len(files) == 1 and files.pop().endswith('.py') else None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests go first, so that no process is left with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker('slow')}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(autouse=True)
 def _seeded():
     register_all_modules(init_default_scope=True)

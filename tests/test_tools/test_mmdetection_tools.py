@@ -85,6 +85,8 @@ def small_config(path: Path, data: Path) -> Config:
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         dataset = loader.dataset
         while 'dataset' in dataset:
+            if 'times' in dataset:
+                dataset.times = 1
             dataset = dataset.dataset
         dataset.update(
             metainfo=dict(classes=CLASSES),

@@ -72,13 +72,12 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
         return AnchorBoxCoder(self.bbox_coder, on_boxes=True)
 
     def prior_distances(self) -> Tensor:
-        """Four strides on each side, (1, 4): half of ATSS's anchors.
+        """One stride on each side, (1, 4), where RTMDet's exponential starts too.
 
-        The assigner compares boxes, so an object is matched on the level whose boxes are of its size. At 4 strides the
-        first boxes are 64, 128 and 256 pixels wide on strides 8, 16 and 32. At 1 stride, where RTMDet's exponential
-        starts, an object of 256 pixels would overlap with an IoU of 0.06 at most, and that IoU weights its box loss.
+        The assigner compares boxes, and the IoU that it measures weighs the box loss: boxes that hardly overlap with any
+        object learn slowly.
         """
-        return torch.full((1, 4), 4.0)
+        return torch.full((1, 4), 1.0)
 
     def layer(self, name: str, level: int) -> Any:
         """The output layer or tower of a name at a level: here one serves all levels."""
