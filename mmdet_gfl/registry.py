@@ -11,17 +11,12 @@ from typing import Any
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 #: Heads, losses, layers and the two axes of the paper, quality and box representation.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmdet_gfl', locations=['mmdet_gfl.models'])
 #: What watches a training.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmdet_gfl', locations=['mmdet_gfl.engine.hooks'])
-#: Steps of data pipelines.
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='mmdet_gfl', locations=['mmdet_gfl.datasets.transforms']
-)
 
 
 def registered_hosts() -> dict[str, type]:

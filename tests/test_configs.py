@@ -343,7 +343,7 @@ def settings(cfg: Config) -> dict[str, Any]:
         'warm-up': (warm_up.type, warm_up.begin, warm_up.end, warm_up.by_epoch, warm_up.start_factor),
         'train scale': (train['Resize'].scale, train['Resize'].keep_ratio),
         'test scale': (test['Resize'].scale, test['Resize'].keep_ratio),
-        'augmentation': [name for name in train if name not in (*test, 'mmdet_gfl.LoadImageFromFile')],
+        'augmentation': [name for name in train if name not in (*test, 'LoadImageFromFile')],
         'grouped by aspect ratio': (loader.batch_sampler or {}).get('type') == 'AspectRatioBatchSampler',
         'trains on': (data.ann_file, data.data_prefix.img, data.filter_cfg.filter_empty_gt, data.filter_cfg.min_size),
         'tests on': (detection_data(cfg).ann_file, detection_data(cfg).data_prefix.img),
@@ -384,7 +384,7 @@ def test_training_pipelines_prepare_boxes_in_order(name: str) -> None:
     data = load(name).train_dataloader.dataset
     steps = [step.type for step in (data.dataset if data.type == 'RepeatDataset' else data).pipeline]
     before, after = steps[: steps.index('Resize')], steps[steps.index('Resize') :]
-    assert before[:2] == ['mmdet_gfl.LoadImageFromFile', 'LoadAnnotations']
+    assert before[:2] == ['LoadImageFromFile', 'LoadAnnotations']
     assert after[1] == 'RandomFlip'
     assert after[-1] == 'PackDetInputs'
 
@@ -413,16 +413,7 @@ def test_all_else_is_mmdetections(name: str) -> None:
     ours = beside_the_axes(load(name))
     if name.startswith('gfl/'):  # MMDetection's GFL and ATSS are one class under two names
         theirs['model']['type'] = ours['model']['type']
-    assert unprefixed(ours) == theirs
-
-
-def unprefixed(value: Any) -> Any:
-    """With MMDetection's loader of images in place of ours."""
-    if isinstance(value, dict):
-        return {key: unprefixed(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(unprefixed(item) for item in value)
-    return 'LoadImageFromFile' if value == 'mmdet_gfl.LoadImageFromFile' else value
+    assert ours == theirs
 
 
 @pytest.mark.agreement

@@ -192,15 +192,6 @@ DIFFERENCES = {
     # mmcv-lite: the package is imported before MMDetection
     'custom_imports.imports.0': (ABSENT, 'mmdet_gfl'),
     'custom_imports.allow_failed_imports': (ABSENT, False),
-    # The same image, and an error that names the file where there is none
-    **{
-        f'{key}.0.type': ('LoadImageFromFile', 'mmdet_gfl.LoadImageFromFile')
-        for key in (
-            'train_pipeline',
-            'test_pipeline',
-            *(f'{s}_dataloader.dataset.pipeline' for s in ('train', 'val', 'test')),
-        )
-    },
     # Against the explosions and the wrong lr that users run into
     'optim_wrapper.clip_grad.max_norm': (ABSENT, 35),
     'optim_wrapper.clip_grad.norm_type': (ABSENT, 2),

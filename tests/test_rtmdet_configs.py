@@ -53,8 +53,7 @@ def test_the_configs_of_the_folder() -> None:
 
 # Settings -----------------------------------------------------------------------------------------------------------
 
-LOADERS = ('mmdet_gfl.LoadImageFromFile', 'LoadImageFromFile')
-#: Every setting that is not MMDetection's: theirs and ours. The pipelines differ in the loader of images as well.
+#: Every setting that is not MMDetection's: theirs and ours.
 DIFFERENCES = {
     'model.bbox_head.type': ('RTMDetSepBNHead', 'mmdet_gfl.RTMDetSepBNGFLHead'),
     'model.bbox_head.quality.type': (ABSENT, 'mmdet_gfl.AssignedQuality'),
@@ -70,23 +69,13 @@ DIFFERENCES = {
 ADDED_HOOKS = [dict(type='NumClassCheckHook'), dict(type='mmdet_gfl.CheckGroundTruthHook')]
 
 
-def stock_loader(value: Any) -> Any:
-    """With MMDetection's loader of images instead of this package's."""
-    if isinstance(value, dict):
-        return {key: stock_loader(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(stock_loader(item) for item in value)
-    return LOADERS[1] if value == LOADERS[0] else value
-
-
 @pytest.mark.agreement
 @each_size
 def test_each_difference_to_mmdetection_is_listed(size: str) -> None:
     theirs, ours = load(baseline(size), STOCK).to_dict(), load(baseline(size)).to_dict()
-    assert LOADERS[1] not in leaves(ours).values()
     added, ours['custom_hooks'] = ours['custom_hooks'][:2], ours['custom_hooks'][2:]
     assert added == ADDED_HOOKS
-    their_leaves, our_leaves = leaves(theirs), leaves(stock_loader(ours))
+    their_leaves, our_leaves = leaves(theirs), leaves(ours)
     found = {key: (their_leaves.get(key, ABSENT), our_leaves.get(key, ABSENT)) for key in their_leaves | our_leaves}
     assert {key: pair for key, pair in found.items() if pair[0] != pair[1]} == DIFFERENCES
 

@@ -5,7 +5,7 @@ model = dict(bbox_head=dict(type='mmdet_gfl.GFocalHead', reg_topk=4, reg_channel
 
 # The shorter side at random between 480 and 960 px (GFL: 800), the longer at most 1333 px; tested at 800, as in 1x.
 train_pipeline = [
-    dict(type='mmdet_gfl.LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomResize', scale=[(1333, 480), (1333, 960)], keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

@@ -191,8 +191,6 @@ def _data(root: Path, mini: Mini) -> dict[str, Any]:
         loader.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
         loader.dataset.update(data_root=str(root), metainfo=dict(classes=CLASSES))
         for step in loader.dataset.pipeline:
-            if step.type == 'mmdet_gfl.LoadImageFromFile':
-                step.cache = True
             if step.type == 'Resize':
                 step.scale = (mini.size, mini.size)
     shapes.val_evaluator.ann_file = str(root / 'annotations' / 'instances_val.json')

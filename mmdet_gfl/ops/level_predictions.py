@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .tensors import constant_like, floor_divmod, upcast
 
@@ -197,7 +196,6 @@ class _Gather(torch.autograd.Function):
         return rows.contiguous() if contiguous else rows
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads = [
             torch.empty(shape, dtype=dtype, device=grad.device, memory_format=layout).zero_()

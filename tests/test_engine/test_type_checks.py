@@ -43,7 +43,7 @@ def read(root):
         ('model.train_cfg.assigner', 'ATSSAsigner', 'ATSSAssigner'),
         ('train_dataloader.dataset', 'CocoDatset', 'CocoDataset'),
         ('train_dataloader.dataset.pipeline.2', 'Rezise', 'Resize'),
-        ('train_dataloader.dataset.pipeline.0', 'mmdet_gfl.LoadImagesFromFile', 'mmdet_gfl.LoadImageFromFile'),
+        ('train_dataloader.dataset.pipeline.0', 'LoadImagesFromFile', 'LoadImageFromFile'),
         ('train_dataloader.sampler', 'DefaultSample', 'DefaultSampler'),
         ('custom_hooks.0', 'NumClassChekHook', 'NumClassCheckHook'),
         ('default_hooks.checkpoint', 'SafeCheckpointHook', 'mmdet_gfl.SafeCheckpointHook'),

@@ -3,7 +3,7 @@
 _base_ = './coco_detection.py'
 
 train_pipeline = [
-    dict(type='mmdet_gfl.LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='CachedMosaic', img_scale=(640, 640), pad_val=114.0),
     dict(type='RandomResize', scale=(1280, 1280), ratio_range=(0.1, 2.0), keep_ratio=True),
@@ -22,7 +22,7 @@ train_pipeline = [
 ]
 # The last epochs train on single images.
 train_pipeline_stage2 = [
-    dict(type='mmdet_gfl.LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomResize', scale=(640, 640), ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(640, 640)),
@@ -32,7 +32,7 @@ train_pipeline_stage2 = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='mmdet_gfl.LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(type='Resize', scale=(640, 640), keep_ratio=True),
     dict(type='Pad', size=(640, 640), pad_val=dict(img=(114, 114, 114))),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -56,7 +56,7 @@ test_evaluator = val_evaluator
 img_scales = [(640, 640), (320, 320), (960, 960)]
 tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
 tta_pipeline = [
-    dict(type='mmdet_gfl.LoadImageFromFile', backend_args=None),
+    dict(type='LoadImageFromFile', backend_args=None),
     dict(
         type='TestTimeAug',
         transforms=[

@@ -101,6 +101,10 @@ class BoxRepresentation:
                 (A, 4), in strides.
         """
 
+    def init_at_priors(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
+        """:meth:`init_weights` of hosts whose assigner compares predicted boxes: the boxes start at the priors."""
+        self.init_weights(conv, prior_distances)
+
     def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, not clipped to the image, from the outputs (M, 4 · channels)."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
@@ -71,6 +72,16 @@ class GeneralBox(BoxRepresentation):
             modules['loss_dfl'] = MMDET_MODELS.build(self.loss_dfl)
         return modules
 
+    def init_at_priors(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
+        """Start at the distribution of largest entropy whose mean is ``prior_distances`` (A, 4), in strides.
+
+        A uniform start, as GFL's, predicts boxes of n · Δ strides, which hardly overlap any object.
+        """
+        if conv.bias is not None:
+            slopes = entropic_slopes(prior_distances.flatten() / self.delta, self.reg_max)
+            bins = torch.arange(self.channels, device=slopes.device)
+            conv.bias.data = (slopes[:, None] * bins).flatten().to(conv.bias)
+
     def decode(self, bbox_pred: Tensor, locations: Locations, head: BoxHead) -> Tensor:
         """Boxes (M, 4), xyxy in pixels, whose sides are the integrals of the distributions (M, 4(n+1))."""
         return locations.boxes(head.integral(bbox_pred))
@@ -100,3 +111,14 @@ class GeneralBox(BoxRepresentation):
         return SideStatistics(
             head.integral(bbox_pred), distribution_std(logits, self.delta), logits.softmax(dim=-1), self.delta
         )
+
+
+def entropic_slopes(means: Tensor, reg_max: int) -> Tensor:
+    """λ (M,) for which ``softmax(λ i)``, i = 0..n, has the ``means`` (M,) in (0, n), at the largest entropy."""
+    bins = torch.arange(reg_max + 1.0, dtype=torch.float64, device=means.device)
+    low, high = torch.full_like(means, -50.0).double(), torch.full_like(means, 50.0).double()
+    for _ in range(60):  # halve the interval: the mean grows with λ
+        slopes = (low + high) / 2
+        too_large = (slopes[:, None] * bins).softmax(dim=1) @ bins > means
+        low, high = slopes.where(~too_large, low), slopes.where(too_large, high)
+    return slopes

@@ -24,6 +24,7 @@ from mmdet_gfl.models.task_modules import (
     Targets,
     build_targets,
     count_positives_per_image,
+    targets_from_levels,
 )
 
 from .dense_gfl_mixin import DenseGFLMixin
@@ -85,40 +86,28 @@ class AnchorGFLMixin(DenseGFLMixin):
         """Half the anchors of a cell, (A, 4), in strides; those of the first level, since all share one layer."""
         return half_anchors(self.prior_generator, 0)
 
-    @property
-    def level_strides(self) -> list[float]:
-        """Stride of each level, in pixels."""
-        return [scalar_stride(stride) for stride in self.prior_generator.strides]
-
     def targets(self, batch: AssignmentBatch) -> Targets:
         """Assignment by MMDetection's ``get_targets``, flattened."""
-        gts, metas = batch.batch_gt_instances, batch.batch_img_metas
-        anchors, flags = self.get_anchors(batch.featmap_sizes, metas, device=gts[0].bboxes.device)
-        all_anchors = torch.cat([get_box_tensor(level) for level in anchors[0]])  # before get_targets joins the list
+        gts, metas = batch.usable_gt_instances, batch.batch_img_metas
+        anchors, flags = self.get_anchors(batch.featmap_sizes, metas, device=batch.device)
+        locations = self.all_locations(anchors[0])  # before get_targets joins the list
         # ATSSHead puts the anchors before what AnchorHead returns.
         labels, label_weights, boxes, _, avg_factor = self.get_targets(
             anchors, flags, gts, metas, batch_gt_instances_ignore=batch.batch_gt_instances_ignore
         )[-5:]
-        flat_labels = flatten_levels(labels)
-        pos = batch.index.coords((flat_labels < self.num_classes).nonzero().squeeze(1))
-        return Targets(
-            pos=pos,
-            labels=flat_labels[pos.flat_inds].long(),
-            gt_bboxes=flatten_levels(boxes)[pos.flat_inds],
-            locations=Locations.of_priors(
-                all_anchors[pos.prior_inds], pos.of_levels(self.level_strides, all_anchors.dtype)
-            ),
-            label_weights=flatten_levels(label_weights),
-            avg_factor=avg_factor,
-            num_images=len(metas),
-        )
+        targets = targets_from_levels(batch, labels, boxes, label_weights, locations, self.num_classes)
+        return targets._replace(avg_factor=avg_factor)
 
-    def assigns_like(self, stock: type, batch: AssignmentBatch) -> bool:
+    def all_locations(self, anchors: Sequence[Any]) -> Locations:
+        """Locations of the anchors of each level of an image."""
+        levels = [get_box_tensor(level) for level in anchors]
+        strides = [level.new_full((len(level),), stride) for level, stride in zip(levels, self.level_strides)]
+        return Locations.of_priors(torch.cat(levels), torch.cat(strides))
+
+    def assigns_like_stock(self, batch: AssignmentBatch) -> bool:
         """True if the anchors are an :class:`AnchorGrid` and the assigner alone decides which are matched.
 
-        Args:
-            stock: MMDetection's head, of whose assignment nothing may be overridden.
-            batch: The batch; ignored regions may rule the grid out.
+        That is, no ignored region matters, and nothing of the assignment of :attr:`stock_head` is overridden.
         """
         assigner = self.assigner
         overlaps = assigner.iou_calculator
@@ -130,7 +119,7 @@ class AnchorGFLMixin(DenseGFLMixin):
             and type(self.sampler) is PseudoSampler
             and self.train_cfg['allowed_border'] < 0
             and AnchorGrid.fits(self.prior_generator)
-            and all(getattr(type(self), name) is getattr(stock, name) for name in ASSIGNMENT_METHODS)
+            and all(getattr(type(self), name) is getattr(self.stock_head, name) for name in ASSIGNMENT_METHODS)
         )
 
     def targets_on_grid(
@@ -161,8 +150,3 @@ def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:
     anchors = generator.base_anchors[level]
     half = (anchors[:, 2:] - anchors[:, :2]) / 2 / scalar_stride(generator.strides[level])
     return torch.cat((half, half), dim=1)
-
-
-def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
-    """Levels (N, K_level, ...) to (R, ...)."""
-    return torch.cat([level.flatten(0, 1) for level in levels])

@@ -69,8 +69,8 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             type(assigner) is ATSSAssigner
             and assigner.alpha is None
             and self.num_base_priors == 1
-            and getattr(type(self), WITHIN) is getattr(ATSSHead, WITHIN)
-            and self.assigns_like(ATSSHead, batch)
+            and getattr(type(self), WITHIN) is getattr(self.stock_head, WITHIN)
+            and self.assigns_like_stock(batch)
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,13 @@ from torch import Tensor, autocast, nn
 from mmdet_gfl.models.boxes.base import BoxRepresentation, HostBoxCoder
 from mmdet_gfl.models.losses import classification_loss
 from mmdet_gfl.models.quality.base import Quality
-from mmdet_gfl.models.task_modules import AssignmentBatch, Positives, Targets, validate_ground_truth
+from mmdet_gfl.models.task_modules import (
+    AssignmentBatch,
+    Positives,
+    Targets,
+    validate_ground_truth,
+    with_integer_labels,
+)
 from mmdet_gfl.ops import LevelPredictions, LocationIndex
 from mmdet_gfl.utils import build_part
 from mmdet_gfl.utils.compiling import uncompiled
@@ -201,7 +207,8 @@ class DenseGFLMixin(PredictMixin):
     def init_outputs(self) -> None:
         """Initialize what the box representation and the quality bring along, after the host's own initialization."""
         distances = self.prior_distances()
-        map_layers(lambda conv: self.box.init_weights(conv, distances), getattr(self, self.reg_name))
+        start = self.box.init_at_priors if self.assigns_quality else self.box.init_weights
+        map_layers(lambda conv: start(conv, distances), getattr(self, self.reg_name))
         self.quality.init_weights(self)
 
     def prior_distances(self) -> Tensor:
@@ -329,7 +336,7 @@ class DenseGFLMixin(PredictMixin):
         index = LocationIndex(featmap_sizes, len(batch_img_metas), self.prior_generator.num_base_priors)
         return AssignmentBatch(
             index,
-            batch_gt_instances,
+            [with_integer_labels(gt) for gt in batch_gt_instances],
             batch_img_metas,
             batch_gt_instances_ignore,
             None if cls_scores is None else LevelPredictions(cls_scores, self.cls_out_channels, index),

@@ -95,21 +95,18 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
                 f"convolution, got box={type(self.box).__name__}; use box=dict(type='mmdet_gfl.DiracBox'), or "
                 f'with_deform=False'
             )
-        strides = self._strides()
+        strides = [scalar_stride(stride) for stride in self.strides]
         if any(low >= high for low, high in zip(strides, strides[1:])):
             raise ValueError(f'bbox_head.strides={strides} must ascend from level to level')
-
-    def _strides(self) -> list[int]:
-        return [scalar_stride(stride) for stride in self.strides]
 
     @property
     def host_coder(self) -> FoveaBoxCoder:
         """The logarithm of the distances in base edges."""
-        return FoveaBoxCoder(self._strides(), self.base_edge_list)
+        return FoveaBoxCoder(self.level_strides, self.base_edge_list)
 
     def prior_distances(self) -> Tensor:
         """The base edge in strides on each side, (1, 4), the mean over the levels."""
-        units = [edge / stride for edge, stride in zip(self.base_edge_list, self._strides())]
+        units = [edge / stride for edge, stride in zip(self.base_edge_list, self.level_strides)]
         return torch.full((1, 4), sum(units) / len(units))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:

@@ -45,6 +45,11 @@ class GFLHead(ATSSGFLHead):
     quality_args: dict[str, Any] = {}  # noqa: RUF012
     renamed_layers = {'atss_cls': 'gfl_cls', 'atss_reg': 'gfl_reg', 'atss_centerness': 'gfl_centerness'}
 
+    # GFLHead calls its assigner by keyword, where ATSSHead calls it by ATSS's positions: so it takes others too.
+    get_targets = MMDetGFLHead.get_targets
+    _get_targets_single = MMDetGFLHead._get_targets_single
+    get_num_level_anchors_inside = MMDetGFLHead.get_num_level_anchors_inside
+
     def __init__(
         self,
         num_classes: int,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from mmdet.models.dense_heads import AnchorHead
-
 from mmdet_gfl.models.task_modules import AnchorGrid, AssignmentBatch, MaxIoURules, Targets, match_max_iou
 
 from .anchor_gfl_mixin import AnchorGFLMixin
@@ -22,4 +20,4 @@ class MaxIoUGFLMixin(AnchorGFLMixin):
 
     def on_grid(self, batch: AssignmentBatch) -> bool:
         """True if :func:`match_max_iou` is equal to this head's ``get_targets``."""
-        return MaxIoURules.fit(self.assigner) and self.assigns_like(AnchorHead, batch)
+        return MaxIoURules.fit(self.assigner) and self.assigns_like_stock(batch)

@@ -23,8 +23,7 @@ from .predict_mixin import scalar_stride
 
 def grid_targets(head: DenseGFLMixin, batch: AssignmentBatch, grid: PointGrid, matched_gt_inds: Tensor) -> Targets:
     """Targets of a head whose points are a :class:`PointGrid`, from ``matched_gt_inds`` (R,)."""
-    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    return build_targets(batch.index, matched_gt_inds, batch.batch_gt_instances, grid.points_at, strides)
+    return build_targets(batch.index, matched_gt_inds, batch.batch_gt_instances, grid.points_at, head.level_strides)
 
 
 def stock_targets(
@@ -39,13 +38,12 @@ def stock_targets(
         batch: The batch.
         assign: Gives the labels (R,) of the batch for each level's points (H · W, 2), xy in pixels, and the objects.
     """
-    gts = batch.batch_gt_instances
-    points = head.prior_generator.grid_priors(batch.featmap_sizes, device=gts[0].bboxes.device)
+    gts = batch.usable_gt_instances
+    points = head.prior_generator.grid_priors(batch.featmap_sizes, device=batch.device)
     labels = assign(points, labels_as_gt_indices(gts, head.num_classes))
     matched = recover_gt_indices(labels, head.num_classes, sum(len(gt.labels) for gt in gts))
     all_points = torch.cat(points)
-    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    return build_targets(batch.index, matched, gts, lambda pos: all_points[pos.prior_inds], strides)
+    return build_targets(batch.index, matched, gts, lambda pos: all_points[pos.prior_inds], head.level_strides)
 
 
 def assigns_as(head: DenseGFLMixin, host: type) -> bool:

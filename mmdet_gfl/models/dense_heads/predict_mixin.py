@@ -100,17 +100,18 @@ class PredictMixin(HostHead):
         sizes = [(level.size(-2), level.size(-1)) for level in cls_scores]
         index = LocationIndex(sizes, len(cls_scores[0]), self.prior_generator.num_base_priors)
         top_k = cfg.get('nms_pre', -1)
+        threshold = cfg.get('score_thr', 0) if top_k else torch.inf  # nms_pre=0 keeps nothing, as in MMDetection
         top_k = top_k if top_k > 0 else max(index.level_sizes) * self.cls_out_channels
         to_scores = self.class_scores if self.use_sigmoid_cls else upcast
         levels = cls_scores if self.use_sigmoid_cls else [self._softmax(level) for level in cls_scores]
         logits = LevelPredictions(levels, self.cls_out_channels, index)
-        preselection = preselect(logits, to_scores, cfg.get('score_thr', 0), top_k)
+        preselection = preselect(logits, to_scores, threshold, top_k)
         coords = preselection.coords
         kept = select_topk(to_scores(logits.gather(coords)), preselection, top_k)
 
         priors = self._priors_of(cls_scores)
-        strides = [scalar_stride(stride) for stride in self.prior_generator.strides]
-        locations = Locations.of_priors(priors[coords.prior_inds], coords.of_levels(strides, priors.dtype))
+        strides = coords.of_levels(self.level_strides, priors.dtype)
+        locations = Locations.of_priors(priors[coords.prior_inds], strides)
         bbox_pred = LevelPredictions(bbox_preds, 4 * self.box.channels, index).gather(coords)
         boxes = self.box.decode(bbox_pred, locations, self)
         boxes = self.clip(boxes, coords.of_images(shapes, boxes.dtype))
@@ -154,6 +155,11 @@ class PredictMixin(HostHead):
         """MMDetection's NMS of one image's candidates, and the statistics asked for of those kept."""
         results = self._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
         return self._with_statistics(results, what, img_meta['scale_factor'] if rescale else (1, 1))
+
+    @property
+    def level_strides(self) -> list[int]:
+        """Stride of each level, in pixels."""
+        return [scalar_stride(stride) for stride in self.prior_generator.strides]
 
     def class_scores(self, logits: Tensor) -> Tensor:
         """Scores (M, C) in [0, 1] of logits (M, C), or (M, C + 1) of a softmax whose last entry is the background."""

@@ -17,14 +17,13 @@ from mmdet.models.utils import multi_apply, sigmoid_geometric_mean
 from torch import Tensor
 
 from mmdet_gfl.models.boxes import HostBoxCoder
-from mmdet_gfl.models.task_modules import AssignmentBatch, Locations, Targets
+from mmdet_gfl.models.task_modules import AssignmentBatch, Locations, Targets, targets_from_levels
 from mmdet_gfl.ops import upcast
 from mmdet_gfl.registry import MODELS
 
-from .anchor_gfl_mixin import AnchorBoxCoder, flatten_levels
+from .anchor_gfl_mixin import AnchorBoxCoder
 from .dense_gfl_mixin import DenseGFLMixin
 from .normalizers import weight_normalizers
-from .predict_mixin import scalar_stride
 
 
 @MODELS.register_module()
@@ -73,13 +72,12 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
         return AnchorBoxCoder(self.bbox_coder, on_boxes=True)
 
     def prior_distances(self) -> Tensor:
-        """Four strides on each side, (1, 4): half of ATSS's anchors.
+        """One stride on each side, (1, 4), where RTMDet's exponential starts too.
 
-        The assigner compares boxes, so an object is matched on the level whose boxes are of its size. At 4 strides the
-        first boxes are 64, 128 and 256 pixels wide on strides 8, 16 and 32. At 1 stride, where RTMDet's exponential
-        starts, an object of 256 pixels would overlap with an IoU of 0.06 at most, and that IoU weights its box loss.
+        The assigner compares boxes, and the IoU that it measures weighs the box loss: boxes that hardly overlap with any
+        object learn slowly.
         """
-        return torch.full((1, 4), 4.0)
+        return torch.full((1, 4), 1.0)
 
     def layer(self, name: str, level: int) -> Any:
         """The output layer or tower of a name at a level: here one serves all levels."""
@@ -88,7 +86,7 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
     def distances(self, outputs: Tensor, level: int) -> Tensor:
         """Box outputs of the last layer, scaled; those of a Dirac box as distances in pixels."""
         if self.box.uses_host_coder:
-            return self.scales[level](upcast(outputs).exp()) * scalar_stride(self.prior_generator.strides[level])
+            return self.scales[level](upcast(outputs).exp()) * self.level_strides[level]
         return self.scales[level](upcast(outputs))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
@@ -112,31 +110,22 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
     def targets(self, batch: AssignmentBatch) -> Targets:
         """Assignment by MMDetection's ``get_targets``, from the class logits and decoded boxes of all locations.
 
-        Objects without a finite area, which are not validated on a GPU, would make all costs NaN, and are left out.
+        Objects that are not finite would make all costs NaN; they are left out.
         """
-        metas, ignored = batch.batch_img_metas, batch.batch_gt_instances_ignore
+        metas = batch.batch_img_metas
         self.validate_image_sizes(metas)
         priors, flags = self.get_anchors(batch.featmap_sizes, metas, device=batch.device)
         points = torch.cat(priors[0])  # (K, 4): x, y and the stride twice; before get_targets joins the list
         locations = Locations.of_priors(points[:, :2], points[:, 2])
         cls_scores, bbox_preds = batch.predictions()
         boxes = torch.stack([self.box.decode(of_image, locations, self) for of_image in bbox_preds])  # (N, K, 4)
-        areas = [(of_image[:, 2:] - of_image[:, :2]).prod(dim=1) for of_image in batch.gt_bboxes]
-        gts = [gt[area.isfinite()] for gt, area in zip(batch.batch_gt_instances, areas)]
-        assigned = self.get_targets(cls_scores, boxes, priors, flags, gts, metas, batch_gt_instances_ignore=ignored)
-        labels, label_weights, gt_bboxes, quality = (flatten_levels(levels) for levels in assigned[1:5])
-        pos = batch.index.coords((labels < self.num_classes).nonzero().squeeze(1))
-        quality = quality[pos.flat_inds]
-        return Targets(
-            pos=pos,
-            labels=labels[pos.flat_inds],
-            gt_bboxes=gt_bboxes[pos.flat_inds],
-            locations=Locations(*(values[pos.prior_inds] for values in locations)),
-            label_weights=label_weights,
-            avg_factor=quality.sum() if self.quality.soft_labels else float(len(pos)),
-            num_images=len(metas),
-            quality=quality,
+        gts = batch.usable_gt_instances
+        _, labels, label_weights, gt_bboxes, quality, *_ = self.get_targets(
+            cls_scores, boxes, priors, flags, gts, metas, batch_gt_instances_ignore=batch.batch_gt_instances_ignore
         )
+        targets = targets_from_levels(batch, labels, gt_bboxes, label_weights, locations, self.num_classes, quality)
+        assert targets.quality is not None
+        return targets._replace(avg_factor=targets.quality.sum()) if self.quality.soft_labels else targets
 
     def validate_image_sizes(self, metas: Sequence[dict[str, Any]]) -> None:
         """Raise for an image in which ``get_targets`` finds no valid location, which MMDetection cannot handle.
@@ -145,7 +134,7 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
             ValueError: ``train_cfg.allowed_border`` rules all locations out.
         """
         smallest = min(min(meta['img_shape'][:2]) for meta in metas)
-        border, stride = self.train_cfg['allowed_border'], min(map(scalar_stride, self.prior_generator.strides))
+        border, stride = self.train_cfg['allowed_border'], min(self.level_strides)
         if 0 <= border <= stride - smallest:
             raise ValueError(
                 f'train_cfg.allowed_border={border} leaves no valid location in an image of {smallest} pixels at '
@@ -181,5 +170,5 @@ class RTMDetSepBNGFLHead(RTMDetGFLHead, RTMDetSepBNHead):
         outputs = upcast(outputs)
         if not self.box.uses_host_coder:
             return outputs
-        stride = scalar_stride(self.prior_generator.strides[level])
+        stride = self.level_strides[level]
         return (outputs.exp() if self.exp_on_reg else outputs) * stride

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmdet_gfl.ops import upcast
 from mmdet_gfl.utils.compiling import is_tracing
@@ -120,13 +119,15 @@ class _LargestProbabilities(torch.autograd.Function):
             largest = _largest(bits.bitwise_or_(numbers).view(torch.float64), k)
             values.copy_(largest)
             torch.bitwise_and(largest.view(torch.int64), mask, out=bins).clamp_(max=last)  # NaN has any bits
-        ctx.save_for_backward(probability, top, inds)
+        ctx.save_for_backward(logits, probability, top, inds)
         return top
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        probability, top, inds = ctx.saved_tensors
+        logits, probability, top, inds = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it will be differentiated again
+            values = logits.softmax(dim=1).gather(1, inds)
+            return torch.autograd.grad(values, logits, grad, create_graph=True)[0], None
         grad_logits = torch.empty_like(probability)
         for out, g, p, values, bins in _blocks(grad_logits, grad, probability, top, inds):
             weighted = g * values

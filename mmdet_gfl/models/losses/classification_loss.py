@@ -76,10 +76,10 @@ def _fused_form(loss: nn.Module, labels: Tensor, quality: Tensor | None, num_cla
 
     A loss offers one by a method ``fused_form(labels, quality, num_classes)``. A subclass may compute something else,
     so it does not inherit the method's offer. MMDetection's Quality Focal Loss and focal loss have one too. Each is of
-    logits, and with the mean as reduction.
+    logits, with the mean as reduction, and not declined by ``fused=False``.
     """
     kind = type(loss)
-    if getattr(loss, 'reduction', None) != 'mean':
+    if getattr(loss, 'reduction', None) != 'mean' or not getattr(loss, 'fused', True):
         return None
     if kind is MMDetQualityFocalLoss:
         return quality_focal_form(loss, labels, quality, num_classes)

@@ -16,11 +16,11 @@ Dimension letters: N rows or images, A priors per cell, C classes, R locations o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmdet_gfl.ops import LevelPredictions, LocationCoords, LocationIndex
 
@@ -95,6 +95,35 @@ def fused_focal_loss(
     return total
 
 
+def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``backward`` that keeps nothing but slopes give gradients that raise where they are differentiated."""
+
+    @wraps(backward)
+    def wrapper(ctx: Any, grad: Tensor) -> Any:
+        twice = torch.is_grad_enabled()
+        with torch.no_grad():
+            grads = backward(ctx, grad)
+        return _NoSecondDerivative.apply(grad.new_zeros((), requires_grad=True), *grads) if twice else grads
+
+    return wrapper
+
+
+class _NoSecondDerivative(torch.autograd.Function):
+    """Tensors as they are, whose gradient raises."""
+
+    @staticmethod
+    def forward(ctx: Any, marker: Tensor, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return grads
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError(
+            'the class loss in one pass has no second derivative; for a gradient penalty use its plain form, '
+            "loss_cls=dict(type='mmdet_gfl.QualityFocalLoss', fused=False, ...), or for a loss of MMDetection's a "
+            'subclass of it'
+        )
+
+
 class FusedRows(torch.autograd.Function):
     """Loss (N,) of logits (N, C); see :meth:`forward`."""
 
@@ -117,7 +146,7 @@ class FusedRows(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """Scale the kept slope by the gradient (N,) of each row."""
         (slope,) = ctx.saved_tensors
@@ -163,7 +192,7 @@ class _FusedLevels(torch.autograd.Function):
         return torch.stack([(value * entry_weights).sum(), *sums]).sum()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the kept slope."""
         (slope,) = ctx.saved_tensors

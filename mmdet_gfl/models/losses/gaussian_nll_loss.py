@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from mmdet_gfl.ops import upcast
 from mmdet_gfl.registry import MODELS, host_names
@@ -71,7 +71,6 @@ class _ReturningClamp(torch.autograd.Function):
         return x.clamp(low, high)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
         low, high = ctx.range  # type: ignore[attr-defined]

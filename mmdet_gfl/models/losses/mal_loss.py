@@ -60,15 +60,21 @@ class MatchabilityAwareLoss(SoftLabelLoss):
         gamma: Exponent γ >= 0 of the quality, and focus of the background.
         reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
         loss_weight: Factor on the result.
+        fused: See :class:`SoftLabelLoss`.
 
     Raises:
         ValueError: An argument is not what it must be.
     """
 
     def __init__(
-        self, use_sigmoid: bool = True, gamma: float = 1.5, reduction: str = 'mean', loss_weight: float = 1.0
+        self,
+        use_sigmoid: bool = True,
+        gamma: float = 1.5,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+        fused: bool = True,
     ) -> None:
-        super().__init__(use_sigmoid, reduction, loss_weight)
+        super().__init__(use_sigmoid, reduction, loss_weight, fused)
         self.gamma = check_number('gamma', gamma, low=0)
 
     def elementwise(self, pred: Tensor, target: SoftTarget) -> Tensor:

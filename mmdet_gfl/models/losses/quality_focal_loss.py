@@ -22,7 +22,9 @@ from .utils import autocast_off, check_floating, check_number, floored_log, weig
 NAME = 'QualityFocalLoss'
 
 
-def quality_focal_loss(pred: Tensor, target: SoftTarget, beta: float = 2.0, activated: bool = False) -> Tensor:
+def quality_focal_loss(
+    pred: Tensor, target: SoftTarget, beta: float = 2.0, activated: bool = False, fused: bool = True
+) -> Tensor:
     """Eq. (2), ``-|y - σ|^β ((1-y) log(1-σ) + y log σ)``, summed over the classes.
 
     The quality y is the score at the label and 0 at the other classes; a positive whose score is 0 is background.
@@ -38,6 +40,7 @@ def quality_focal_loss(pred: Tensor, target: SoftTarget, beta: float = 2.0, acti
             of any value at background. Or a dense target of the shape of ``pred``, in [0, 1].
         beta: Focus β >= 0; 0 gives binary cross-entropy.
         activated: ``pred`` are probabilities.
+        fused: Compute logits with ``(label, score)`` in one pass, which has no second derivative.
 
     Returns:
         Loss (N,), or (N, ...) with a dense target.
@@ -55,10 +58,12 @@ def quality_focal_loss(pred: Tensor, target: SoftTarget, beta: float = 2.0, acti
         if isinstance(target, Tensor):
             pred = upcast(pred)
             return equation_2(pred, check_dense(NAME, pred, target), beta, prob_dtype).sum(dim=1)
-        return _labelled(upcast(pred), target, beta, prob_dtype)
+        return _labelled(upcast(pred), target, beta, prob_dtype, fused)
 
 
-def _labelled(pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dtype: torch.dtype | None) -> Tensor:
+def _labelled(
+    pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dtype: torch.dtype | None, fused: bool
+) -> Tensor:
     """Background everywhere, then each location's entry at its label replaced; no step waits for the device.
 
     Logits go through :class:`FusedRows`, which computes what stands here and its gradient in one pass.
@@ -66,7 +71,7 @@ def _labelled(pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dty
     label, score = check_pair(NAME, pred, target)
     index = label.long().clamp(0, pred.size(1) - 1)[:, None]  # (N, 1)
     quality = quality_at_labels(NAME, label, score, pred.size(1)).to(pred)[:, None]  # (N, 1)
-    if prob_dtype is None and not is_compiling():
+    if fused and prob_dtype is None and not is_compiling():
         loss: Tensor = FusedRows.apply(pred, index, lambda logits: equation_2(logits, quality, beta), beta)
         return loss
     return labelled_by_formula(pred, index, quality, beta, prob_dtype)
@@ -126,6 +131,7 @@ class QualityFocalLoss(SoftLabelLoss, MMDetQualityFocalLoss):
         reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
         loss_weight: Factor on the result.
         activated: ``pred`` are probabilities.
+        fused: See :class:`SoftLabelLoss`.
 
     Raises:
         ValueError: An argument is not what it must be.
@@ -138,14 +144,15 @@ class QualityFocalLoss(SoftLabelLoss, MMDetQualityFocalLoss):
         reduction: str = 'mean',
         loss_weight: float = 1.0,
         activated: bool = False,
+        fused: bool = True,
     ) -> None:
-        super().__init__(use_sigmoid, reduction, loss_weight)
+        super().__init__(use_sigmoid, reduction, loss_weight, fused)
         self.beta = check_number('beta', beta, low=0)
         self.activated = activated
 
     def elementwise(self, pred: Tensor, target: SoftTarget) -> Tensor:
         """See :func:`quality_focal_loss`."""
-        return quality_focal_loss(pred, target, self.beta, self.activated)
+        return quality_focal_loss(pred, target, self.beta, self.activated, self.fused)
 
     def fused_form(self, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
         """See :func:`quality_focal_form`."""

@@ -27,6 +27,7 @@ class SoftLabelLoss(ElementwiseLoss):
         use_sigmoid: MMDetection's key; True is the only choice.
         reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
         loss_weight: Factor on the result.
+        fused: Whether the loss may be computed in one pass, which has no second derivative.
 
     Raises:
         ValueError: An argument is not what it must be.
@@ -34,8 +35,11 @@ class SoftLabelLoss(ElementwiseLoss):
 
     takes_quality = True
 
-    def __init__(self, use_sigmoid: bool = True, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, use_sigmoid: bool = True, reduction: str = 'mean', loss_weight: float = 1.0, fused: bool = True
+    ) -> None:
         super().__init__(reduction, loss_weight)
+        self.fused = fused
         if use_sigmoid is not True:
             name = type(self).__name__
             raise ValueError(f'{name} scores classes with a sigmoid: use_sigmoid=True, got {use_sigmoid!r}')

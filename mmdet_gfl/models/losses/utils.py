@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 REDUCTIONS = ('none', 'mean', 'sum')
 
@@ -118,7 +118,6 @@ class _FlooredLog(torch.autograd.Function):
         return (torch.log1p(-p) if complement else p.log()).clamp_(min=-100)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         (p,) = ctx.saved_tensors  # type: ignore[attr-defined]
         floor, complement = ctx.settings  # type: ignore[attr-defined]

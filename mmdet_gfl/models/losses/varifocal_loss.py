@@ -70,6 +70,7 @@ class VarifocalLoss(SoftLabelLoss):
         iou_weighted: Whether a positive weighs its quality; else 1.
         reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
         loss_weight: Factor on the result.
+        fused: See :class:`SoftLabelLoss`.
 
     Raises:
         ValueError: An argument is not what it must be.
@@ -83,8 +84,9 @@ class VarifocalLoss(SoftLabelLoss):
         iou_weighted: bool = True,
         reduction: str = 'mean',
         loss_weight: float = 1.0,
+        fused: bool = True,
     ) -> None:
-        super().__init__(use_sigmoid, reduction, loss_weight)
+        super().__init__(use_sigmoid, reduction, loss_weight, fused)
         self.alpha = check_number('alpha', alpha, low=0)
         self.gamma = check_number('gamma', gamma, low=0)
         self.iou_weighted = iou_weighted

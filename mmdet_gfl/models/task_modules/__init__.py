@@ -4,7 +4,7 @@ from .anchor_grid import AnchorGrid
 from .atss_on_grid import match_atss
 from .fcos_on_grid import match_fcos
 from .fovea_on_grid import match_fovea
-from .ground_truth import validate_ground_truth
+from .ground_truth import validate_ground_truth, with_integer_labels
 from .gt_indices import labels_as_gt_indices, recover_gt_indices
 from .max_iou_on_grid import MaxIoURules, match_max_iou
 from .point_grid import PointGrid
@@ -16,6 +16,7 @@ from .targets import (
     Targets,
     build_targets,
     count_positives_per_image,
+    targets_from_levels,
 )
 
 __all__ = [
@@ -36,5 +37,7 @@ __all__ = [
     'preselect',
     'recover_gt_indices',
     'select_topk',
+    'targets_from_levels',
     'validate_ground_truth',
+    'with_integer_labels',
 ]

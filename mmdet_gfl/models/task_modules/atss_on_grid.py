@@ -24,6 +24,7 @@ from torch import Tensor
 from mmdet_gfl.ops import box_sides, constant_like, iou_of_sides
 
 from .anchor_grid import AnchorGrid
+from .ground_truth import is_usable
 from .point_grid import image_inds
 
 #: How far inside its object the centre of a positive lies at least, in pixels.
@@ -61,9 +62,8 @@ def match_atss(grid: AnchorGrid, boxes: list[Tensor], k: int) -> Tensor:
     iou = iou_of_sides(sides, gt)
     centers = sides.sum(dim=0) / 2
     inside = torch.minimum(centers - gt[0], gt[1] - centers).amin(dim=0) > MARGIN
-    finite = (objects[:, 2:] - objects[:, :2]).prod(dim=1).isfinite()[:, None, None]  # on the CPU, validated before
     thresholds = _thresholds(iou, grid, k, [len(of_image) for of_image in boxes])
-    positive = (iou >= thresholds) & inside & near.real & finite
+    positive = (iou >= thresholds) & inside & near.real & is_usable(objects)[:, None, None]
     return _by_largest_iou(grid, _flat_inds(grid, near, images), iou, positive)
 
 

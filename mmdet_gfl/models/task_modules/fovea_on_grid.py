@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmdet_gfl.ops import constant_like
 
+from .ground_truth import is_usable
 from .point_grid import PointGrid, claimed_cells, image_inds, match_by_rank
 
 
@@ -36,7 +37,7 @@ def match_fovea(
     objects = torch.cat(list(boxes))
     sizes = torch.sqrt((objects[:, 2] - objects[:, 0]) * (objects[:, 3] - objects[:, 1]))  # (G,)
     low, high = constant_like(objects, ranges).unbind(1)
-    suits = (sizes[:, None] >= low) & (sizes[:, None] <= high)  # (G, L)
+    suits = (sizes[:, None] >= low) & (sizes[:, None] <= high) & is_usable(objects)[:, None]  # (G, L)
     start, end = (side[:, None] / grid.strides for side in (objects[:, :2], objects[:, 2:]))  # (G, L, 2)
     half = 0.5 * (end - start)
     last_cells = constant_like(objects, [(w - 1, h - 1) for h, w in grid.location_index.featmap_sizes])

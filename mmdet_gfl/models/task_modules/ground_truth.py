@@ -1,12 +1,14 @@
-"""Validation of objects before they reach a loss."""
+"""Validation of objects before they reach a loss, and what becomes of those that are not validated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
+from torch import Tensor
 
 #: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
 MAX_COORDINATE = 1e8
@@ -26,20 +28,21 @@ def validate_ground_truth(
         num_classes: C.
 
     Raises:
-        ValueError: A box is not finite or beyond :data:`MAX_COORDINATE`, or a label is outside [0, C).
+        ValueError: A box is not finite, beyond :data:`MAX_COORDINATE`, or has x1 > x2 or y1 > y2; or a label is outside
+            [0, C).
     """
     for index, (gt, meta) in enumerate(zip(batch_gt_instances, batch_img_metas)):
         boxes = get_box_tensor(gt.bboxes)
         if boxes.device.type != 'cpu' or not len(boxes):
             continue
         image = meta.get('img_path') or f'number {index} of the batch'
-        broken = (~(boxes.abs() < MAX_COORDINATE)).any(dim=1)
+        broken = (~(boxes.abs() < MAX_COORDINATE)).any(dim=1) | (boxes[:, :2] > boxes[:, 2:]).any(dim=1)
         if broken.any():
             first = int(broken.nonzero()[0])
             raise ValueError(
                 f'image {image}: box {first} of {len(boxes)} is {boxes[first].tolist()}; x1, y1, x2, y2 in '
-                f'pixels are needed, finite and below {MAX_COORDINATE:g}. Fix the annotation file, or the transform '
-                f'that made the box.'
+                f'pixels are needed, finite, below {MAX_COORDINATE:g}, with x1 <= x2 and y1 <= y2. Fix the annotation '
+                f'file, or the transform that made the box.'
             )
         wrong = (gt.labels < 0) | (gt.labels >= num_classes)
         if wrong.any():
@@ -48,3 +51,18 @@ def validate_ground_truth(
                 f"{num_classes}. Set bbox_head.num_classes to the number of the data set's classes, or the data "
                 f"set's metainfo=dict(classes=...) to the model's."
             )
+
+
+def is_usable(boxes: Tensor) -> Tensor:
+    """True for boxes (M, 4) with x1 <= x2, y1 <= y2 and a finite area, (M,); others are matched to nothing."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return (sizes >= 0).all(dim=1) & sizes.prod(dim=1).isfinite()
+
+
+def with_integer_labels(instances: InstanceData) -> InstanceData:
+    """The objects with labels of type int64: NumPy makes float64 of an empty list, and of a batch that contains one."""
+    if instances.labels.dtype == torch.long:
+        return instances
+    converted = instances.new()
+    converted.labels = instances.labels.long()
+    return converted

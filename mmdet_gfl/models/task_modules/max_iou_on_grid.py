@@ -30,6 +30,7 @@ from mmdet_gfl.ops import box_sides, constant_like, floor_divmod, paired_iou
 from mmdet_gfl.ops.iou import MIN_UNION
 
 from .anchor_grid import AnchorGrid
+from .ground_truth import is_usable
 from .point_grid import cells_in, image_inds
 
 #: Share of an IoU that is searched for; the rest is for rounding.
@@ -94,7 +95,7 @@ class Pairs(NamedTuple):
 def match_max_iou(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> tuple[Tensor, Tensor | None]:
     """The object that each location is matched to, and which locations count.
 
-    An object whose area is not finite is matched to nothing; on the CPU it has been refused before.
+    An object that is not usable is matched to nothing, see :func:`is_usable`.
 
     Args:
         grid: The anchors.
@@ -108,18 +109,13 @@ def match_max_iou(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> 
     objects, images = torch.cat(boxes), image_inds(boxes)
     pairs = pairs_of(grid, objects, images, rules)
     weights = grid.label_weights()
-    claims = _claims(grid, pairs, images, _finite(objects), weights, rules)
+    claims = _claims(grid, pairs, images, is_usable(objects), weights, rules)
     none = len(objects)
     if rules.negative < rules.positive:
         weights = objects.new_ones(len(claims), dtype=grid.sides.dtype) if weights is None else weights
         between = (pairs.largest >= rules.negative) & (claims[pairs.flat_inds] == 0)
         weights.scatter_(0, pairs.flat_inds, (~between).to(weights))
     return torch.where(claims > none, claims - none - 1, none - claims), weights
-
-
-def _finite(objects: Tensor) -> Tensor:
-    """Which objects (G, 4) have a finite area, (G,)."""
-    return (objects[:, 2:] - objects[:, :2]).prod(dim=1).isfinite()
 
 
 def pairs_of(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoURules) -> Pairs:
@@ -152,7 +148,7 @@ def _rectangles(grid: AnchorGrid, objects: Tensor, images: Tensor, rules: MaxIoU
     if rules.least is not None:
         least = iou.amax(dim=1, keepdim=True).minimum(least)  # (G, 1)
     least = least * SHARE
-    searched = (iou >= least) & (overlap > 0) & _finite(objects)[:, None]
+    searched = (iou >= least) & (overlap > 0) & is_usable(objects)[:, None]
     needed = least / (1 + least) * areas / shared.flip(0)  # (axes, G, S)
     first = ((start + needed - high) / strides - MARGIN).ceil().clamp(min=0).masked_fill(~searched, 0)
     last = ((end - needed - low) / strides + MARGIN).floor().minimum(final).masked_fill(~searched, -1)
@@ -174,7 +170,7 @@ def _longest_shared(low: Tensor, high: Tensor, start: Tensor, end: Tensor, strid
 
 
 def _claims(
-    grid: AnchorGrid, pairs: Pairs, images: Tensor, finite: Tensor, weights: Tensor | None, rules: MaxIoURules
+    grid: AnchorGrid, pairs: Pairs, images: Tensor, usable: Tensor, weights: Tensor | None, rules: MaxIoURules
 ) -> Tensor:
     """The strongest claim on each location, (R,) int64, which says whose it is.
 
@@ -187,7 +183,7 @@ def _claims(
     if rules.least is None:
         return claims.new_zeros(total).scatter_reduce(0, pairs.flat_inds, claims, 'amax')
     best = pairs.iou.new_zeros(none).scatter_reduce(0, pairs.gt, pairs.iou, 'amax')  # (G,)
-    claiming = (best >= rules.least) & finite
+    claiming = (best >= rules.least) & usable
     strong = torch.arange(none + 1, 2 * none + 1, device=images.device).masked_fill(~claiming, 0)
     ties = (pairs.iou == best[pairs.gt]) & claiming[pairs.gt]
     if not rules.all_best:

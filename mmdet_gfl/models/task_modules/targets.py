@@ -19,6 +19,8 @@ from torch import Tensor
 
 from mmdet_gfl.ops import LevelPredictions, LocationCoords, LocationIndex, paired_iou
 
+from .ground_truth import is_usable
+
 
 @dataclass(frozen=True)
 class AssignmentBatch:
@@ -49,6 +51,12 @@ class AssignmentBatch:
     def device(self) -> torch.device:
         """Device of the objects."""
         return self.batch_gt_instances[0].labels.device
+
+    @property
+    def usable_gt_instances(self) -> list[InstanceData]:
+        """Objects without those that :func:`is_usable` excludes, for assigners that would match them."""
+        masks = [is_usable(boxes) for boxes in self.gt_bboxes]
+        return [gt if mask.all() else gt[mask] for gt, mask in zip(self.batch_gt_instances, masks)]
 
     @property
     def gt_bboxes(self) -> list[Tensor]:
@@ -164,6 +172,45 @@ def build_targets(
         avg_factor=float(len(pos)),
         num_images=index.num_images,
     )
+
+
+def targets_from_levels(
+    batch: AssignmentBatch,
+    labels: Sequence[Tensor],
+    gt_bboxes: Sequence[Tensor],
+    label_weights: Sequence[Tensor],
+    locations: Locations,
+    num_classes: int,
+    quality: Sequence[Tensor] | None = None,
+) -> Targets:
+    """Targets from the result of a ``get_targets`` of MMDetection, in which every positive is counted.
+
+    Args:
+        batch: The batch.
+        labels: Labels of each level, (N, K_level), with C at the background.
+        gt_bboxes: Boxes of the matched objects, (N, K_level, 4) each.
+        label_weights: Weights in the class loss, (N, K_level) each.
+        locations: The K locations of an image.
+        num_classes: C.
+        quality: What the assigner measured, (N, K_level) each.
+    """
+    flat_labels = _flatten(labels)
+    pos = batch.index.coords((flat_labels < num_classes).nonzero().squeeze(1))
+    return Targets(
+        pos=pos,
+        labels=flat_labels[pos.flat_inds].long(),
+        gt_bboxes=_flatten(gt_bboxes)[pos.flat_inds],
+        locations=Locations(*(values[pos.prior_inds] for values in locations)),
+        label_weights=_flatten(label_weights),
+        avg_factor=float(len(pos)),
+        num_images=batch.index.num_images,
+        quality=None if quality is None else _flatten(quality)[pos.flat_inds],
+    )
+
+
+def _flatten(levels: Sequence[Tensor]) -> Tensor:
+    """Levels (N, K_level, ...) to (R, ...)."""
+    return torch.cat([level.flatten(0, 1) for level in levels])
 
 
 def count_positives_per_image(pos: LocationCoords) -> Tensor:

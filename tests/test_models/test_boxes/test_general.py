@@ -9,7 +9,7 @@ from mmdet.models.losses import BoundedIoULoss, CIoULoss, GIoULoss, SmoothL1Loss
 from mmdet.models.losses import DistributionFocalLoss as MMDetDistributionFocalLoss
 from torch import nn
 
-from mmdet_gfl.models.boxes.general import GeneralBox
+from mmdet_gfl.models.boxes.general import GeneralBox, entropic_slopes
 from mmdet_gfl.models.losses import DistributionFocalLoss
 from mmdet_gfl.models.task_modules import Locations
 
@@ -127,6 +127,30 @@ def test_mmdetections_dfl_gives_the_same_loss(prefix):
     bins = targets.locations.distances(targets.gt_bboxes).reshape(-1)
     expected = MMDetDistributionFocalLoss(loss_weight=0.5)(bbox_pred.reshape(4, 5), bins, avg_factor=4 * 2.0)
     torch.testing.assert_close(losses_of(box, bbox_pred, targets, avg_factor=2.0)['loss_dfl'], expected)
+
+
+@pytest.mark.parametrize('delta', [0.5, 2.0])
+def test_a_start_at_the_priors(delta):
+    box = GeneralBox(reg_max=4, delta=delta)
+    conv = nn.Conv2d(1, 2 * 4 * 5, 1)
+    nn.init.zeros_(conv.weight)
+    distances = torch.tensor([[1.0, 0.5, 1.0, 1.5], [0.25, 1.0, 1.25, 0.75]])
+    box.init_at_priors(conv, distances)
+    mean = head_of(box).integral(conv(torch.ones(1, 1, 1, 1)).flatten()[None])
+    torch.testing.assert_close(mean.view(2, 4), distances)
+
+
+def test_the_slope_of_a_geometric_distribution_by_hand():
+    # Of 1, r, r² the mean is (r + 2 r²) / (1 + r + r²): 4/7 at r = 1/2, 10/7 at r = 2, 1 if uniform.
+    slopes = entropic_slopes(torch.tensor([4 / 7, 10 / 7, 1.0]), 2)
+    torch.testing.assert_close(slopes, torch.tensor([-0.6931472, 0.6931472, 0.0]).double(), atol=1e-6, rtol=0)
+
+
+def test_the_usual_start_is_uniform():
+    conv = nn.Conv2d(1, 4 * 17, 1)
+    before = conv.bias.detach().clone()
+    GeneralBox().init_weights(conv, torch.full((1, 4), 1.0))
+    assert torch.equal(conv.bias, before)
 
 
 def test_no_dfl():

@@ -278,7 +278,7 @@ def test_a_broken_box_is_named_with_its_image(value):
     head = build(gfl_config())
     gts = objects([2, 3], SIZE)
     gts[1].bboxes[2, 0] = value
-    with pytest.raises(ValueError, match=r'image-1\.jpg: box 2 of 3 .*finite and below'):
+    with pytest.raises(ValueError, match=r'image-1\.jpg: box 2 of 3 .*finite, below'):
         head.loss_by_feat(*head(features(SIZE, 2)), gts, metas(SIZE, 2))
 
 

@@ -7,10 +7,12 @@ import torch
 from cases import (
     BASELINES,
     BOXES,
+    DYNAMIC_HOSTS,
     HOSTS,
     QUALITIES,
     build,
     featmap_sizes,
+    features,
     gfl_config,
     host_config,
     host_features,
@@ -298,7 +300,8 @@ def test_targets_takes_one_batch(host, monkeypatch):
     head.loss_by_feat(logits, bbox_preds, gts, images, ignored)
     (((batch,), kwargs),) = seen
     assert type(batch) is AssignmentBatch and kwargs == {}
-    assert batch.batch_gt_instances is gts and batch.batch_img_metas is images
+    assert all(one is two for one, two in zip(batch.batch_gt_instances, gts, strict=True))
+    assert batch.batch_img_metas is images
     assert batch.batch_gt_instances_ignore is ignored
     assert batch.featmap_sizes == featmap_sizes(feats) and batch.index.num_images == 2
     assert batch.index.num_priors == list(head.prior_generator.num_base_priors)
@@ -376,6 +379,48 @@ def test_images_without_objects(host, box):
 
 
 # Precision ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.int32, torch.uint8], ids=str)
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
+def test_labels_of_any_numeric_type(host, dtype):
+    """NumPy's empty list is float64, and so are the labels of a batch that holds it."""
+    head = MODELS.build(host_config(host))
+    outs, images = head(host_features(host, SIZE, 2)), metas(SIZE, 2)
+    gts = objects([3, 0], SIZE)
+    expected = head.loss_by_feat(*outs, gts, images)
+    for gt in gts:
+        gt.labels = gt.labels.to(dtype)
+    found = head.loss_by_feat(*outs, gts, images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert gts[0].labels.dtype == dtype
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
+def test_nms_pre_of_0_keeps_nothing_as_in_mmdetection(host):
+    ours, theirs = (head.eval() for head in pair(host, test_cfg=dict(nms_pre=0, score_thr=0.0)))
+    feats, images = host_features(host, SIZE, 2), metas(SIZE, 2)
+    for head in (ours, theirs):
+        results = head.predict_by_feat(*head(feats), batch_img_metas=images, with_nms=False)
+        assert [len(result.scores) for result in results] == [0, 0]
+
+
+@pytest.mark.agreement
+def test_a_gradient_penalty_is_mmdetections():
+    """Second derivatives through all losses and the gather."""
+    theirs = build(gfl_config('GFLHead', ours=False))
+    ours = build(gfl_config(loss_cls=dict(type='mmdet_gfl.QualityFocalLoss', fused=False)))
+    ours.load_state_dict(theirs.state_dict())
+    penalties = []
+    for head in (ours, theirs):
+        feats = features(SIZE, 2, requires_grad=True)
+        losses = head.loss_by_feat(*head(feats), objects([3, 0], SIZE), metas(SIZE, 2))
+        total = sum(totals(losses).values()).sum()
+        penalty = sum(grad.square().sum() for grad in torch.autograd.grad(total, feats, create_graph=True))
+        penalties.append(torch.autograd.grad(penalty, feats))
+    for mine, stock in zip(*penalties):
+        torch.testing.assert_close(mine, stock, rtol=0, atol=1e-4 * float(stock.abs().max()))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)

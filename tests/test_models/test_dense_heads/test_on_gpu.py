@@ -106,8 +106,12 @@ NO_FINITE_AREA = [(host, [-1e30, -1e30, 1e30, 1e30]) for host in ('Retina', 'SSD
 ODD_OBJECTS = [(host, box) for host in (*HOSTS, *DYNAMIC_HOSTS) for box in NOT_FINITE] + NO_FINITE_AREA
 
 
+INVERTED = [[80, 30, 20, 90], [20, 90, 80, 30], [80, 90, 20, 30], [-10, -20, -30, -40], [900, 900, 800, 800]]
+ODD_OBJECTS += [(host, box) for host in (*HOSTS, *DYNAMIC_HOSTS) for box in INVERTED]
+
+
 @pytest.mark.parametrize(('host', 'box'), ODD_OBJECTS)
-def test_an_object_that_is_not_finite_is_matched_to_nothing(host, box):
+def test_an_object_that_is_not_finite_or_not_ordered_is_matched_to_nothing(host, box):
     # On the CPU it raises; on a GPU it is not validated, see CheckGroundTruthHook.
     head = MODELS.build(host_config(host))
     outs = outputs(head, host_features(host, SIZE, 2))
@@ -115,6 +119,23 @@ def test_an_object_that_is_not_finite_is_matched_to_nothing(host, box):
     expected = on_gpu(head, outs, [gts[0][[0, 2]], gts[1]], images)[0]
     gts[0].bboxes[1] = torch.tensor(box)
     torch.testing.assert_close(on_gpu(head, outs, gts, images)[0], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize('host', ['ATSS', 'FCOS', 'Retina', 'Fovea'])
+def test_such_an_object_is_matched_to_nothing_by_mmdetections_assignment_either(host):
+    head = MODELS.build(host_config(host))
+
+    class Overridden(type(head)):
+        def get_targets(self, *args, **kwargs):
+            return super().get_targets(*args, **kwargs)
+
+    head.__class__ = Overridden
+    outs = outputs(head, host_features(host, SIZE, 2))
+    gts, images = objects([3, 2], SIZE), metas(SIZE, 2)
+    expected = on_gpu(head, outs, [gts[0][[0, 2]], gts[1]], images)[0]
+    for box in (INVERTED[0], NOT_FINITE[0]):
+        gts[0].bboxes[1] = torch.tensor(box)
+        torch.testing.assert_close(on_gpu(head, outs, gts, images)[0], expected, rtol=1e-6, atol=1e-7)
 
 
 #: The host needs the number of positives, and that of each level; where objects claim cells, the number of these; and

@@ -334,7 +334,7 @@ def test_a_gaussian_box_starts_at_four_strides(host):
     for _ in range(2):
         for layer in [head.rtm_reg] if host == 'RTMDet' else head.rtm_reg:
             start = layer.bias.detach().reshape(4, 2)
-            assert start[:, 0].tolist() == [4.0] * 4 and start[:, 1].tolist() == [0.0] * 4
+            assert start[:, 0].tolist() == [1.0] * 4 and start[:, 1].tolist() == [0.0] * 4
         head.init_weights()  # whose bias is 0
 
 

@@ -261,6 +261,19 @@ def test_the_gradient_can_be_taken_twice():
         torch.testing.assert_close(3 * one, three)
 
 
+@pytest.mark.parametrize('form', ['rows', 'levels'])
+def test_a_second_derivative_raises_and_names_the_plain_form(form):
+    logits, pos, labels, _ = random_batch([1, 1, 1], 10)
+    if form == 'rows':
+        value = quality_focal_loss(logits.levels[0].flatten(1), (torch.tensor([0, 3]), torch.rand(2))).sum()
+    else:
+        value = fused_focal_loss(logits, pos, labels, positive_loss, None, 2.0)
+    first = torch.autograd.grad(value, logits.levels[0], create_graph=True, retain_graph=True)[0]
+    torch.testing.assert_close(first.detach(), torch.autograd.grad(value, logits.levels[0])[0], rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match=r"QualityFocalLoss', fused=False"):
+        first.square().sum().backward()
+
+
 @pytest.mark.parametrize('label', [-1, CLASSES, CLASSES + 9])
 @pytest.mark.parametrize('weighted', [False, True])
 def test_a_label_that_is_no_class_gives_nan_and_no_index_error(label, weighted):

@@ -1,5 +1,0 @@
-"""Steps of data pipelines."""
-
-from .loading import LoadImageFromFile
-
-__all__ = ['LoadImageFromFile']
