@@ -83,10 +83,10 @@ def small_config(path: Path, data: Path) -> Config:
     for name in ('train', 'val', 'test'):
         loader = cfg[f'{name}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        if loader.dataset.type == 'RepeatDataset':  # it has no end: browse_dataset.py iterates over it for ever
+            loader.dataset = loader.dataset.dataset
         dataset = loader.dataset
         while 'dataset' in dataset:
-            if 'times' in dataset:
-                dataset.times = 1
             dataset = dataset.dataset
         dataset.update(
             metainfo=dict(classes=CLASSES),
