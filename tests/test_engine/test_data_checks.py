@@ -1,6 +1,7 @@
 """Data is looked at as a Runner builds it: what no training can use is named, and what trains is not touched."""
 
 import codecs
+import itertools
 import json
 import os
 from collections import Counter
@@ -24,6 +25,7 @@ from mmdet_gfl.engine.data_checks import build_dataset, check_data, missing_file
 from mmdet_gfl.engine.launch import UserError
 
 CLASSES = ('cat', 'dog', 'bird')
+STARTS = itertools.count()
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
 
 
@@ -136,6 +138,7 @@ def cfg(data):
 def start(cfg):
     """The Runner as ``tools/train.py`` starts it, up to the first epoch."""
     check_data(cfg, 'train', 'val')
+    cfg.experiment_name = f'start{next(STARTS)}'  # MMEngine warns of two Runners of one name in a second
     runner = Runner.from_cfg(cfg)
     launch.observe(runner, 'train', 'val')
     runner.register_hook(EndOfStart())
@@ -383,8 +386,8 @@ def test_missing_files(tmp_path):
         ('{"images": [{"file_name": "a"}], "categories": []}', "an entry lacks 'id'"),
         ('{"images": [{"id": 1}], "categories": []}', r'images\[0\]\.file_name=None is not a text'),
         ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "an entry lacks 'image_id'"),
-        (codecs.BOM_UTF8 + b'{}', 'is JSON in another encoding .*BOM.*save it as UTF-8'),
-        ('{"info": "\xfc"}'.encode('latin-1'), 'is JSON in another encoding .*save it as UTF-8'),
+        (codecs.BOM_UTF8 + b'{}', 'JSON in another encoding .*BOM.*save it as UTF-8'),
+        ('{"info": "\xfc"}'.encode('latin-1'), 'JSON in another encoding .*save it as UTF-8'),
     ],
 )
 def test_a_file_that_is_not_coco(cfg, data, text, words):

@@ -45,7 +45,7 @@ def read(root):
         ('train_dataloader.dataset.pipeline.2', 'Rezise', 'Resize'),
         ('train_dataloader.dataset.pipeline.0', 'mmdet_gfl.LoadImagesFromFile', 'mmdet_gfl.LoadImageFromFile'),
         ('train_dataloader.sampler', 'DefaultSample', 'DefaultSampler'),
-        ('custom_hooks.0', 'NumClassChekHook', 'NumClassCheckHook'),
+        ('custom_hooks.0', 'NumClassChekHook', 'mmdet_gfl.NumClassCheckHook'),
         ('default_hooks.checkpoint', 'SafeCheckpointHook', 'mmdet_gfl.SafeCheckpointHook'),
         ('param_scheduler.0', 'LinearLr', 'LinearLR'),
         ('optim_wrapper', 'OptimWraper', 'OptimWrapper'),
