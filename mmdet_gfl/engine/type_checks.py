@@ -54,7 +54,7 @@ def unknown_type(cfg: Config) -> str | None:
         if name.startswith('mmdet_gfl.'):
             sentence = None if get_object_from_string(name) is not None else _unknown_part(name)
         elif '.' not in name and not _is_built_elsewhere(key, node, cfg):
-            sentence = _unknown_class(name, key, cfg.get('default_scope'))
+            sentence = _unknown_class(name, key, cfg.get('default_scope', 'mmengine'))
         else:
             continue
         if sentence:
@@ -81,8 +81,10 @@ def _is_built_elsewhere(key: str, node: dict[str, Any], cfg: Config) -> bool:
 def _unknown_part(name: str) -> str | None:
     """The way out where no part of this package has this name, given with its prefix."""
     known = {part: f'mmdet_gfl.{part}' for part in _ours()}
-    bare = name.removeprefix('mmdet_gfl.')
-    return None if bare in known else _nearest(bare, known) or f'known: {", ".join(sorted(known.values()))}'
+    bare = name.rpartition('.')[2]
+    if name == known.get(bare):
+        return None
+    return _nearest(bare, known) or f'known: {", ".join(sorted(known.values()))}'
 
 
 def _unknown_class(name: str, key: str, scope: str | None) -> str | None:
@@ -94,9 +96,8 @@ def _unknown_class(name: str, key: str, scope: str | None) -> str | None:
         if _knows(scoped, name):
             return None
         known = {part: f'mmdet_gfl.{part}' for part in _ours()} | {part: part for part in _names(scoped)}
-    if scope != 'mmdet' and _is_mmdetections(registry, name):
-        set_to = f'is {scope!r}' if scope else 'is not set'
-        return f"default_scope {set_to}, and MMDetection has this part: write default_scope = 'mmdet' in the config"
+    if scope == 'mmengine' and _is_mmdetections(registry, name):
+        return "MMDetection has it, and default_scope is not set: write default_scope = 'mmdet' in the config"
     nearest, own = _nearest(name, known), 'a class of your own must be registered, and its module be in custom_imports'
     return f'{nearest} ({own})' if nearest else own
 

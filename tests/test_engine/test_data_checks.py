@@ -217,11 +217,11 @@ def test_wrappers_are_looked_through(cfg, data, kind):
     inner.filter_cfg = dict(filter_empty_gt=True)  # an image without class is more than ClassBalancedDataset takes
     cfg.train_dataloader.dataset = wrapped(kind, inner)
     theirs = DATASETS.build(cfg.train_dataloader.dataset.to_dict())
-    built = start(cfg).train_dataloader.dataset
+    built = build_dataset(cfg, 'train')
     assert len(built) == len(theirs) and built.metainfo == theirs.metainfo
     assert [built.get_data_info(i) for i in range(len(built))] == [theirs.get_data_info(i) for i in range(len(built))]
     rewrite(data, 'train', lambda wrong: [entry.update(area=0) for entry in wrong['annotations']])
-    start_says(cfg, r'train_dataloader\.dataset\.\S*ann_file: .*has nothing to learn.*without an area')
+    says(cfg, r'train_dataloader\.dataset\.\S*ann_file: .*has nothing to learn.*without an area')
 
 
 def test_random_numbers_are_those_of_the_runner(cfg):
