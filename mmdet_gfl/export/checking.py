@@ -38,7 +38,7 @@ class Limits(NamedTuple):
 
 #: Of a graph in single precision, and of one in half precision.
 LIMITS = Limits(0.1, 1e-3)
-HALF_LIMITS = Limits(4.0, 0.05)
+HALF_LIMITS = Limits(1.0, 1e-2)
 
 
 class Difference(NamedTuple):

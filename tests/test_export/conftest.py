@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
@@ -53,6 +54,7 @@ def detectors(root):
 
     def get(name):
         if name not in made:
+            register_all_modules(init_default_scope=True)  # a fixture of a file comes before those of a test
             cfg = config(root, name)
             made[name] = Detector(randomize(MODELS.build(cfg.model)), cfg, tuple('abc'))
         return made[name]
