@@ -88,7 +88,9 @@ def to_onnx(
         inputs['image_sizes'] = torch.tensor([shape], dtype=torch.float32).expand(len(images), -1)
     names = detector.output_names
     buffer: Any = io.BytesIO()
-    legacy: dict[str, Any] = dict(dynamo=False) if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    # Of torch 2.5 and 2.1: the exporter, and functions by their own symbols instead of what their forward consists of.
+    accepted = inspect.signature(torch.onnx.export).parameters
+    legacy: dict[str, Any] = {key: False for key in ('dynamo', 'autograd_inlining') if key in accepted}
     with torch.no_grad(), _quiet(), onnx_deform_conv():
         torch.onnx.export(
             detector,

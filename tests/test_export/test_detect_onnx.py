@@ -99,6 +99,10 @@ def test_graph_of_one_size_takes_standing_images_too(tool, images, model_file):
     np.testing.assert_allclose(scale, [25 / 83, 64 / 211] * 2, rtol=1e-6)
 
 
+def test_texts_that_other_tools_add_are_left_alone(tool):
+    assert tool.read_facts({'onnx.infer': 'onnxruntime.quant', 'strides': '[8, 16]'}) == dict(strides=[8, 16])
+
+
 def test_turned_image_is_upright(tool, images):
     assert tool.read_image(images / 'turned.jpg').shape == (143, 97, 3)
 

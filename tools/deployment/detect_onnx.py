@@ -67,13 +67,13 @@ class ONNXDetector:
         except Exception as error:  # onnxruntime's errors have no common class
             reason = str(error).splitlines()[0]
             raise UserError(f'model {path} cannot be loaded, it is cut short or not an ONNX file: {reason}') from error
-        texts = self.session.get_modelmeta().custom_metadata_map
-        if 'output' not in texts or json.loads(texts['output']) != 'nms':
+        #: The metadata, see docs/export.md.
+        self.facts = read_facts(self.session.get_modelmeta().custom_metadata_map)
+        if self.facts.get('output') != 'nms':
             raise UserError(
                 f'model {path} does not give detections; export it with tools/export_onnx.py --output nms '
                 f'(docs/export.md has the post-processing of the other outputs)'
             )
-        self.facts: dict[str, Any] = {key: json.loads(text) for key, text in texts.items()}
         self.names = [output.name for output in self.session.get_outputs()]
         sizes = self.session.get_inputs()[0].shape[2:]
         #: Height and width, where the graph takes one size only.
@@ -143,6 +143,17 @@ class ONNXDetector:
             )
         padded = enlarge(np.ascontiguousarray(pixels), height, width, value)
         return np.ascontiguousarray(padded.transpose(2, 0, 1)[None])
+
+
+def read_facts(texts: dict[str, str]) -> dict[str, Any]:
+    """The metadata that is JSON; tools that work on a file, as onnxruntime's quantisation, add texts of their own."""
+    facts: dict[str, Any] = {}
+    for key, text in texts.items():
+        try:
+            facts[key] = json.loads(text)
+        except ValueError:
+            continue
+    return facts
 
 
 def enlarge(image: np.ndarray, height: int, width: int, value: Sequence[float]) -> np.ndarray:
