@@ -41,6 +41,11 @@ class Detector:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that the tools share."""
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
+    add_config_arguments(parser)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of them that concern config and checkpoint."""
     parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     parser.add_argument(
         '--allow-unsafe-checkpoint',
