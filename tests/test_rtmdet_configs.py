@@ -66,7 +66,7 @@ DIFFERENCES = {
     'auto_scale_lr.base_batch_size': (16, 256),
 }
 #: Hooks of this package's runtime, which come before RTMDet's.
-ADDED_HOOKS = [dict(type='NumClassCheckHook'), dict(type='mmdet_gfl.CheckGroundTruthHook')]
+ADDED_HOOKS = [dict(type='mmdet_gfl.NumClassCheckHook'), dict(type='mmdet_gfl.CheckGroundTruthHook')]
 
 
 @pytest.mark.agreement

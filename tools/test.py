@@ -1,4 +1,4 @@
-"""Tests a detector: MMDetection's tool and flags, with the user's files checked before anything is built."""
+"""Tests a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
 
 import argparse
 
@@ -34,7 +34,6 @@ def main() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = launch.load_config(args)
     launch.check_data(cfg, 'test')
-    launch.check_classes(cfg, 'test')
     launch.check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
@@ -44,10 +43,15 @@ def main() -> None:
 
     launch.announce(cfg, 'testing')
     runner = launch.build_runner(cfg)
-    launch.check_fit(runner.model, args.checkpoint)
-    if args.out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    launch.run(runner.test, cfg)
+    launch.observe(runner, 'test')
+    launch.watch_loading(runner, args.checkpoint, 'test')
+
+    def test() -> None:
+        if args.out is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
+
+    launch.run(test, cfg)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Trains a detector: MMDetection's tool and flags, with the user's files checked before anything is built."""
+"""Trains a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
 
 import argparse
 
@@ -49,24 +49,17 @@ def main() -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
     launch.check_data(cfg, 'train', 'val')
-    launch.check_classes(cfg, 'train')
-    launch.check_classes(cfg, 'val')
-    launch.check_order(cfg)
     checkpoint = launch.start_of(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)
-        launch.check_weights(checkpoint)
     else:
         launch.check_pretrained(cfg)
     launch.announce(cfg, 'training', checkpoint)
-
-    def train() -> None:
-        runner = launch.build_runner(cfg)
-        if checkpoint and cfg.get('resume'):
-            launch.check_resume(runner, checkpoint)
-        runner.train()
-
-    launch.run(train, cfg)
+    runner = launch.build_runner(cfg)
+    launch.observe(runner, 'train', 'val')
+    if checkpoint:
+        launch.watch_loading(runner, checkpoint, 'resume' if cfg.get('resume') else 'start')
+    launch.run(runner.train, cfg)
 
 
 if __name__ == '__main__':

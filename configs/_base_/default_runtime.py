@@ -14,7 +14,7 @@ default_hooks = dict(
     visualization=dict(type='DetVisualizationHook'),
 )
 custom_hooks = [
-    dict(type='NumClassCheckHook'),  # num_classes of the head and classes of the data set agree
+    dict(type='mmdet_gfl.NumClassCheckHook'),  # num_classes of the head and classes of the data set agree
     dict(type='mmdet_gfl.CheckGroundTruthHook'),  # boxes are finite, labels in range; looked at before the GPU
 ]
 

@@ -41,6 +41,11 @@ class Detector:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that the tools share."""
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
+    add_config_arguments(parser)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of them that concern config and checkpoint."""
     parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     parser.add_argument(
         '--allow-unsafe-checkpoint',
@@ -128,7 +133,9 @@ def _device(name: str | None) -> torch.device:
 def _classes_of_config(cfg: Config) -> Sequence[str]:
     """Class names of the test data, without reading it; empty where they are not told."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    return data_checks.classes_of('test_dataloader.dataset.', dataset) or ()
+    own, cls = (dataset.get('metainfo') or {}).get('classes'), data_checks.class_of(dataset, cfg.get('default_scope'))
+    classes = own or getattr(cls, 'METAINFO', {}).get('classes')
+    return classes if isinstance(classes, (list, tuple)) else ()
 
 
 # Distributions ------------------------------------------------------------------------------------------------------
@@ -202,18 +209,13 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     Raises:
         launch.UserError: The config has none, its files are missing or of another format, its classes do not fit.
     """
-    from mmdet.registry import DATASETS
-    from mmengine.registry import init_default_scope
-
     if not cfg.get(f'{split}_dataloader'):
         other = 'test' if split == 'val' else 'val'
         hint = f'try --split {other}' if cfg.get(f'{other}_dataloader') else 'write one, as configs/_base_/datasets do'
         raise launch.UserError(f'config {cfg.filename} has no {split}_dataloader, hence no data set; {hint}')
-    launch.check_data(cfg, split)
-    launch.check_classes(cfg, split)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
     try:
-        return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        dataset: BaseDataset = launch.build_dataset(cfg, split)
+        return dataset
     except (AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise launch.UserError(
             f'the data set of {split}_dataloader in config {cfg.filename} cannot be read ({type(error).__name__}: '

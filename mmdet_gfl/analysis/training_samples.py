@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.engine.launch import UserError, build_dataset
 
 
 class _Failure(str):
@@ -70,7 +69,8 @@ def training_dataset(cfg: Config, split: str) -> Any:
         for node in _data_sets(dataset):
             node.update(pipeline=copy.deepcopy(pipeline), test_mode=False)
     try:
-        built = DATASETS.build(dataset)
+        own = Config({'default_scope': cfg.get('default_scope'), f'{split}_dataloader': dict(dataset=dataset)})
+        built = build_dataset(own, split)
         empty = not len(built)
     except Exception as error:  # a data set is anybody's code
         empty = 'at least one array' in str(error)  # MMEngine, of an empty list

@@ -145,7 +145,6 @@ def missing(cfg: Config) -> str | None:
     """What a training of this config would miss of its data; None where it is all there."""
     try:
         launch.check_data(cfg, 'train', 'val')
-        launch.check_classes(cfg, 'train')
     except launch.UserError as error:
         return str(error)
     return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -23,23 +24,22 @@ from mmdet_gfl.engine.errors import UserError
 SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\(\[([\d, ]*)\]\)')
 
 
-def check_fit(model: Any, path: str) -> None:
-    """Refuses a checkpoint of another model; MMEngine would test with random weights where it does not fit.
+def check_fit(model: Any, path: str, loaded: Any = None) -> None:
+    """Raise for a checkpoint of another model; MMEngine would test with random weights where it does not fit.
 
     Args:
         model: What the config makes.
         path: The checkpoint.
+        loaded: What it holds, where it has been loaded.
 
     Raises:
         UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone);
             or the file holds no weights.
     """
-    _check_fit(model, _loaded(path), path)
-
-
-def _check_fit(model: Any, loaded: Any, path: str) -> None:
     while hasattr(model, 'module'):  # wrapped for several processes, for test-time augmentation, or both
         model = model.module
+    if loaded is None:
+        loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     problem = _first_problem(model, _weights_of(loaded, path))
     if problem:
         raise UserError(
@@ -74,43 +74,53 @@ def _first_problem(model: Any, state: dict[str, torch.Tensor]) -> str:
     return f'the file has {sorted(unexpected)[0]}, and the model no such layer' if unexpected else ''
 
 
-def check_resume(runner: Runner, path: str) -> None:
-    """Refuses to go on from a checkpoint of another model, or from one that holds weights alone.
+def watch_loading(runner: Any, path: str, use: str) -> None:
+    """Have a checkpoint looked at between its loading by the Runner and its use; nothing is read for this.
 
-    Not looked at are remote files, and models whose parts are spread over processes.
-
-    Raises:
-        UserError: As :func:`check_fit`; or names what the file lacks.
+    Args:
+        runner: The Runner.
+        path: The checkpoint.
+        use: ``'start'``: a training may start from one that fits in part; ``'resume'``: it goes on from its own alone;
+            ``'test'``: all weights are needed.
     """
-    spread = not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel)
-    if spread or '://' in path:
-        return
-    loaded = _loaded(path)
-    _check_fit(runner.model, loaded, path)
+    runner.register_hook(CheckCheckpointHook(path, use))
+
+
+class CheckCheckpointHook(Hook):
+    """Looks at a checkpoint that the Runner has loaded; made by :func:`watch_loading`."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, path: str, use: str) -> None:
+        self.path = path
+        self.use = use
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: Any) -> None:
+        """Look at what the Runner has loaded; models whose parts are spread over processes are not compared.
+
+        Raises:
+            UserError: It holds no weights; or it is of another model, or lacks the state of the training, where these
+                are needed.
+        """
+        _weights_of(checkpoint, self.path)
+        spread = not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel)
+        if self.use == 'start' or spread:
+            return
+        check_fit(runner.model, self.path, checkpoint)
+        if self.use == 'resume':
+            _check_state(runner, checkpoint, self.path)
+
+
+def _check_state(runner: Runner, checkpoint: dict[str, Any], path: str) -> None:
     without = any(getattr(hook, 'save_optimizer', True) is False for hook in runner.hooks)  # as the config wants it
     needed = ('meta', 'message_hub') if without else ('meta', 'message_hub', 'optimizer')
-    missing = [name for name in needed if name not in loaded]
+    missing = [name for name in needed if name not in checkpoint]
     if missing:
         raise UserError(
             f'checkpoint {path} holds the weights of a model and not the state of a training (it lacks '
             f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and give '
             f'--cfg-options load_from={path}'
         )
-
-
-def check_weights(path: str) -> None:
-    """Refuses a checkpoint file without weights, from which a training would start as from none, or end.
-
-    Raises:
-        UserError: Names what the file has instead.
-    """
-    if '://' not in path:
-        _weights_of(_loaded(path), path)
-
-
-def _loaded(path: str) -> Any:
-    """What a checkpoint file holds, on the CPU."""
-    return CheckpointLoader.load_checkpoint(path, map_location='cpu')
 
 
 def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:

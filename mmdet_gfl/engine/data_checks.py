@@ -1,28 +1,43 @@
-"""What can be wrong with a data set, looked at before anything is built.
+"""One look at the data, as the training will see it.
 
-MMDetection drops an object whose category it does not know, numbers the classes as the annotation file does and not as
-the config does, and meets a missing image in the middle of a training. Here each is one sentence at the start.
+MMEngine's Runner builds the data sets of a config; each is looked at while it does. For the time of its construction a
+data set's class is a subclass that notes what reading and filtering leave out, and looks at the list of images before
+it is serialized. So nothing is read twice, order and random numbers are the Runner's, and every format, class and
+wrapper counts that the training takes. What the evaluator alone reads is looked at in the object that it has loaded.
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
+import gc
+import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
+import mmengine.registry as roots
+import numpy as np
+from mmengine import fileio
 from mmengine.config import Config
-from mmengine.fileio import list_from_file
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
-from mmdet_gfl.engine.coco_files import PAGE, CocoFile, no_list, read_coco
-from mmdet_gfl.engine.errors import UserError, some
-
-#: Files that were read, by their place and whether for training.
-_Files = dict[tuple[str, bool], CocoFile]
+from mmdet_gfl.engine import coco_files
+from mmdet_gfl.engine.coco_files import PAGE
+from mmdet_gfl.engine.errors import UserError, note, some
 
 VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
+#: Fields of a Pascal VOC file that MMDetection reads as numbers, and how.
+XML_NUMBERS: dict[str, type] = dict(difficult=int) | {
+    f'bndbox/{side}': float for side in ('xmin', 'ymin', 'xmax', 'ymax')
+}
 
 
 def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,23 +51,14 @@ def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from nodes(child, f'{key}{index}.')
 
 
-def data_sets(cfg: Config, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The data sets of a split that read an annotation file, each with the dotted key that leads to it."""
-    loader = cfg.get(f'{split}_dataloader') or {}
-    for key, node in nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
-        if 'ann_file' in node:
-            yield key, node
+# Before anything is read --------------------------------------------------------------------------------------------
 
 
 def check_data(cfg: Config, *splits: str) -> None:
-    """Refuses data of the splits that will run which is missing, in another format, or of other classes.
+    """Raise for annotation files that are missing, before a long training reads the first of them.
 
-    Looked at are the annotation files and image folders of all data sets; of those in COCO and Pascal VOC format also
-    what the files hold: fields, classes and their order, and whether the images are there. Whether there are objects is
-    asked of all data sets of a split together: one of them may be of unlabeled images. Not looked at are remote files,
-    told by their address or by ``backend_args``, and the images of a data set with ``indices``, which reads a few only.
-
-    Under torchrun one process of a machine looks: it ends the others where it fails, and they wait for it where not.
+    The files are those of the configured classes, asked for where these will read them; only what is certainly
+    missing is refused.
 
     Args:
         cfg: The config.
@@ -61,161 +67,70 @@ def check_data(cfg: Config, *splits: str) -> None:
     Raises:
         UserError: Names the key, the file and what to set.
     """
-    if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
-        return
-    files: _Files = {}
     for split in splits:
-        _check_split(cfg, split, files)
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for key, node in _data_sets(loader.get('dataset'), f'{split}_dataloader.dataset.', cfg.get('default_scope')):
+            _check_data_set(key, node)
+        for key, node in nodes(cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.'):
+            path = node.get('ann_file')
+            if isinstance(path, str) and path:
+                _check_file(f'{key}ann_file', path, node.get('backend_args'), f'{key}ann_file=/path/to/file.json')
 
 
-def _check_split(cfg: Config, split: str, files: _Files) -> None:
-    sets = list(data_sets(cfg, split))
-    local = [(key, dataset) for key, dataset in sets if isinstance(dataset['ann_file'], str) and not _remote(dataset)]
-    for key, dataset in local:
-        _check_paths(key, dataset)
-    coco = [
-        (key, dataset, _read_once(f'{key}ann_file', _ann_file(dataset), files, split))
-        for key, dataset in local
-        if _loads_like(dataset, 'CocoDataset') and '://' not in _ann_file(dataset)
-    ]
-    _check_coco(coco, split, len(coco) == len(sets))
-    voc = [
-        (key, dataset)
-        for key, dataset in local
-        if _loads_like(dataset, 'XMLDataset') and '://' not in _ann_file(dataset) + _voc_folder(dataset)
-    ]
-    _check_voc(voc, split, len(voc) == len(sets))
-    if cfg.get(f'{split}_dataloader'):
-        _check_evaluators(cfg, split, files, [(key, file) for key, _, file in coco])
+def _data_sets(node: Any, key: str, scope: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The innermost data sets of a config whose class is one of MMEngine's, with their dotted keys."""
+    if not isinstance(node, dict):
+        return
+    if 'dataset' in node or 'datasets' in node:
+        yield from _data_sets(node.get('dataset'), f'{key}dataset.', scope)
+        for index, child in enumerate(node.get('datasets') or ()):
+            yield from _data_sets(child, f'{key}datasets.{index}.', scope)
+    elif class_of(node, scope) is not None:
+        yield key, node
 
 
-def check_classes(cfg: Config, split: str) -> None:
-    """Refuses a head of ours whose ``num_classes`` is not that of the data set, as far as the config tells both.
-
-    Raises:
-        UserError: Names both numbers and the keys.
-    """
-    head = (cfg.get('model') or {}).get('bbox_head')
-    if not isinstance(head, dict) or not str(head.get('type')).startswith('mmdet_gfl.'):
-        return  # of other heads this is not known: some have more outputs than classes
-    wanted = head.get('num_classes')
-    for key, dataset in data_sets(cfg, split):
-        classes = classes_of(key, dataset)
-        if wanted is not None and classes is not None and len(classes) != wanted:
-            raise UserError(
-                f'model.bbox_head.num_classes={wanted}, but the data set of {key}type has {len(classes)} classes; set '
-                f'num_classes={len(classes)}, or {key}metainfo.classes'
-            )
+def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
+    """The class of a data set's config, if it is one of MMEngine's; None where it cannot be told."""
+    kind = node.get('type')
+    if isinstance(kind, str) and '_scope_' not in node:
+        with roots.DATASETS.switch_scope_and_registry(scope) as registry:
+            try:
+                kind = registry.get(kind)
+            except (ImportError, RuntimeError):  # which the Runner will meet too
+                return None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseDataset) else None
 
 
-def check_order(cfg: Config) -> None:
-    """Refuses a validation that numbers the training's classes in another order: it would count right labels as wrong.
-
-    Raises:
-        UserError: Names both orders and the keys.
-    """
-    trained = [(key, classes_of(key, dataset)) for key, dataset in data_sets(cfg, 'train')]
-    for key, dataset in data_sets(cfg, 'val'):
-        classes = classes_of(key, dataset)
-        for of, wanted in trained:
-            if classes and wanted and classes != wanted and sorted(classes) == sorted(wanted):
-                raise UserError(
-                    f'{key}metainfo.classes: {some(classes)}, but those of {of}metainfo.classes are {some(wanted)}, '
-                    f'and a label is a number in that order; give both one order: '
-                    f'in metainfo.classes, and of the categories of COCO files'
-                )
-
-
-def classes_of(key: str, dataset: dict[str, Any]) -> list[str] | None:
-    """The classes of a data set's config: ``metainfo.classes``, else its type's; None where neither says.
-
-    Raises:
-        UserError: ``metainfo.classes`` is a text that names no file.
-    """
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if isinstance(classes, str):
-        if not os.path.isfile(classes):
-            raise UserError(
-                f'{key}metainfo.classes={classes!r} is one text and no file with a class a line; write a tuple, and '
-                f'mind the comma of a single class: classes=({classes!r},)'
-            )
-        return list(list_from_file(classes))
-    classes = classes or getattr(_kind(dataset), 'METAINFO', {}).get('classes')
-    return list(classes) if isinstance(classes, (list, tuple)) else None
-
-
-def _kind(dataset: dict[str, Any]) -> Any:
-    from mmdet.registry import DATASETS
-
-    kind = dataset.get('type')
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
-
-
-def _meant(name: str, others: Iterable[str], dataset: dict[str, Any]) -> str | None:
-    """The one of ``others`` that ``name`` may be a misspelling of.
-
-    Two classes of a list that is known, as ``car`` and ``cat`` of Pascal VOC, are none of each other.
-    """
-    from mmdet.registry import DATASETS
-
-    kinds = [_kind(dataset), DATASETS.get('CocoDataset'), DATASETS.get('VOCDataset')]
-    lists = [getattr(kind, 'METAINFO', {}).get('classes', ()) for kind in kinds]
-    possible = [other for other in others if not any(name in known and other in known for known in lists)]
-    close = difflib.get_close_matches(name, possible, n=1)
-    return close[0] if close else None
-
-
-def _loads_like(dataset: dict[str, Any], name: str) -> bool:
-    """Whether the data set reads its files as MMDetection's class of that name does, in each step."""
-    from mmdet.registry import DATASETS
-
-    kind, base = _kind(dataset), DATASETS.get(name)
-    steps = ('load_data_list', 'parse_data_info', '_parse_instance_info')
-    return kind is not None and all(getattr(kind, step, None) is getattr(base, step, None) for step in steps)
-
-
-def _remote(node: dict[str, Any]) -> bool:
-    """Whether a storage other than this machine's disk is named, where a path that looks local need not exist."""
-    storages = [node.get(key) for key in ('backend_args', 'file_client_args')]
-    return any(isinstance(args, dict) and args.get('backend', 'local') not in ('local', 'disk') for args in storages)
-
-
-def _remote_images(dataset: dict[str, Any]) -> bool:
-    """Whether a step of the pipeline fetches the images from such a storage."""
-    return any(_remote(node) for _, node in nodes(dataset.get('pipeline'), ''))
-
-
-# Paths --------------------------------------------------------------------------------------------------------------
-
-
-def _check_paths(key: str, dataset: dict[str, Any]) -> None:
-    root = dataset.get('data_root') or ''
-    mend = f'--cfg-options {key}data_root=/path/to/data'
-    if isinstance(dataset['ann_file'], str) and dataset['ann_file']:
-        path = _join(root, dataset['ann_file'])
-        _check_path(f'{key}ann_file', path, mend, '' if os.path.isabs(dataset['ann_file']) else _what_is_in(root))
-    for name, folder in (dataset.get('data_prefix') or {}).items():
-        if isinstance(folder, str) and not _remote_images(dataset):
-            _check_path(f'{key}data_prefix.{name}', _join(root, folder), mend)
-
-
-def _join(root: str, path: str) -> str:
-    return path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
-
-
-def _ann_file(dataset: dict[str, Any]) -> str:
-    return _join(dataset.get('data_root') or '', dataset['ann_file'])
-
-
-def _check_path(key: str, path: str, mend: str, found: str = '') -> None:
-    if '://' not in path and not os.path.exists(path):
+def _check_data_set(key: str, node: dict[str, Any]) -> None:
+    prefix, metainfo = node.get('data_prefix'), node.get('metainfo')
+    if isinstance(prefix, str):
+        raise UserError(f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})')
+    classes = metainfo.get('classes') if isinstance(metainfo, dict) else None
+    if isinstance(classes, str) and not os.path.isfile(classes):
         raise UserError(
-            f'{key}: {os.path.abspath(path)} does not exist{found}; put or link the data there, or point the config to '
-            f'it ({mend})'
+            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
+            f'the comma of a single class: classes=({classes!r},)'
         )
+    root, path = node.get('data_root') or '', node.get('ann_file')
+    if isinstance(path, str) and path:
+        whole = path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
+        found = '' if os.path.isabs(path) else _contents(root)
+        _check_file(f'{key}ann_file', whole, node.get('backend_args'), f'{key}data_root=/path/to/data', found)
 
 
-def _what_is_in(root: str) -> str:
+def _check_file(key: str, path: str, backend_args: Any, option: str, found: str = '') -> None:
+    try:
+        if fileio.exists(path, backend_args=copy.deepcopy(backend_args)):
+            return
+    except Exception:  # a storage that cannot say it, or whose client is not here
+        return
+    raise UserError(
+        f'{key}: {os.path.abspath(path)} does not exist{found}; put or link the data there, or point the config to it '
+        f'(--cfg-options {option})'
+    )
+
+
+def _contents(root: str) -> str:
     """What a data folder holds instead, as the end of a sentence."""
     folder = Path(root)
     if not root or not folder.is_dir():
@@ -230,101 +145,335 @@ def _what_is_in(root: str) -> str:
     return f' (the folder has {some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
 
 
-# COCO ---------------------------------------------------------------------------------------------------------------
+# While a data set is built ------------------------------------------------------------------------------------------
 
 
-def _check_coco(sets: list[tuple[str, dict[str, Any], CocoFile]], split: str, complete: bool) -> None:
-    """Looks at the data sets of a split in COCO format.
+@dataclass
+class Record:
+    """What is known of a data set after it was built.
+
+    Attributes:
+        key: The dotted key of its config.
+        dataset: The data set.
+        api: Index of its file, for data sets that read COCO format.
+        left_out: Objects that are not delivered, counted by reason.
+        examples: A value for each reason.
+        ids: File names by id of the image.
+        classes: Names in the order of the labels.
+        counts: Objects of each class; those marked to be ignored do not count.
+        ignored: Objects marked to be ignored, and those without an area.
+        shares: Whether all boxes lie in a square of one pixel, as shares of the image's size do.
+    """
+
+    key: str
+    dataset: Any = None
+    api: Any = None
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    ids: dict[Any, str] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    counts: Any = None
+    ignored: int = 0
+    shares: bool = False
+
+    def leave_out(self, reason: str, example: str, count: int = 1) -> None:
+        """Count objects that are not delivered."""
+        if count:
+            self.left_out[reason] += count
+            self.examples.setdefault(reason, example)
+
+    @property
+    def reasons(self) -> str:
+        """All reasons with their numbers, as the end of a sentence."""
+        return '; '.join(f'{n} {reason}, such as {self.examples[reason]}' for reason, n in self.left_out.items())
+
+    @property
+    def total(self) -> int:
+        """Number of objects in the files."""
+        return int(self.counts.sum()) + self.ignored + self.left_out.total()
+
+
+class _Observed(BaseDataset):
+    """The steps of a data set's construction, with a look at each; a base of the class that :func:`observed` makes."""
+
+    record: ClassVar[Record]
+    observed_class: ClassVar[Any]
+
+    def full_init(self) -> None:
+        """Build the data set, look at its list of images, and then serialize it where the config wants that."""
+        if self._fully_initialized:
+            return
+        serialize = vars(self)['serialize_data']
+        self.serialize_data = False
+        with _garbage_collector_paused():
+            super().full_init()
+            self.serialize_data = serialize
+            if 'data_bytes' not in vars(self):
+                examine(self.record, self)
+                if serialize:
+                    self.data_bytes, self.data_address = self._serialize_data()
+        self.record.dataset, self.record.api = self, None
+        self.__class__ = self.observed_class
+
+    def COCOAPI(self, path: str) -> Any:
+        """Read a file in COCO format, as data sets of this format do."""
+        key = f'{self.record.key}ann_file'
+        try:
+            api = self.observed_class.COCOAPI(path)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise coco_files.unreadable(key, str(self.ann_file), error) from error
+        if coco_files.is_plain(api):
+            coco_files.check_entries(key, str(self.ann_file), api)
+            self.record.api = api
+            strays = [(number, len(found)) for number, found in api.imgToAnns.items() if number not in api.imgs]
+            for number, count in strays:
+                example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
+                self.record.leave_out('of images that the file does not list', example, count)
+        return api
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the annotation files; then compare the classes with the names that the labels stand for."""
+        infos = super().load_data_list()
+        record, classes = self.record, self._metainfo.get('classes')
+        record.classes = list(classes) if isinstance(classes, (list, tuple)) else []
+        numbers = getattr(self, 'cat2label', None)
+        if record.api is not None and isinstance(numbers, dict) and any(info.get('instances') for info in infos):
+            names = [record.api.cats[number]['name'] for number in numbers]
+            if names != record.classes:
+                names = [category['name'] for category in record.api.dataset['categories']]
+                coco_files.check_class_names(f'{record.key}ann_file', str(self.ann_file), record.classes, names)
+        return infos
+
+    def parse_data_info(self, raw_data_info: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
+        """Read an image's entry, and count the objects that this leaves out."""
+        try:
+            info = super().parse_data_info(raw_data_info)
+        except (AttributeError, KeyError, TypeError, ValueError, SyntaxError):
+            _check_entry(f'{self.record.key}ann_file', str(self.ann_file), raw_data_info)
+            raise
+        if self.record.api is not None and isinstance(info, dict) and 'instances' in info:
+            annotations = raw_data_info['raw_ann_info']
+            if len(annotations) != len(info['instances']):
+                self._count_left_out(annotations, raw_data_info['raw_img_info'], len(info['instances']))
+        return info
+
+    def _count_left_out(self, annotations: list[dict[str, Any]], image: dict[str, Any], delivered: int) -> None:
+        wanted = getattr(self, 'cat2label', ())
+        reasons = [coco_files.why_left_out(annotation, image, self.record.api, wanted) for annotation in annotations]
+        for reason, example in filter(None, reasons):
+            self.record.leave_out(reason, example)
+        rest = reasons.count(None) - delivered
+        self.record.leave_out(f'by {self.observed_class.__name__}', f'in {image.get("file_name")}', max(rest, 0))
+
+    def _parse_instance_info(self, raw_ann_info: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
+        """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
+        instances = self.observed_class._parse_instance_info(self, raw_ann_info, *args, **options)
+        for name in (entry.findtext('name') for entry in raw_ann_info.findall('object')):
+            if name not in self._metainfo['classes']:
+                self.record.leave_out('of classes that metainfo.classes leaves out', repr(name))
+        return instances
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Filter the images, and count the objects of those that go."""
+        before = _count_objects(self.data_list)
+        infos: list[dict[str, Any]] = super().filter_data()
+        count = before - _count_objects(infos)
+        self.record.leave_out('in images that filter_cfg leaves out', f'filter_cfg={self.filter_cfg}', count)
+        return infos
+
+
+@contextmanager
+def _garbage_collector_paused() -> Iterator[None]:
+    """Spare the collector from walking through millions of entries, which hold no cycles, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _count_objects(infos: list[dict[str, Any]]) -> int:
+    return sum(len(info.get('instances', ())) for info in infos)
+
+
+def _check_entry(key: str, path: str, raw: dict[str, Any]) -> None:
+    """Raise for the value of an image's entry that could not be read, if its format is known."""
+    for annotation in raw.get('raw_ann_info', ()):
+        coco_files.check_annotation(key, path, annotation)
+    path = raw.get('xml_path', '')
+    if not path:
+        return
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f'{key}: {path} is not XML ({error})') from error
+    for name in ('size/width', 'size/height'):
+        _check_number(key, path, root, name, int)
+    for number, entry in enumerate(root.findall('object')):
+        for name, read in XML_NUMBERS.items():
+            _check_number(key, f'{path}, object {number}', entry, name, read)
+
+
+def _check_number(key: str, where: str, entry: ElementTree.Element, name: str, read: Any) -> None:
+    found = entry.find(name)
+    if found is None and not name.startswith('bndbox'):
+        return
+    try:
+        read(None if found is None else found.text)
+    except (TypeError, ValueError) as error:
+        value = 'missing' if found is None else repr(found.text)
+        kind = 'a whole number' if read is int else 'a number'
+        raise UserError(f'{key}: {where}: {name} is {value}, and Pascal VOC format needs {kind}') from error
+
+
+def examine(record: Record, dataset: BaseDataset) -> None:
+    """Look at the images and objects that a data set delivers, and note their numbers.
 
     Args:
-        sets: Of each the dotted key, the config and the file.
-        split: What they are for.
-        complete: Whether the split has no data set beside them, which may have the objects.
+        record: What is noted, and the data set's key.
+        dataset: The data set, filtered and not yet serialized.
+
+    Raises:
+        UserError: There is no image; an image is not there; a box is not finite, or its sides are in the wrong order;
+            a label is none of a class. Names the file, the object and the value.
     """
-    labeled = not complete or any(file.images_with(file.categories) for _, _, file in sets)
-    objects = not complete
-    for key, dataset, file in sets:
-        if not labeled and split != 'test':
-            _check_annotations(f'{key}ann_file', file)
-        classes = classes_of(key, dataset)
-        if classes is not None and not (labeled and not file.images_with(file.categories)):
-            _check_categories(key, dataset, classes, file)
-        with_objects = file.images_with(file.categories if classes is None else classes)
-        objects = objects or classes is None or bool(with_objects)
-        if dataset.get('indices') is None and not _remote_images(dataset):
-            filtered = not dataset.get('test_mode') and (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
-            names = [name for image, name in file.names.items() if not filtered or image in with_objects]
-            _check_images(key, dataset, names, file.path)
-    if split == 'train' and not objects and sets:
-        key, dataset, file = sets[0]
+    infos = dataset.data_list
+    if not infos:
+        out = f': {record.reasons}' if record.left_out else ''
         raise UserError(
-            f'{key}ann_file: no image of {some(file.path for _, _, file in sets)} has an object of the classes '
-            f'{some(classes_of(key, dataset) or [])}, so there is nothing to learn; give the annotation file of the '
-            f'training images'
+            f'{record.key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg}{out}; give '
+            f'the annotation file of these images, or change filter_cfg'
+        )
+    record.ids = {info['img_id']: str(info.get('img_path')) for info in infos if 'img_id' in info}
+    _check_images(record, dataset, infos)
+    instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
+    if not all('bbox' in instance and 'bbox_label' in instance for instance in instances):
+        return  # masks alone, segments, captions
+    used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
+    labels = np.array([instance['bbox_label'] for instance in instances])
+    _check_labels(record, dataset, labels, used)
+    boxes = _boxes(instances)
+    if boxes is not None:
+        _check_boxes(record, dataset, boxes, used)
+        used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        record.shares = bool(used.any()) and bool(np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
+    record.ignored = len(used) - int(used.sum())
+    record.counts = np.bincount(labels[used].astype(int), minlength=len(record.classes))
+
+
+def _boxes(instances: list[dict[str, Any]]) -> np.ndarray | None:
+    """Corners of the boxes, (G, 4); None for other boxes, as rotated ones."""
+    try:
+        boxes = np.array([instance['bbox'] for instance in instances], float)
+    except (TypeError, ValueError):
+        return None
+    return boxes.reshape(-1, 4) if boxes.size == 4 * len(instances) else None
+
+
+def _check_labels(record: Record, dataset: BaseDataset, labels: np.ndarray, used: np.ndarray) -> None:
+    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
+    if record.classes and len(wrong):
+        raise UserError(
+            f'{record.key}metainfo.classes has {len(record.classes)} classes, but {_name_of(dataset, wrong[0])} has '
+            f'the label {labels[wrong[0]]}, which {type(dataset).__name__} counts from 0; give the classes that the '
+            f'file has, all of them where the data set takes no selection'
         )
 
 
-def _check_annotations(key: str, file: CocoFile) -> None:
-    if 'annotations' not in file.lists:
-        raise no_list(key, file.path, 'annotations', some(file.lists))
+def _check_boxes(record: Record, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
+    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
+    wrong = np.flatnonzero(
+        used & ~((boxes[:, 2:] >= boxes[:, :2]) & np.isfinite(boxes).reshape(-1, 2, 2).all(1)).all(1)
+    )
+    if not len(wrong):
+        return
+    info, _ = _find(dataset.data_list, wrong[0])
+    if _repaired(dataset, info):
+        return
+    raise UserError(
+        f'{record.key}ann_file: {len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite; '
+        f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; mend the annotation file, or leave them out'
+    )
 
 
-def _read_once(key: str, path: str, files: _Files, split: str) -> CocoFile:
-    place = os.path.realpath(path), split == 'train'  # which asks for less
-    if place not in files:
-        files[place] = read_coco(key, path, split)
-    return files[place]
+def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
+    """Whether a transform of the data set's own loads the boxes of an image otherwise than they are written."""
+    try:
+        loaded = _load(dataset, info, 'gt_bboxes')
+    except OSError:
+        return False
+    corners = np.asarray(getattr(loaded, 'tensor', loaded) if loaded is not None else np.full((1, 4), np.nan))
+    return corners.ndim != 2 or corners.shape[1] != 4 or bool((corners[:, 2:] >= corners[:, :2]).all())
 
 
-def _check_categories(key: str, dataset: dict[str, Any], classes: list[str], file: CocoFile) -> None:
-    """Refuses classes that the file lacks, or has in another order: MMDetection numbers them as the file does."""
-    given = bool((dataset.get('metainfo') or {}).get('classes'))
-    says = f'{key}metainfo.classes' if given else f'{key}metainfo.classes is not set, so the classes are those of COCO'
-    missing = [name for name in classes if name not in file.categories]
-    if missing:
-        meant = _meant(missing[0], [name for name in file.categories if name not in classes], dataset)
-        hint = f' (did you mean {meant!r}?)' if meant else ''
-        raise UserError(
-            f'{says}: {missing[0]!r} is no category of {file.path}, which has {some(file.categories)}{hint}; set '
-            f"metainfo=dict(classes=(...)) of each data set to the file's names, and num_classes of the head to their "
-            f'number'
-        )
-    in_file = [name for name in file.categories if name in classes]
-    if in_file != classes:
-        raise UserError(
-            f'{says}: {some(classes)}, but {file.path} lists them as {some(in_file)}, and MMDetection numbers the '
-            f"labels in the file's order; write the classes in that order, each once"
-        )
+def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
+    """An entry of an image as the data set's transforms load it; None where they do not."""
+    results: Any = copy.deepcopy(info)
+    for transform in dataset.pipeline.transforms:
+        results = transform(results)
+        if results is None or name in results:
+            break
+    return None if results is None else results.get(name)
 
 
-def _check_images(key: str, dataset: dict[str, Any], names: list[str], path: str) -> None:
-    root = dataset.get('data_root') or ''
-    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
-    folder = _join(root, prefix)
-    missing = missing_files(folder, names)
-    if missing:
-        hint = ''
-        if len(missing) == len(names) and prefix and os.path.exists(_join(root, missing[0])):
-            hint = f"; the file names hold the folder already, so set {key}data_prefix.img=''"
-        raise UserError(
-            f'{key}data_prefix.img: {len(missing)} of the {len(names)} images of {path} are not in '
-            f'{os.path.abspath(folder or ".")}, such as {missing[0]}; fetch them, point data_prefix.img (now '
-            f'{prefix!r}) to their folder, or take them out of the file{hint}'
-        )
+def _find(infos: list[dict[str, Any]], number: int) -> tuple[dict[str, Any], int]:
+    """The image of the object with this number, and its number there."""
+    for info in infos:
+        if number < len(info.get('instances', ())):
+            break
+        number -= len(info.get('instances', ()))
+    return info, int(number)
 
 
-def missing_files(folder: str, names: Iterable[str]) -> list[str]:
-    """Those of the names, relative to ``folder``, that are not there; each folder is listed once."""
-    if '://' in folder:
-        return []
+def _name_of(dataset: BaseDataset, number: int) -> str:
+    info, number = _find(dataset.data_list, number)
+    place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
+    return f'object {number} of {place}'
+
+
+def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, Any]]) -> None:
+    """Raise for images that are not there, if the data set's transforms cannot load them from elsewhere."""
+    paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
+    missing = missing_files(paths)
+    if not missing:
+        return
+    try:
+        _load(dataset, paths[missing[0]], 'img')
+    except FileNotFoundError:
+        pass
+    else:
+        return
+    raise UserError(
+        f'{record.key}data_prefix: {len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there, such '
+        f'as {os.path.abspath(missing[0])}{_found_instead(dataset, missing[0])}; fetch them, point data_prefix (now '
+        f'{dataset.data_prefix}) to their folder, or take them out of the file'
+    )
+
+
+def _found_instead(dataset: BaseDataset, path: str) -> str:
+    """What is there instead of an image, as the end of a sentence."""
+    others = sorted(Path(path).parent.glob(f'{glob.escape(Path(path).stem)}.*')) if Path(path).parent.is_dir() else []
+    if others:
+        return f' (there is {others[0].name}; this format may ask for one suffix)'
+    for prefix in filter(None, dataset.data_prefix.values()):
+        inner = os.path.join(dataset.data_root or '', os.path.relpath(path, prefix))
+        if os.path.exists(inner):
+            return f' (the file names hold the folder already: there is {inner})'
+    return ''
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Those of the files that are not there; each folder is listed once."""
     listed: dict[str, set[str]] = {}
     missing = []
-    for name in names:
-        place, base = os.path.split(os.path.join(folder, name))
-        if place not in listed:
-            listed[place] = _files_in(place or '.')
-        if base not in listed[place]:
-            missing.append(name)
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = _files_in(folder or '.')
+        if name not in listed[folder]:
+            missing.append(path)
     return missing
 
 
@@ -338,107 +487,171 @@ def _files_in(folder: str) -> set[str]:
         }
 
 
-# Pascal VOC ---------------------------------------------------------------------------------------------------------
+# When all is built --------------------------------------------------------------------------------------------------
 
 
-def _voc_folder(dataset: dict[str, Any]) -> str:
-    return _join(dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('sub_data_root') or '')
+class Observer:
+    """Looks at the data sets of several splits while they are built, and then at what they are together."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, list[Record]] = {}
+
+    def observed(self, split: str, node: Any, key: str) -> Any:
+        """A data set's config whose innermost data sets are looked at while they are built."""
+        if not isinstance(node, dict):
+            return node
+        if 'dataset' in node or 'datasets' in node:
+            parts = [
+                self.observed(split, part, f'{key}datasets.{i}.') for i, part in enumerate(node.get('datasets', ()))
+            ]
+            inner = dict(dataset=self.observed(split, node.get('dataset'), f'{key}dataset.'), datasets=parts)
+            return dict(node, **{name: value for name, value in inner.items() if name in node})
+        cls = class_of(node)
+        if cls is None:
+            return node
+        record = Record(key)
+        self.records.setdefault(split, []).append(record)
+        attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
+        return dict(node, type=type(cls.__name__, (_Observed, cls), attributes))
+
+    def check(self, split: str, metrics: Sequence[Any], configs: Any) -> None:
+        """Look at a split as a whole, once its data sets and its evaluator are there.
+
+        Args:
+            split: ``'train'``, ``'val'`` or ``'test'``.
+            metrics: Of the split's evaluator.
+            configs: The evaluator's config, which names their files.
+
+        Raises:
+            UserError: A training has no object; the evaluator's file does not fit the data set.
+        """
+        records = [record for record in self.records.get(split, ()) if record.dataset is not None]
+        for record in records:
+            if record.left_out:
+                out = record.left_out.total()
+                note(f'{record.key[:-1]}: {out} of the {record.total} objects are left out: {record.reasons}')
+        if split == 'train':
+            _check_objects(records)
+        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
+        files = [(key, node['ann_file']) for key, node in nodes(configs, f'{split}_evaluator.') if node.get('ann_file')]
+        if len(records) == len(indexed) == len(files) == 1:
+            names = {number: Path(path).name for number, path in records[0].ids.items()}
+            key, path = files[0]
+            coco_files.check_ground_truth(f'{key}ann_file', path, indexed[0]._coco_api, records[0].classes, names)
+        elif len(records) == 1 and not indexed and any(type(metric).__name__ == 'CocoMetric' for metric in metrics):
+            _check_packed_instances(split, records[0])
+
+    def check_order(self) -> None:
+        """Raise for a validation whose classes are the training's in another order.
+
+        Raises:
+            UserError: Names both orders.
+        """
+        for record in self.records.get('val', ()):
+            for other in self.records.get('train', ()):
+                if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
+                    raise UserError(
+                        f'{record.key}metainfo.classes: {some(record.classes)}, but those of '
+                        f'{other.key}metainfo.classes are {some(other.classes)}, and a label is a number in that '
+                        f'order; give both one order: in metainfo.classes, and of the categories of COCO files'
+                    )
 
 
-def _check_voc(sets: list[tuple[str, dict[str, Any]]], split: str, complete: bool) -> None:
-    """Looks at the data sets of a split in Pascal VOC format; ``complete`` where the split has none beside them."""
-    found: set[str] = set()
-    for key, dataset in sets:
-        found |= _names_of_set(key, dataset)
-    if split == 'train' and complete:
-        for key, dataset in sets:
-            _check_names(key, dataset, found, some(_ann_file(each) for _, each in sets))
-
-
-def _names_of_set(key: str, dataset: dict[str, Any]) -> set[str]:
-    """Names of the objects of a data set, whose files have to be there."""
-    path, folder = _ann_file(dataset), _voc_folder(dataset)
-    if path.endswith('.json'):
+def _check_objects(records: list[Record]) -> None:
+    """Raise for a training without objects; note classes without any."""
+    known = [record for record in records if record.counts is not None]
+    if not known or len(known) < len(records):
+        return
+    key, files = known[0].key, some(record.dataset.ann_file for record in known)
+    ignored = sum(record.ignored for record in known)
+    if not sum(record.counts.sum() for record in known):
+        total, reasons = sum(record.total for record in known), '; '.join(filter(None, (r.reasons for r in known)))
+        more = f'{ignored} marked to be ignored, or without an area' if ignored else ''
+        why = '; '.join(filter(None, (reasons, more)))
+        why = f'all {total} objects are left out: {why}' if total else 'there is no object at all'
         raise UserError(
-            f"{key}ann_file: {path} is JSON, and {dataset['type']} reads a text file with an image's name a line; take "
-            f"type='CocoDataset', or the list below ImageSets/Main ({PAGE})"
+            f'{key}ann_file: {files} has nothing to learn for the classes {some(known[0].classes)}: {why}; give the '
+            f'annotation file of the training images, and boxes, areas and classes as {PAGE} shows them'
         )
-    images = list_from_file(path)
-    for what, suffix, default in (('ann_subdir', '.xml', 'Annotations'), ('img_subdir', '.jpg', 'JPEGImages')):
-        if what == 'img_subdir' and _remote_images(dataset):
-            continue
-        place = os.path.join(folder, dataset.get(what, default))
-        missing = missing_files(place, [image + suffix for image in images])
-        if missing:
-            raise UserError(
-                f'{key}{what}: {len(missing)} of the {len(images)} files that {path} lists are not in '
-                f'{os.path.abspath(place)}, such as {missing[0]!r}; the list has names without a suffix, and the files '
-                f'end in {suffix}: fetch them, or take them out of the list'
-            )
-    place = os.path.join(folder, dataset.get('ann_subdir', 'Annotations'))
-    return {name for image in images for name in _names_in(key, os.path.join(place, f'{image}.xml'))}
+    if all(record.shares for record in known):
+        raise UserError(
+            f'{key}ann_file: all boxes of {files} lie between 0 and 1, as shares of the image do; write them in pixels'
+        )
+    if all(record.classes == known[0].classes for record in known):
+        absent = [name for name, n in zip(known[0].classes, sum(record.counts for record in known)) if not n]
+        if absent:
+            note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
 
 
-def _names_in(key: str, path: str) -> set[str]:
-    """Names of the objects in an XML file.
+def _check_packed_instances(split: str, record: Record) -> None:
+    """Raise for objects that do not reach an evaluator without a file."""
+    transforms = record.dataset.pipeline.transforms
+    if transforms and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
+        raise UserError(
+            f'{split}_evaluator.ann_file is not set, so CocoMetric takes the objects from the data set; add '
+            f"'instances' to meta_keys of {record.key}pipeline.{len(transforms) - 1} ({PAGE})"
+        )
+
+
+class CheckDataHook(Hook):
+    """Looks at the data of a run when MMEngine's Runner has built it; made by :func:`observe`."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, observer: Observer, splits: Sequence[str]) -> None:
+        self.observer = observer
+        self.splits = splits
+
+    def before_run(self, runner: Runner) -> None:
+        """Look at each split that runs, and at all of them together.
+
+        Raises:
+            UserError: See :meth:`Observer.check` and :meth:`Observer.check_order`.
+            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
+        """
+        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+        from mmdet_gfl.models.dense_heads import DenseGFLMixin
+
+        for split in self.splits:
+            loop = getattr(runner, f'{split}_loop')
+            if loop is None:
+                continue
+            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+            metrics = loop.evaluator.metrics if split != 'train' else ()
+            self.observer.check(split, metrics, runner.cfg.get(f'{split}_evaluator'))
+        self.observer.check_order()
+        self.observer.records.clear()
+
+
+def observe(runner: Any, *splits: str) -> None:
+    """Have a Runner's data sets looked at while it builds them, and its evaluators before it begins.
+
+    Args:
+        runner: The Runner, before it has built them. Its config, which it has written into the work dir, stays.
+        *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
+    """
+    observer = Observer()
+    for split in splits:
+        loader = getattr(runner, f'_{split}_dataloader', None)
+        if isinstance(loader, dict) and 'dataset' in loader:
+            node = observer.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
+            setattr(runner, f'_{split}_dataloader', dict(loader, dataset=node))
+    runner.register_hook(CheckDataHook(observer, splits))
+
+
+def build_dataset(cfg: Config, split: str) -> Any:
+    """The data set of a split, looked at as a Runner's is.
 
     Raises:
-        UserError: It is not Pascal VOC's.
+        UserError: It has no images, or what it has cannot be used.
     """
-    try:
-        objects = ElementTree.parse(path).getroot().findall('object')
-        for entry in objects:
-            for side in ('xmin', 'ymin', 'xmax', 'ymax'):
-                float(entry.findtext(f'bndbox/{side}', ''))
-        return {entry.findtext('name', '') for entry in objects}
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(
-            f'{key}ann_subdir: {path} is not in Pascal VOC format ({error}); each object has a name and a bndbox with '
-            f'xmin, ymin, xmax, ymax'
-        ) from error
-
-
-def _check_names(key: str, dataset: dict[str, Any], found: set[str], path: str) -> None:
-    """Refuses classes of which there is no object at all, and one that looks like another spelling of a name found."""
-    classes = classes_of(key, dataset) or []
-    unknown = sorted(found - set(classes))
-    absent = {name: _meant(name, unknown, dataset) for name in classes if name not in found}
-    misspelt = [name for name, meant in absent.items() if meant]
-    if misspelt or len(absent) == len(classes) > 0:
-        name = (misspelt or classes)[0]
-        hint = f' (did you mean {absent[name]!r}?)' if misspelt else ''
-        raise UserError(
-            f'{key}metainfo.classes: no object of the images in {path} is a {name!r}; they are '
-            f'{some(sorted(found)) or "none"}{hint}: set metainfo=dict(classes=(...)) of each data set to those names '
-            f'in the XML files that you want'
-        )
-
-
-# Evaluators ---------------------------------------------------------------------------------------------------------
-
-
-def _check_evaluators(cfg: Config, split: str, files: _Files, sets: Iterable[tuple[str, CocoFile]]) -> None:
-    """Refuses an evaluator's annotation file that is missing, or another set's than the images'."""
-    evaluators = [
-        (key, node)
-        for key, node in nodes(cfg.get(f'{split}_evaluator'), f'{split}_evaluator.')
-        if isinstance(node.get('ann_file'), str) and node['ann_file']
-    ]
-    for key, evaluator in evaluators:
-        if not _remote(evaluator):
-            path = evaluator['ann_file']
-            _check_path(f'{key}ann_file', path, f'--cfg-options {key}ann_file=/path/to/file.json')
-    if len(evaluators) != 1 or evaluators[0][1].get('type') != 'CocoMetric':
-        return  # several data sets with an evaluator each, or another format
-    key, path = f'{evaluators[0][0]}ann_file', evaluators[0][1]['ann_file']
-    if _remote(evaluators[0][1]) or '://' in path:
-        return
-    truth = _read_once(key, path, files, split)
-    if split != 'test':
-        _check_annotations(key, truth)
-    for of, file in sets:
-        if file is not truth and not file.names.items() <= truth.names.items():
-            raise UserError(
-                f'{key}: {path} does not hold the images of {of}ann_file, {file.path}; give the evaluator the file of '
-                f'the data set that it judges'
-            )
+    check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
+    roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
+    observer = Observer()
+    node = observer.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
+    dataset = roots.DATASETS.build(copy.deepcopy(node))
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    observer.check(split, (), None)
+    return dataset

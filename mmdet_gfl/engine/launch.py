@@ -31,18 +31,17 @@ from mmdet_gfl.engine import type_checks
 from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
 from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
 from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
-from mmdet_gfl.engine.checkpoint_checks import check_resume as check_resume
-from mmdet_gfl.engine.checkpoint_checks import check_weights as check_weights
 from mmdet_gfl.engine.checkpoint_checks import start_of as start_of
-from mmdet_gfl.engine.data_checks import check_classes as check_classes
+from mmdet_gfl.engine.checkpoint_checks import watch_loading as watch_loading
+from mmdet_gfl.engine.data_checks import build_dataset as build_dataset
 from mmdet_gfl.engine.data_checks import check_data as check_data
-from mmdet_gfl.engine.data_checks import check_order as check_order
+from mmdet_gfl.engine.data_checks import observe as observe
 from mmdet_gfl.engine.errors import UserError as UserError
+from mmdet_gfl.engine.errors import is_first_rank as is_first_rank
+from mmdet_gfl.engine.errors import note
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
 from mmdet_gfl.utils.processes import end_with_parent
-
-RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +147,7 @@ def _note_new_parent(node: Any, key: str) -> None:
         if name not in node:
             close = difflib.get_close_matches(name, [str(other) for other in node], n=1)
             hint = f' (did you mean {known}{close[0]}?)' if close else ''
-            print(f'note: --cfg-options {key}: the config has no {known}{name} yet{hint}', flush=True)
+            note(f'--cfg-options {key}: the config has no {known}{name} yet{hint}')
             return
         node, known = node[name], f'{known}{name}.'
 
@@ -241,11 +240,6 @@ def world_size(launcher: str) -> int:
     name = {'none': None, 'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}[launcher]
     count = os.environ.get(name, '') if name else ''
     return int(count) if count.isdigit() else 1
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that speaks for all."""
-    return all(os.environ.get(name, '0') == '0' for name in RANK_VARIABLES)
 
 
 def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:

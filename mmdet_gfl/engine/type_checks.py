@@ -16,6 +16,7 @@ from typing import Any
 import mmengine.registry as roots
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 from mmdet_gfl import registry as registries
@@ -51,9 +52,9 @@ def unknown_type(cfg: Config) -> str | None:
         if not isinstance(name, str):
             continue
         if name.startswith('mmdet_gfl.'):
-            sentence = _unknown_part(name)
+            sentence = None if get_object_from_string(name) is not None else _unknown_part(name)
         elif '.' not in name and not _is_built_elsewhere(key, node, cfg):
-            sentence = _unknown_class(name, key, cfg.get('default_scope'))
+            sentence = _unknown_class(name, key, cfg.get('default_scope', 'mmengine'))
         else:
             continue
         if sentence:
@@ -80,8 +81,10 @@ def _is_built_elsewhere(key: str, node: dict[str, Any], cfg: Config) -> bool:
 def _unknown_part(name: str) -> str | None:
     """The way out where no part of this package has this name, given with its prefix."""
     known = {part: f'mmdet_gfl.{part}' for part in _ours()}
-    bare = name.removeprefix('mmdet_gfl.')
-    return None if bare in known else _nearest(bare, known) or f'known: {", ".join(sorted(known.values()))}'
+    bare = name.rpartition('.')[2]
+    if name == known.get(bare):
+        return None
+    return _nearest(bare, known) or f'known: {", ".join(sorted(known.values()))}'
 
 
 def _unknown_class(name: str, key: str, scope: str | None) -> str | None:
@@ -93,6 +96,8 @@ def _unknown_class(name: str, key: str, scope: str | None) -> str | None:
         if _knows(scoped, name):
             return None
         known = {part: f'mmdet_gfl.{part}' for part in _ours()} | {part: part for part in _names(scoped)}
+    if scope == 'mmengine' and _is_mmdetections(registry, name):
+        return "MMDetection has it, and default_scope is not set: write default_scope = 'mmdet' in the config"
     nearest, own = _nearest(name, known), 'a class of your own must be registered, and its module be in custom_imports'
     return f'{nearest} ({own})' if nearest else own
 
@@ -114,6 +119,11 @@ def _knows(registry: Registry, name: str) -> bool:
         return False
 
 
+def _is_mmdetections(registry: Registry, name: str) -> bool:
+    with registry.switch_scope_and_registry('mmdet') as scoped:
+        return _knows(scoped, name)
+
+
 def _names(registry: Registry | None) -> Iterator[str]:
     """Names of a registry and of those above it."""
     while registry is not None:
@@ -130,27 +140,34 @@ def _nearest(name: str, known: dict[str, str]) -> str:
 
 def misplaced_loss(cfg: Config) -> str | None:
     """A sentence on a Quality Focal Loss in a head that knows one-hot labels only; None where there is none."""
+    hosts = _hosts_of_hard_labels()
     for key, node in nodes(cfg.get('model'), 'model.'):
-        loss, head = node.get('loss_cls'), str(node.get('type')).removeprefix('mmdet.')
-        name = loss.get('type') if isinstance(loss, dict) else None
-        if not isinstance(name, str) or name.rpartition('.')[2] != 'QualityFocalLoss':
-            continue
-        host = _hosts_of_hard_labels().get(head)
-        if host is not None:
+        loss = node.get('loss_cls')
+        kind = loss.get('type') if isinstance(loss, dict) else None
+        host = hosts.get(_model_class(node.get('type'))) if kind is not None else None
+        if host is not None and getattr(_model_class(kind), '__name__', '') == 'QualityFocalLoss':
             return (
-                f'{key}loss_cls.type={name!r} learns the IoU of the boxes, which {head} does not supply; use '
-                f"{key}type='mmdet_gfl.{host}'"
+                f'{key}loss_cls.type={kind!r} learns the IoU of the boxes, which '
+                f"{host.stock_head.__name__} does not supply; use {key}type='mmdet_gfl.{host.__name__}'"
             )
     return None
 
 
-def _hosts_of_hard_labels() -> dict[str, str]:
-    """Heads of MMDetection whose class loss learns one-hot labels, by name, and our hosts that stand for them."""
-    return {
-        stock.__name__: host.__name__
-        for stock, host in registries.hosts_of_stock_heads().items()
-        if not registries.MODELS.get(host.baseline_quality).soft_labels
-    }
+def _model_class(kind: Any) -> Any:
+    """The class that MMDetection builds a part of a model from: of a name, an import path, or itself."""
+    if not isinstance(kind, str):
+        return kind
+    with roots.MODELS.switch_scope_and_registry('mmdet') as registry:
+        try:
+            return registry.get(kind)
+        except RuntimeError:  # MMEngine's answer where it has also tried the name as an import path
+            return None
+
+
+def _hosts_of_hard_labels() -> dict[type, Any]:
+    """Heads of MMDetection whose class loss learns one-hot labels, and our hosts that stand for them."""
+    hosts = registries.hosts_of_stock_heads().items()
+    return {stock: host for stock, host in hosts if not registries.MODELS.get(host.baseline_quality).soft_labels}
 
 
 # Arguments ----------------------------------------------------------------------------------------------------------

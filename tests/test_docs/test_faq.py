@@ -49,7 +49,7 @@ def test_shipped_configs_scale_clip_and_check():
     assert cfg.auto_scale_lr.to_dict() == dict(enable=True, base_batch_size=16)
     assert cfg.optim_wrapper.clip_grad.to_dict() == dict(max_norm=35, norm_type=2)
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert 'NumClassCheckHook' in hooks and 'mmdet_gfl.CheckGroundTruthHook' in hooks
+    assert 'mmdet_gfl.NumClassCheckHook' in hooks and 'mmdet_gfl.CheckGroundTruthHook' in hooks
 
 
 def test_batches_without_objects_leave_no_parameter_out():

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_state_dict
 
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.options import read_options
 
 PAGE = (Path(__file__).parents[2] / 'docs' / 'your_data.md').read_text(encoding='utf-8')
 #: File name to code; code without a name; lines of shell.
@@ -170,10 +171,10 @@ def test_the_example_of_the_format(checkout):
     (example,) = re.findall(r'^```json\n(.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL)
     place = checkout / 'data' / 'mine'
     (place / 'annotations' / 'train.json').write_text(example)
-    (place / 'images' / 'street.jpg').touch()
+    draw(place / 'images' / 'street.jpg', [])
     cfg = Config.fromfile('my_coco.py')
     cfg.train_dataloader.dataset.metainfo.classes = ('person', 'car')
-    launch.check_data(cfg, 'train')
+    launch.build_dataset(cfg, 'train')
     box = json.loads(example)['annotations'][0]
     assert box['area'] == box['bbox'][2] * box['bbox'][3]
 
@@ -208,8 +209,8 @@ def test_what_weights_of_coco_fill(checkout, caplog, request):
 # What is said -------------------------------------------------------------------------------------------------------
 
 
-def rewritten(checkout, change):
-    file = checkout / 'data' / 'mine' / 'annotations' / 'train.json'
+def rewritten(checkout, change, split='train'):
+    file = checkout / 'data' / 'mine' / 'annotations' / f'{split}.json'
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content))
@@ -224,11 +225,18 @@ def reversed_validation(cfg, checkout):
     cfg.val_dataloader.dataset.metainfo.update(classes=CLASSES[::-1])
 
 
+def reversed_box(cfg, checkout):
+    """A training on the VOC set, with an object from right to left."""
+    file = next((checkout / 'data/voc/Annotations').glob('image1*'))
+    file.write_text(re.sub(r'<xmin>\d+</xmin>', '<xmin>88</xmin>', file.read_text(), count=1))
+    cfg.train_dataloader.dataset = Config.fromfile('my_voc.py').train_dataloader.dataset
+
+
 BROKEN = {
     "is not in COCO format: it has no list 'categories'": lambda cfg, checkout: rewritten(
         checkout, lambda content: content.pop('categories')
     ),
-    'bbox=None is not a list of four numbers': lambda cfg, checkout: rewritten(
+    'bbox=None, not a list of four numbers': lambda cfg, checkout: rewritten(
         checkout, lambda content: content['annotations'][0].update(bbox=None)
     ),
     'have the same id': lambda cfg, checkout: rewritten(
@@ -237,9 +245,16 @@ BROKEN = {
     'is no category of': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=('person', 'bus')),
     'lists them as': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=CLASSES[::-1]),
     'a label is a number in that order': reversed_validation,
-    'images of ... are not in': lambda cfg, checkout: next((checkout / 'data/mine/images').glob('image1*')).unlink(),
+    'images of ... are not there': lambda cfg, checkout: next((checkout / 'data/mine/images').glob('image1*')).unlink(),
+    'are not x1 <= x2, y1 <= y2 and finite': reversed_box,
+    'nothing to learn': lambda cfg, checkout: rewritten(
+        checkout, lambda content: [entry.update(area=0) for entry in content['annotations']]
+    ),
     'does not hold the images of': lambda cfg, checkout: cfg.val_evaluator.update(
         ann_file='data/mine/annotations/train.json'
+    ),
+    'iscrowd=None, and pycocotools needs a number': lambda cfg, checkout: rewritten(
+        checkout, lambda content: content['annotations'][0].update(iscrowd=None), 'val'
     ),
     'but the data set of ... has 4 classes': lambda cfg, checkout: cfg.model.bbox_head.update(num_classes=80),
     'is in Pascal VOC format': lambda cfg, checkout: cfg.train_dataloader.dataset.update(data_root='data/voc/'),
@@ -254,10 +269,11 @@ def test_the_table_of_messages():
 @pytest.mark.parametrize('message', BROKEN)
 def test_a_message(message, checkout):
     cfg = Config.fromfile('my_coco.py')
-    launch.check_data(cfg, 'train', 'val')
-    launch.check_classes(cfg, 'train')
+    launch.merge_options(cfg, read_options('--cfg-options', QUICK))
+    cfg.update(work_dir='work', launcher='none', log_level='ERROR')
     BROKEN[message](cfg, checkout)
     with pytest.raises(launch.UserError, match='.*'.join(map(re.escape, message.split('...')))):
         launch.check_data(cfg, 'train', 'val')
-        launch.check_classes(cfg, 'train')
-        launch.check_order(cfg)
+        runner = launch.build_runner(cfg)
+        launch.observe(runner, 'train', 'val')
+        launch.run(runner.train, cfg)

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.models.detectors import RPN
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.engine.hooks import CheckGroundTruthHook
+from mmdet_gfl.engine.hooks import CheckGroundTruthHook, NumClassCheckHook
 
 
 def batch(boxes, labels):
@@ -26,6 +27,55 @@ def test_good_batches_pass():
 
 def test_a_model_without_a_dense_head_passes():
     CheckGroundTruthHook().before_train_iter(runner(), 0, batch([[0.0, 0, 1, 1]], [7]))
+
+
+def rpn(num_classes=1):
+    model = RPN.__new__(RPN)
+    torch.nn.Module.__init__(model)
+    model.bbox_head = torch.nn.Identity()
+    model.bbox_head.num_classes = num_classes
+    return model
+
+
+def test_a_detector_that_makes_all_labels_0_takes_any_label():
+    hook = CheckGroundTruthHook()
+    hook.before_train_iter(SimpleNamespace(model=rpn()), 0, batch([[0.0, 0, 1, 1]], [17]))
+    with pytest.raises(ValueError, match='photo.jpg: box 0 of 1'):
+        hook.before_train_iter(SimpleNamespace(model=rpn()), 0, batch([[0.0, 0, float('nan'), 1]], [17]))
+
+
+@pytest.mark.parametrize(
+    'model, classes, words',
+    [
+        (dict(bbox_head=3), 'abc', None),
+        (
+            dict(bbox_head=3),
+            'ab',
+            r'model\.bbox_head\.num_classes=3, but .* of train_dataloader\.dataset has 2 classes',
+        ),
+        (dict(rpn_head=1, bbox_head=3), 'abc', None),  # of a two-stage detector
+        (dict(bbox_head=3), None, None),
+    ],
+)
+def test_num_classes(model, classes, words):
+    parts = torch.nn.ModuleDict({name: torch.nn.Identity() for name in model})
+    for name, count in model.items():
+        parts[name].num_classes = count
+    metainfo = dict(classes=classes and tuple(classes))
+    for meta in (metainfo, [dict(classes=None), metainfo]):  # of MMDetection's ConcatDataset, a list
+        loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=meta))
+        of = SimpleNamespace(model=parts, train_dataloader=loader, val_dataloader=loader)
+        if words is None:
+            NumClassCheckHook().before_train_epoch(of)
+            NumClassCheckHook().before_val_epoch(of)
+        else:
+            with pytest.raises(ValueError, match=words):
+                NumClassCheckHook().before_train_epoch(of)
+
+
+def test_num_classes_of_a_detector_of_objects_and_background():
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=tuple('abc'))))
+    NumClassCheckHook().before_train_epoch(SimpleNamespace(model=rpn(), train_dataloader=loader))
 
 
 @pytest.mark.parametrize(

@@ -377,34 +377,43 @@ def test_a_file_without_weights(tmp_path, held, words):
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(held, path)
     launch.check_checkpoint(path)
-    for check in (launch.check_weights, lambda file: launch.check_fit(torch.nn.Linear(2, 3), file)):
+    with pytest.raises(launch.UserError, match=rf'epoch_1\.pth holds no weights of a model \({words}\); give'):
+        launch.check_fit(torch.nn.Linear(2, 3), path)
+    for use in ('start', 'resume', 'test'):
         with pytest.raises(launch.UserError, match=rf'epoch_1\.pth holds no weights of a model \({words}\); give'):
-            check(path)
+            loading(torch.nn.Linear(2, 3), path, use)
+
+
+def loading(model, path, use, hook=None):
+    """What is said of a checkpoint that a Runner has just loaded."""
+    runner = object.__new__(launch.Runner)
+    runner.model, runner._hooks = model, [hook or CheckpointHook()]
+    launch.watch_loading(runner, path, use)
+    runner.call_hook('after_load_checkpoint', checkpoint=torch.load(path, weights_only=False))
 
 
 def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
     model = torch.nn.Linear(2, 3)
-    runner = object.__new__(launch.Runner)
-    runner.model, runner._hooks = model, [CheckpointHook()]
     path = str(tmp_path / 'epoch_1.pth')
     whole = dict(meta={}, message_hub={}, optimizer={}, state_dict=model.state_dict())
     torch.save(whole, path)
-    launch.check_resume(runner, path)
+    loading(model, path, 'resume')
     torch.save(whole | dict(state_dict=torch.nn.Linear(2, 4).state_dict()), path)
-    with pytest.raises(
-        launch.UserError, match=r'weight has the shape \(3, 2\) in the model, and the file has \(4, 2\)'
-    ):
-        launch.check_resume(runner, path)
+    for use in ('resume', 'test'):
+        with pytest.raises(
+            launch.UserError, match=r'weight has the shape \(3, 2\) in the model, and the file has \(4, 2\)'
+        ):
+            loading(model, path, use)
+    loading(model, path, 'start')  # as for other classes
     torch.save(dict(meta={}, state_dict=model.state_dict()), path)  # as a released one
     with pytest.raises(launch.UserError, match=r'lacks message_hub, optimizer\).*load_from=.*epoch_1\.pth'):
-        launch.check_resume(runner, path)
-    launch.check_resume(runner, 'https://server/epoch_1.pth')
+        loading(model, path, 'resume')
+    loading(model, path, 'test')
     del whole['optimizer']
     torch.save(whole, path)
     with pytest.raises(launch.UserError, match=r'lacks optimizer\)'):
-        launch.check_resume(runner, path)
-    runner._hooks = [CheckpointHook(save_optimizer=False)]  # MMEngine goes on with a new one
-    launch.check_resume(runner, path)
+        loading(model, path, 'resume')
+    loading(model, path, 'resume', CheckpointHook(save_optimizer=False))  # MMEngine goes on with a new one
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(shipped, monkeypatch):

@@ -6,12 +6,15 @@ from pathlib import Path
 import mmdet
 import pytest
 from cases import HOSTS, build, host_features, metas, objects, part, stock_config
+from mmdet.models.dense_heads import RetinaHead
+from mmdet.models.losses import QualityFocalLoss as StockQualityFocalLoss
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.engine import launch, type_checks
+from mmdet_gfl.models.losses import QualityFocalLoss
 
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
 #: Cannot be tested with MMDetection itself: its metric is called MOTChallengeMetric.
@@ -101,6 +104,24 @@ def test_classes_pass_too(read):
     launch.check_types(cfg)
 
 
+def test_import_paths_are_types_too(read):
+    cfg = read()
+    cfg.model.type = 'mmdet.models.detectors.GFL'
+    cfg.model.bbox_head.type = 'mmdet_gfl.models.dense_heads.GFLHead'
+    launch.check_types(cfg)
+    cfg.model.bbox_head.type = 'mmdet_gfl.models.dense_heads.GFLHaed'
+    with pytest.raises(launch.UserError, match=r"dense_heads\.GFLHaed' is unknown; did you mean mmdet_gfl\.GFLHead\?"):
+        launch.check_types(cfg)
+
+
+def test_a_config_without_the_scope_of_mmdetection(read):
+    cfg = read()
+    del cfg._cfg_dict['default_scope']
+    said = r"^model\.type='GFL' is unknown; MMDetection has it, .*write default_scope = 'mmdet' in the config$"
+    with pytest.raises(launch.UserError, match=said):
+        launch.check_types(cfg)
+
+
 def test_modules_of_ones_own_are_imported_first(tmp_path, monkeypatch, root):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'my_neck_of_a_test.py').write_text(
@@ -135,6 +156,15 @@ def test_a_joint_loss_in_a_stock_head_is_refused_with_the_head_to_use(read, host
         launch.check_types(cfg)
     cfg.model.bbox_head.type = f'mmdet_gfl.{host}GFLHead'
     launch.check_types(cfg)
+
+
+@pytest.mark.parametrize('head', ['mmdet.models.RetinaHead', 'mmdet.RetinaHead', RetinaHead])
+@pytest.mark.parametrize('loss', ['mmdet_gfl.models.losses.QualityFocalLoss', QualityFocalLoss, StockQualityFocalLoss])
+def test_a_joint_loss_in_a_stock_head_by_path_or_class(read, head, loss):
+    cfg = read()
+    cfg.model.bbox_head = stock_config('Retina', type=head, loss_cls=dict(type=loss, use_sigmoid=True))
+    with pytest.raises(launch.UserError, match=r'which RetinaHead does not .*type=.mmdet_gfl\.RetinaGFLHead.'):
+        launch.check_types(cfg)
 
 
 def test_a_loss_of_ours_that_nobody_could_see_coming_is_one_sentence(read):

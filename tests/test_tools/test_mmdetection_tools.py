@@ -72,6 +72,18 @@ def write_data(folder: Path) -> None:
     (folder / 'annotations.json').write_text(json.dumps(content))
 
 
+def set_scales(steps: Any) -> None:
+    """Set the size of images in all steps of a pipeline, nested ones included."""
+    for step in steps:
+        if isinstance(step, list):
+            set_scales(step)
+            continue
+        set_scales(step.get('transforms', []))
+        for key in SCALES:
+            if key in step:
+                step[key] = (SIZE, SIZE)
+
+
 def small_config(path: Path, data: Path) -> Config:
     """The shipped config with a small model; the pipelines are its own, with smaller images."""
     cfg = Config.fromfile(path)
@@ -83,10 +95,10 @@ def small_config(path: Path, data: Path) -> Config:
     for name in ('train', 'val', 'test'):
         loader = cfg[f'{name}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        if loader.dataset.type == 'RepeatDataset':  # it has no end: browse_dataset.py iterates over it for ever
+            loader.dataset = loader.dataset.dataset
         dataset = loader.dataset
         while 'dataset' in dataset:
-            if 'times' in dataset:
-                dataset.times = 1
             dataset = dataset.dataset
         dataset.update(
             metainfo=dict(classes=CLASSES),
@@ -94,12 +106,10 @@ def small_config(path: Path, data: Path) -> Config:
             ann_file=str(data / 'annotations.json'),
             data_prefix=dict(img=str(data / 'images')),
         )
-        for step in dataset.pipeline:
-            for key in SCALES:
-                if key in step:
-                    step[key] = (SIZE, SIZE)
+        set_scales(dataset.pipeline)
     for name in ('val', 'test'):
         cfg[f'{name}_evaluator'].ann_file = str(data / 'annotations.json')
+    set_scales(cfg.get('tta_pipeline', []))
     cfg.work_dir = str(data / 'work')
     return cfg
 
@@ -120,6 +130,9 @@ def project(request, root, data, tmp_path_factory) -> Project:
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
+    for parameter in model.bbox_head.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)  # no two scores are equal, whose order would be open
     meta = dict(dataset_meta=dict(classes=CLASSES))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'model.pth')
     return Project(data, folder / 'config.py', folder / 'model.pth')

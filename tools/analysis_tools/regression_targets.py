@@ -43,7 +43,6 @@ def main() -> None:
         launch.merge_options(cfg, args.cfg_options)
     launch.check_types(cfg)
     launch.check_data(cfg, args.split)
-    launch.check_classes(cfg, args.split)
     folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
     make_folder('--out-dir', folder)
 

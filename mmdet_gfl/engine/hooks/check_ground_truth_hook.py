@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from mmdet.models.detectors import RPN
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -26,6 +28,8 @@ class CheckGroundTruthHook(Hook):
         num_classes = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
         if data_batch is None or num_classes is None:
             return
+        if isinstance(model, RPN):  # which gives all objects the label 0
+            num_classes = sys.maxsize
         samples = data_batch['data_samples']
         validate_ground_truth(
             [sample.gt_instances for sample in samples], [sample.metainfo for sample in samples], num_classes

@@ -41,7 +41,7 @@ class FoveaBoxCoder(HostBoxCoder):
     def _unit(self, locations: Locations) -> Tensor:
         """Base edges in strides, (M, 1)."""
         strides = locations.strides
-        level = torch.searchsorted(constant_like(strides, self.strides), strides)
+        level = (strides[:, None] > constant_like(strides, self.strides)).sum(dim=1)
         return (constant_like(strides, self.base_edges)[level] / strides)[:, None]
 
     def decode(self, bbox_pred: Tensor, locations: Locations) -> Tensor:

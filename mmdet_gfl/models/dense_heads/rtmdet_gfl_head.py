@@ -74,8 +74,8 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
     def prior_distances(self) -> Tensor:
         """One stride on each side, (1, 4), where RTMDet's exponential starts too.
 
-        The assigner compares boxes, and the IoU that it measures weighs the box loss: boxes that hardly overlap with any
-        object learn slowly.
+        The assigner compares boxes, and the IoU that it measures weighs the box loss: boxes that hardly overlap
+        with any object learn slowly.
         """
         return torch.full((1, 4), 1.0)
 

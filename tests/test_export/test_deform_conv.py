@@ -1,0 +1,52 @@
+"""Deformable convolution as ONNX's operator, beside its definition."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+
+from mmdet_gfl.compat import deform_conv
+from mmdet_gfl.export.operators import onnx_deform_conv
+
+onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
+pytest.importorskip('onnx', reason='onnx is not installed')
+
+
+def by_definition(input, offset, weight, bias=None, stride=1, padding=0, dilation=1, mask=None):
+    """A stride and dilation of 1: each point of the kernel samples the image at its offset, outside it is 0."""
+    num_images, _, height, width = input.shape
+    groups = offset.size(1) // (2 * weight[0, 0].numel())
+    total = 0
+    for point, (dy, dx) in enumerate((y, x) for y in range(weight.size(2)) for x in range(weight.size(3))):
+        samples = []
+        for group, part in enumerate(input.chunk(groups, dim=1)):
+            index = group * weight[0, 0].numel() + point
+            y = torch.arange(height)[:, None] + dy - padding[0] + offset[:, 2 * index]
+            x = torch.arange(width) + dx - padding[1] + offset[:, 2 * index + 1]
+            grid = torch.stack((x * 2 / (width - 1) - 1, y * 2 / (height - 1) - 1), dim=-1)
+            sampled = torch.nn.functional.grid_sample(part, grid, align_corners=True)
+            samples.append(sampled if mask is None else sampled * mask[:, index, None])
+        total = total + torch.einsum('nchw,oc->nohw', torch.cat(samples, dim=1), weight[:, :, dy, dx])
+    return total if bias is None else total + bias.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('groups', [1, 2])
+@pytest.mark.parametrize('kind', [DeformConv2dPack, ModulatedDeformConv2dPack])
+def test_is_the_operator_of_onnx(kind, groups, monkeypatch):
+    operator = SimpleNamespace(deform_conv2d=by_definition)
+    monkeypatch.setattr(deform_conv, 'torchvision_ops', lambda: operator)
+    layer = kind(4, 6, 3, padding=1, deform_groups=groups).eval()
+    layer.conv_offset.weight.data.normal_(std=0.3)
+    image = torch.randn(2, 4, 9, 7)
+    wanted = layer(image)
+    buffer = io.BytesIO()
+    with onnx_deform_conv():
+        torch.onnx.export(
+            layer, (image,), buffer, input_names=['image'], opset_version=19, dynamo=False, autograd_inlining=False
+        )
+    session = onnxruntime.InferenceSession(buffer.getvalue())
+    (found,) = session.run(None, dict(image=image.numpy()))
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
