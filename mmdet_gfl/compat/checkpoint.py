@@ -25,7 +25,6 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmdet_gfl.compat.torchvision_weights import install_torchvision_weights
 
@@ -76,6 +75,8 @@ def install_checkpoint_support() -> None:
     The list of safe globals belongs to the process, so MMEngine's loaders for URLs profit too. Calling this again
     changes nothing.
     """
+    from mmengine.runner.checkpoint import CheckpointLoader  # not above: its import calls this, see `activate`
+
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     install_torchvision_weights()
     if HAS_SAFE_MODE:

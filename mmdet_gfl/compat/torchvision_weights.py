@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_http, load_from_torchvision
 
 from mmdet_gfl.compat.operators import torchvision_ops
 
@@ -18,6 +17,8 @@ _PREFIXES = ('modelzoo://', 'torchvision://')
 
 def install_torchvision_weights() -> None:
     """Make MMEngine load ``torchvision://`` weights by :func:`load_from_torchvision_address`."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
     CheckpointLoader.register_scheme(prefixes=_PREFIXES, loader=load_from_torchvision_address, force=True)
 
 
@@ -35,6 +36,8 @@ def load_from_torchvision_address(filename: str, map_location: Any = None) -> An
         ValueError: The list has no such name.
         urllib.error.URLError: The weights are not in torch's cache and cannot be downloaded.
     """
+    from mmengine.runner.checkpoint import load_from_http, load_from_torchvision
+
     if torchvision_ops() is not None:
         return load_from_torchvision(filename, map_location)
     name = filename.partition('://')[2]

@@ -428,7 +428,15 @@ def test_before_torch_2_6_the_warning_can_be_silenced(tmp_path, before_torch_2_6
     assert calls and not messages
 
 
-@pytest.mark.parametrize('order', ['mmdet_gfl, mmengine.runner', 'mmengine.runner, mmdet_gfl', 'mmdet_gfl, mmdet.apis'])
+@pytest.mark.parametrize(
+    'order',
+    [
+        'mmdet_gfl, mmengine.runner',
+        'mmengine.runner, mmdet_gfl',
+        'mmdet_gfl, mmdet.apis',
+        'mmdet_gfl.compat.checkpoint',
+    ],
+)
 def test_importing_the_package_is_enough_in_any_order(order, root):
     code = (
         f'import {order}\n'

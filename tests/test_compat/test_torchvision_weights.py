@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmdet_gfl.compat import torchvision_weights
@@ -14,7 +15,7 @@ def asked(monkeypatch):
     addresses = []
     monkeypatch.setattr(torchvision_weights, 'torchvision_ops', lambda: None)
     monkeypatch.setattr(
-        torchvision_weights,
+        mmengine_checkpoint,
         'load_from_http',
         lambda address, map_location: addresses.append(address) or {'conv1.weight': torch.ones(1)},
     )
@@ -35,7 +36,7 @@ def test_an_unknown_name_is_named(asked):
 
 def test_torchvision_is_asked_where_it_is_there(monkeypatch):
     monkeypatch.setattr(torchvision_weights, 'torchvision_ops', lambda: object())
-    monkeypatch.setattr(torchvision_weights, 'load_from_torchvision', lambda name, where: ('torchvision', name))
+    monkeypatch.setattr(mmengine_checkpoint, 'load_from_torchvision', lambda name, where: ('torchvision', name))
     assert torchvision_weights.load_from_torchvision_address('torchvision://r') == ('torchvision', 'torchvision://r')
 
 
