@@ -108,7 +108,18 @@ def find_wrong() -> list[Finding]:
 
 
 def find_notes() -> list[Finding]:
-    """What works here and may not in a user's own configs."""
+    """What works here and may not in a user's own configs, and what is not safe."""
+    return [*_note_on_torch(_version('torch')), *_note_on_setuptools()]
+
+
+def _note_on_torch(found: str) -> list[Finding]:
+    if not found or parse_release(found) >= (2, 6):
+        return []
+    what = f'torch {found} loads checkpoints in full, which runs any code that a file holds: trust their origin'
+    return [Finding(what, f"{_pip()} install 'torch>=2.6'")]
+
+
+def _note_on_setuptools() -> list[Finding]:
     found = _version('setuptools')
     if (found and parse_release(found) < (82,)) or _version('onedl-mmengine'):  # the fork does without pkg_resources
         return []

@@ -63,24 +63,25 @@ class Problem:
 
 
 #: In the order of the imports. Those of mmcv and MMEngine lie within what MMDetection accepts; the extra ``mim`` in
-#: setup.cfg repeats the bounds, constraints.txt the tested versions. ``onedl-*`` are forks under the same import names.
+#: setup.cfg repeats the bounds, constraints.txt the tested versions, constraints-lowest.txt the lowest, which are what
+#: the tests have been run with. ``onedl-*`` are forks under the same import names.
 REQUIREMENTS = (
-    Requirement('torch', ('torch',), lowest='2.0', below='', tested='2.13.0'),
+    Requirement('torch', ('torch',), lowest='2.1.2', below='', tested='2.13.0'),
     Requirement(
         'mmengine',
         ('mmengine', 'mmengine-lite'),
-        lowest='0.10.0',
+        lowest='0.10.3',
         below='1.0.0',
         tested='0.10.7',
-        fork=Requirement('mmengine', ('onedl-mmengine',), lowest='0.10.8', below='1.0.0', tested='0.10.12'),
+        fork=Requirement('mmengine', ('onedl-mmengine',), lowest='0.10.12', below='1.0.0', tested='0.10.12'),
     ),
     Requirement(
         'mmcv',
         ('mmcv-lite', 'mmcv', 'mmcv-full'),
-        lowest='2.0.0',
+        lowest='2.1.0',
         below='2.2.0',
         tested='2.1.0',
-        fork=Requirement('mmcv', ('onedl-mmcv',), lowest='2.3.0', below='3.0.0', tested='2.3.6'),
+        fork=Requirement('mmcv', ('onedl-mmcv',), lowest='2.3.6', below='3.0.0', tested='2.3.6'),
     ),
     Requirement(
         'mmdet',
@@ -88,7 +89,7 @@ REQUIREMENTS = (
         lowest='3.2.0',
         below='4.0.0',
         tested='3.3.0',
-        fork=Requirement('mmdet', ('onedl-mmdetection',), lowest='3.4.0', below='4.0.0', tested='3.5.1'),
+        fork=Requirement('mmdet', ('onedl-mmdetection',), lowest='3.5.1', below='4.0.0', tested='3.5.1'),
     ),
 )
 

@@ -110,8 +110,17 @@ def test_setuptools_without_pkg_resources_is_a_note(monkeypatch, version: str, n
     assert all("'setuptools<82'" in finding.mend for finding in findings)
 
 
+@pytest.mark.parametrize(('version', 'notes'), [('2.5.1', 1), ('2.1.2+cpu', 1), ('2.6.0', 0), ('2.13.0+cpu', 0)])
+def test_a_torch_that_cannot_load_safely_is_a_note(monkeypatch, version: str, notes: int) -> None:
+    monkeypatch.setattr(doctor, '_version', {'torch': version, 'setuptools': '81.0.0'}.get)
+    findings = doctor.find_notes()
+    assert [finding.what.startswith(f'torch {version} loads checkpoints in full') for finding in findings] == [
+        True
+    ] * notes
+
+
 def test_the_fork_of_mmengine_does_without_pkg_resources(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, '_version', lambda dist: {'setuptools': '84.2.1', 'onedl-mmengine': '0.10.12'}[dist])
+    monkeypatch.setattr(doctor, '_version', {'setuptools': '84.2.1', 'onedl-mmengine': '0.10.12'}.get)
     assert doctor.find_notes() == []
 
 

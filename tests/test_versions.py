@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmdet_gfl.versions import REQUIREMENTS, Requirement, parse_release
 
 ROOT = Path(__file__).parents[1]
 FITTING = {'torch': '2.13.0+cpu', 'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0'}
+CONSTRAINTS = ('constraints-lowest.txt', 'constraints.txt')
 SAY_PROBLEMS = 'from mmdet_gfl.versions import find_problems; print(*[p.what for p in find_problems()], sep="\\n")'
 # As `python -m mmdet_gfl` would: without the check on import.
 WITHOUT_CHECK = 'import sys; sys.argv, sys.orig_argv = ["-m"], ["-m", "mmdet_gfl"]; '
@@ -91,12 +93,12 @@ def test_versions_that_fit_are_no_problem(tmp_path: Path) -> None:
     [
         ({'mmdet': '3.1.0'}, 'mmdet 3.1.0 does not fit (needed: >=3.2.0,<4.0.0)'),
         ({'mmdet': None}, 'mmdet is not installed (needed: >=3.2.0,<4.0.0)'),
-        ({'mmcv_lite': '2.2.0'}, 'mmcv-lite 2.2.0 does not fit (needed: >=2.0.0,<2.2.0)'),
-        ({'mmcv_lite': None}, 'mmcv is not installed (needed: >=2.0.0,<2.2.0)'),
-        ({'mmcv_lite': None, 'mmcv': '2.2.0'}, 'mmcv 2.2.0 does not fit (needed: >=2.0.0,<2.2.0)'),
+        ({'mmcv_lite': '2.2.0'}, 'mmcv-lite 2.2.0 does not fit (needed: >=2.1.0,<2.2.0)'),
+        ({'mmcv_lite': None}, 'mmcv is not installed (needed: >=2.1.0,<2.2.0)'),
+        ({'mmcv_lite': None, 'mmcv': '2.2.0'}, 'mmcv 2.2.0 does not fit (needed: >=2.1.0,<2.2.0)'),
         ({'mmcv': '2.1.0'}, 'mmcv-lite 2.1.0 and mmcv 2.1.0 are both installed and overwrite each other'),
-        ({'mmengine': '0.7.4'}, 'mmengine 0.7.4 does not fit (needed: >=0.10.0,<1.0.0)'),
-        ({'torch': '1.13.1'}, 'torch 1.13.1 does not fit (needed: >=2.0)'),
+        ({'mmengine': '0.7.4'}, 'mmengine 0.7.4 does not fit (needed: >=0.10.3,<1.0.0)'),
+        ({'torch': '1.13.1'}, 'torch 1.13.1 does not fit (needed: >=2.1.2)'),
     ],
 )
 def test_a_misfit_is_named(tmp_path: Path, change: dict[str, str | None], problem: str) -> None:
@@ -116,7 +118,7 @@ def test_the_maintained_fork_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('change', 'problem'),
     [
-        ({'onedl_mmdetection': '4.0.0'}, 'onedl-mmdetection 4.0.0 does not fit (needed: >=3.4.0,<4.0.0)'),
+        ({'onedl_mmdetection': '4.0.0'}, 'onedl-mmdetection 4.0.0 does not fit (needed: >=3.5.1,<4.0.0)'),
         ({'mmdet': '3.3.0'}, 'mmdet 3.3.0 refuses onedl-mmcv 2.3.6, which goes with onedl-mmdetection'),
         (
             {'onedl_mmdetection': '3.5.1', 'mmengine': '0.10.7'},
@@ -172,8 +174,8 @@ def test_import_names_everything_at_once_with_one_command(tmp_path: Path) -> Non
     pip = f'{sys.executable} -m pip'
     assert result.stdout.splitlines() == [
         'mmdet_gfl cannot work with the versions installed here:',
-        '  - torch 1.13.1 does not fit (needed: >=2.0)',
-        '  - mmcv 2.2.0 does not fit (needed: >=2.0.0,<2.2.0)',
+        '  - torch 1.13.1 does not fit (needed: >=2.1.2)',
+        '  - mmcv 2.2.0 does not fit (needed: >=2.1.0,<2.2.0)',
         '  - mmdet is not installed (needed: >=3.2.0,<4.0.0)',
         'This mends it:',
         f'  {pip} uninstall -y mmcv && {pip} install torch==2.13.0 mmcv-lite==2.1.0 mmdet==3.3.0',
@@ -199,14 +201,33 @@ def test_extra_mim_has_the_same_bounds() -> None:
     assert extra == {requirement.package: requirement.bounds for requirement in REQUIREMENTS}
 
 
-def test_tested_versions_are_the_pinned_ones() -> None:
-    pins = re.findall(r'^([\w.-]+)==([^\s#]+)', (ROOT / 'constraints.txt').read_text(), flags=re.MULTILINE)
+def pins(file: str) -> dict[str, str]:
+    return dict(re.findall(r'^([\w.-]+)==([^\s#]+)', (ROOT / file).read_text(), flags=re.MULTILINE))
+
+
+def test_the_lowest_and_the_tested_versions_are_the_pinned_ones() -> None:
+    lowest, tested = map(pins, CONSTRAINTS)
     for requirement in REQUIREMENTS:
-        assert (requirement.dists[0], requirement.tested) in pins
-        assert requirement.fits(requirement.tested)
+        assert lowest[requirement.dists[0]] == requirement.lowest
+        assert tested[requirement.dists[0]] == requirement.tested and requirement.fits(requirement.tested)
 
 
-def test_every_pin_is_met_once() -> None:
-    names = re.findall(r'^([\w.-]+)==', (ROOT / 'constraints.txt').read_text(), flags=re.MULTILINE)
+def test_hosted_ci_runs_the_script_on_both() -> None:
+    (job,) = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())['jobs'].values()
+    runs = {run['constraints']: run['python'] for run in job['strategy']['matrix']['include']}
+    assert set(runs) == set(CONSTRAINTS) and job['steps'][-1]['run'] == 'bash .ci/run'
+    for file, python in runs.items():
+        assert f'\n# lowest Python: {python}\n' in (ROOT / file).read_text()
+
+
+def test_pre_commit_runs_the_pinned_ruff() -> None:
+    (repo,) = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    ruff = f'ruff=={pins("constraints.txt")["ruff"]}'
+    assert [hook['additional_dependencies'] for hook in repo['hooks']] == [[ruff]] * 2
+
+
+@pytest.mark.parametrize('file', CONSTRAINTS)
+def test_every_pin_is_met_once(file: str) -> None:
+    names = re.findall(r'^([\w.-]+)==', (ROOT / file).read_text(), flags=re.MULTILINE)
     normalized = [re.sub(r'[-_.]+', '-', name).lower() for name in names]
     assert len(set(normalized)) == len(normalized)
