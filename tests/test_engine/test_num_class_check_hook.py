@@ -87,7 +87,7 @@ def test_a_class_agnostic_rpn_trains_with_the_shipped_hooks(tmp_path, root):
                               strides=(1, 2), dilations=(1, 1)),
                 neck=None,
                 rpn_head=dict(head, anchor_generator=anchors),
-                train_cfg=dict(rpn=dict(assigner=dict(type='ATSSAssigner', topk=9))),
+                train_cfg=dict(rpn=dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1)),
                 test_cfg=dict(rpn=None),
             ),
             train_dataloader=dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
