@@ -88,9 +88,6 @@ def to_onnx(
         inputs['image_sizes'] = torch.tensor([shape], dtype=torch.float32).expand(len(images), -1)
     names = detector.output_names
     buffer: Any = io.BytesIO()
-    # Of torch 2.5 and 2.1: the exporter, and functions by their own symbols instead of what their forward consists of.
-    accepted = inspect.signature(torch.onnx.export).parameters
-    legacy: dict[str, Any] = {key: False for key in ('dynamo', 'autograd_inlining') if key in accepted}
     with torch.no_grad(), _quiet(), onnx_deform_conv():
         torch.onnx.export(
             detector,
@@ -100,9 +97,18 @@ def to_onnx(
             output_names=names,
             dynamic_axes=_dynamic_axes(detector, dynamic, [*inputs, *names]),
             opset_version=opset,
-            **legacy,
+            **exporter_options(),
         )
     return _completed(buffer.getvalue(), detector, dynamic, metadata)
+
+
+def exporter_options() -> dict[str, Any]:
+    """The options of ``torch.onnx.export`` that choose the TorchScript exporter, as far as this torch knows them.
+
+    Of torch 2.5 and 2.1: the exporter, and functions by their own symbols instead of what their forward consists of.
+    """
+    accepted = inspect.signature(torch.onnx.export).parameters
+    return {key: False for key in ('dynamo', 'autograd_inlining') if key in accepted}
 
 
 @contextmanager

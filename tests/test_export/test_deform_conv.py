@@ -9,6 +9,7 @@ from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 
 from mmdet_gfl.compat import deform_conv
 from mmdet_gfl.export.operators import onnx_deform_conv
+from mmdet_gfl.export.writing import exporter_options
 
 onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
 pytest.importorskip('onnx', reason='onnx is not installed')
@@ -44,9 +45,7 @@ def test_is_the_operator_of_onnx(kind, groups, monkeypatch):
     wanted = layer(image)
     buffer = io.BytesIO()
     with onnx_deform_conv():
-        torch.onnx.export(
-            layer, (image,), buffer, input_names=['image'], opset_version=19, dynamo=False, autograd_inlining=False
-        )
+        torch.onnx.export(layer, (image,), buffer, input_names=['image'], opset_version=19, **exporter_options())
     session = onnxruntime.InferenceSession(buffer.getvalue())
     (found,) = session.run(None, dict(image=image.numpy()))
     torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
