@@ -16,13 +16,12 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 import mmdet_gfl
-from mmdet_gfl.datasets.transforms import LoadImageFromFile
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 
 #: Steps of a test pipeline that concern the annotations alone.
 _ANNOTATIONS = (mmdet_transforms.LoadAnnotations, mmcv_transforms.LoadAnnotations, mmdet_transforms.PackDetInputs)
-_LOADERS = (LoadImageFromFile, mmcv_transforms.LoadImageFromFile)
+_LOADERS = (mmcv_transforms.LoadImageFromFile,)
 _RESIZES = (mmdet_transforms.Resize, mmcv_transforms.Resize)
 _PADS = (mmdet_transforms.Pad, mmcv_transforms.Pad)
 
