@@ -378,7 +378,9 @@ def run_tool(*args):
 
 def test_the_tool_from_config_to_curves(tmp_path):
     path, page = tmp_path / 'tiny.py', tmp_path / 'page.md'
-    config(gfl_config()).dump(path)
+    cfg = config(gfl_config())
+    cfg.default_scope = 'mmdet'
+    cfg.dump(path)
     page.write_text('<!-- here -->\n<!-- /here -->\n')
     files = ['--json', tmp_path / 'out.json', '--png', tmp_path / 'out.png', '--into', f'{page}#here']
     small = ['--size', 64, 96, '--repeats', 2, '--threads', 1, '--device', 'cpu']

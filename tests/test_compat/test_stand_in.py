@@ -1,5 +1,6 @@
 """Where ``mmcv._ext`` comes from. Imports are tested in processes of their own."""
 
+import logging
 import subprocess
 import sys
 from importlib.util import module_from_spec
@@ -89,6 +90,12 @@ def test_only_the_first_rank_says_so(monkeypatch, caplog, variable, rank):
     for name in compat._RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, rank)
+    log = logging.getLogger('mmdet_gfl')  # tests before may have run programs that set up logging
+    for name, value in dict(disabled=False, propagate=True, level=logging.NOTSET).items():
+        monkeypatch.setattr(log, name, value)
+    monkeypatch.setattr(log.manager, 'disable', 0)
+    log._cache.clear()
+    caplog.set_level(logging.WARNING)
     spec = compat._StandInFinder().find_spec('mmcv._ext', None)
     spec.loader.exec_module(module_from_spec(spec))
     assert [record.message.startswith(LINE) for record in caplog.records] == [True] * (rank == '0')

@@ -207,7 +207,7 @@ def test_tools_that_read_predictions(predictions, project, run, tmp_path, capsys
 
 def test_tools_that_read_the_config(project, run, tmp_path, capsys):
     run('misc/print_config.py', project.config)
-    assert f"ann_file='{project.folder / 'annotations.json'}'" in capsys.readouterr().out
+    assert str(project.folder / 'annotations.json') in capsys.readouterr().out
     run('analysis_tools/browse_dataset.py', project.config, '--output-dir', tmp_path / 'browsed', '--not-show')
     assert len(list((tmp_path / 'browsed').iterdir())) >= 4
     run('analysis_tools/get_flops.py', project.config, '--num-images', 1)
