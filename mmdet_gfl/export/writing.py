@@ -16,6 +16,7 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import nn
 
 from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.versions import parse_release
 
 from .graph import ExportedDetector
 from .operators import onnx_deform_conv
@@ -36,11 +37,16 @@ PIP_LINE = "pip install 'mmdet_gfl[onnx]', or pip install onnx onnxruntime"
 
 
 def require_packages() -> None:
-    """Raise where the packages that export needs are missing.
+    """Raise where the packages that export needs are missing or too old.
 
     Raises:
         UserError: Names them and the way to install them.
     """
+    if parse_release(torch.__version__) < (2, 2):
+        raise UserError(
+            f'torch {torch.__version__} writes graphs that are not valid ONNX (ReduceMax): install a later one, '
+            'tested is 2.13.0'
+        )
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
