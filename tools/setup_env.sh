@@ -252,27 +252,11 @@ install python$LOWEST_PYTHON-dev, or leave MMCV=full out"
   rm -rf "$1"/building.* # of a run that was killed; the lock says that nobody builds there now
   BUILDING=$(mktemp -d "$1/building.XXXXXX")
   trap 'rm -rf "$BUILDING"' EXIT
-  say "building $pin with its operators, about five minutes on 2 cores (progress: tail -f '$LOG')"
-  # In place of Python's own flags: -O3 and the symbols for a debugger take half of the time.
-  local flags='-DNDEBUG -fwrapv -O2'
-  ! precompile_headers "$BUILDING" "$flags" || flags+=" -include $BUILDING/torch.hpp"
+  say "building $pin with its operators, about ten minutes on 2 cores (progress: tail -f '$LOG')"
   # pip would keep the wheel by the address of its source alone, whatever torch it was built for: hence --no-cache-dir.
-  CFLAGS=$flags MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)} pip wheel --verbose --no-cache-dir --no-deps \
+  MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)} pip wheel --verbose --no-cache-dir --no-deps \
     --no-build-isolation --no-binary mmcv -w "$BUILDING" "$pin" || explain "$pin could not be built"
   mv "$BUILDING"/*.whl "$1"
-}
-
-# Compiles torch's headers, which each of mmcv's 77 files includes, into the folder $1 with the flags $2, which are not
-# all: gcc reads the result only where every flag fits, and the headers themselves elsewhere. Fails without gcc.
-precompile_headers() {
-  local compiler=${CXX:-c++} more
-  [[ $1 != *' '* ]] && "$compiler" --version 2>/dev/null | grep -q 'Free Software Foundation' || return
-  mapfile -t more < <("$PY" -c 'import torch, torch.utils.cpp_extension
-print(*(f"-I{path}" for path in torch.utils.cpp_extension.include_paths()), sep="\n")
-print(f"-D_GLIBCXX_USE_CXX11_ABI={torch._C._GLIBCXX_USE_CXX11_ABI:d}")')
-  echo '#include <torch/types.h>' >"$1/torch.hpp"
-  # shellcheck disable=SC2086 # flags are words
-  "$compiler" $2 -fPIC -std=c++17 "${more[@]}" -x c++-header "$1/torch.hpp" -o "$1/torch.hpp.gch" >>"$LOG" 2>&1
 }
 
 # --- The whole -------------------------------------------------------------------------------------------------------
