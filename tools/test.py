@@ -42,11 +42,11 @@ def main() -> None:
         launch.use_tta(cfg)
 
     launch.announce(cfg, 'testing')
-    runner = launch.build_runner(cfg)
-    launch.observe(runner, 'test')
-    launch.watch_loading(runner, args.checkpoint, 'test')
 
     def test() -> None:
+        runner = launch.build_runner(cfg)
+        launch.observe(runner, 'test')
+        launch.watch_loading(runner, args.checkpoint, 'test')
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()

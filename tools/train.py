@@ -55,11 +55,15 @@ def main() -> None:
     else:
         launch.check_pretrained(cfg)
     launch.announce(cfg, 'training', checkpoint)
-    runner = launch.build_runner(cfg)
-    launch.observe(runner, 'train', 'val')
-    if checkpoint:
-        launch.watch_loading(runner, checkpoint, 'resume' if cfg.get('resume') else 'start')
-    launch.run(runner.train, cfg)
+
+    def train() -> None:
+        runner = launch.build_runner(cfg)
+        launch.observe(runner, 'train', 'val')
+        if checkpoint:
+            launch.watch_loading(runner, checkpoint, 'resume' if cfg.get('resume') else 'start')
+        runner.train()
+
+    launch.run(train, cfg)
 
 
 if __name__ == '__main__':

@@ -84,6 +84,7 @@ def read_config(path: str, args: argparse.Namespace) -> Config:
     cfg = launch.read_config(path)
     if args.cfg_options is not None:
         launch.merge_options(cfg, args.cfg_options)
+    cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
     launch.check_types(cfg)
     return cfg
 

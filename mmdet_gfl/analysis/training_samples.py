@@ -71,19 +71,13 @@ def training_dataset(cfg: Config, split: str) -> Any:
     try:
         own = Config({'default_scope': cfg.get('default_scope'), f'{split}_dataloader': dict(dataset=dataset)})
         built = build_dataset(own, split)
-        empty = not len(built)
     except Exception as error:  # a data set is anybody's code
-        empty = 'at least one array' in str(error)  # MMEngine, of an empty list
-        if not empty:
-            raise UserError(
-                f'{split}_dataloader.dataset cannot be built: {type(error).__name__}: {error}. Mend it, or point it '
-                f'elsewhere with --cfg-options {split}_dataloader.dataset.data_root=/path/to/data'
-            ) from error
-    if empty:
         raise UserError(
-            f'{split}_dataloader.dataset has no images: all were left out by its filter_cfg, or its annotation file '
-            f'lists none'
-        )
+            f'{split}_dataloader.dataset cannot be built: {type(error).__name__}: {error}. Mend it, or point it '
+            f'elsewhere with --cfg-options {split}_dataloader.dataset.data_root=/path/to/data'
+        ) from error
+    if not len(built):
+        raise UserError(f'{split}_dataloader.dataset has no images')
     return built
 
 

@@ -190,7 +190,8 @@ class Record:
     @property
     def total(self) -> int:
         """Number of objects in the files."""
-        return int(self.counts.sum()) + self.ignored + self.left_out.total()
+        delivered = 0 if self.counts is None else int(self.counts.sum())
+        return delivered + self.ignored + self.left_out.total()
 
 
 class _Observed(BaseDataset):
@@ -349,10 +350,10 @@ def examine(record: Record, dataset: BaseDataset) -> None:
     record.ids = {info['img_id']: str(info.get('img_path')) for info in infos if 'img_id' in info}
     _check_images(record, dataset, infos)
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
-    if not all('bbox' in instance and 'bbox_label' in instance for instance in instances):
+    labels = _labels(instances)
+    if labels is None or not all('bbox' in instance for instance in instances):
         return  # masks alone, segments, captions
     used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
-    labels = np.array([instance['bbox_label'] for instance in instances])
     _check_labels(record, dataset, labels, used)
     boxes = _boxes(instances)
     if boxes is not None:
@@ -360,7 +361,15 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         record.shares = bool(used.any()) and bool(np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
     record.ignored = len(used) - int(used.sum())
-    record.counts = np.bincount(labels[used].astype(int), minlength=len(record.classes))
+    record.counts = np.bincount(labels[used], minlength=len(record.classes))
+
+
+def _labels(instances: list[dict[str, Any]]) -> np.ndarray | None:
+    """Classes of the objects, (G,); None for objects of no class or of several."""
+    try:
+        return np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _boxes(instances: list[dict[str, Any]]) -> np.ndarray | None:
@@ -411,7 +420,7 @@ def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
 def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
     """An entry of an image as the data set's transforms load it; None where they do not."""
     results: Any = copy.deepcopy(info)
-    for transform in dataset.pipeline.transforms:
+    for transform in getattr(dataset.pipeline, 'transforms', ()):
         results = transform(results)
         if results is None or name in results:
             break
@@ -585,7 +594,7 @@ def _check_objects(records: list[Record]) -> None:
 
 def _check_packed_instances(split: str, record: Record) -> None:
     """Raise for objects that do not reach an evaluator without a file."""
-    transforms = record.dataset.pipeline.transforms
+    transforms = getattr(record.dataset.pipeline, 'transforms', ())
     if transforms and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
         raise UserError(
             f'{split}_evaluator.ann_file is not set, so CocoMetric takes the objects from the data set; add '

@@ -378,9 +378,7 @@ def run_tool(*args):
 
 def test_the_tool_from_config_to_curves(tmp_path):
     path, page = tmp_path / 'tiny.py', tmp_path / 'page.md'
-    cfg = config(gfl_config())
-    cfg.default_scope = 'mmdet'
-    cfg.dump(path)
+    config(gfl_config()).dump(path)
     page.write_text('<!-- here -->\n<!-- /here -->\n')
     files = ['--json', tmp_path / 'out.json', '--png', tmp_path / 'out.png', '--into', f'{page}#here']
     small = ['--size', 64, 96, '--repeats', 2, '--threads', 1, '--device', 'cpu']

@@ -826,7 +826,9 @@ def test_boxes_of_another_kind_and_objects_without_any(tmp_path):
     draw(file)
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type=Own, ann_file=str(file), pipeline=[]))))
     assert len(build_dataset(cfg, 'train')) == 1  # rotated
-    for box in (lambda self: [dict(mask=[], bbox_label=0)], lambda self: [dict(bbox=None, bbox_label=0)]):
+    others = [dict(mask=[], bbox_label=0), dict(bbox=None, bbox_label=0), dict(bbox=[1, 2, 3, 4], bbox_label=[0, 1])]
+    for other in [*others, dict(bbox=[1, 2, 3, 4])]:
+        box = (lambda one: lambda self: [one])(other)
         cfg.train_dataloader.dataset.type = type('Other', (Own,), dict(box=box))
         build_dataset(cfg, 'train')
 

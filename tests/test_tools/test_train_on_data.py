@@ -172,3 +172,68 @@ model = dict(_delete_=True, data_preprocessor=_base_.model.data_preprocessor, ba
     train(place, root, monkeypatch, coco(place), extra=rpn)
     hooks = [hook.type for hook in Config.fromfile(place / 'work' / 'config.py').custom_hooks]
     assert {'mmdet_gfl.NumClassCheckHook', 'mmdet_gfl.CheckGroundTruthHook'} <= set(hooks)
+
+
+PURE = """
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
+from mmcv.transforms import LoadImageFromFile
+from mmdet.models.backbones import ResNet
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.detectors import GFL
+from mmdet.models.losses import GIoULoss
+from mmdet.models.necks import FPN
+from mmdet.models.task_modules import ATSSAssigner, AnchorGenerator
+from mmengine.dataset import DefaultSampler
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
+from torch.optim import SGD
+
+from mmdet_gfl.engine.hooks import CheckGroundTruthHook, NumClassCheckHook
+from mmdet_gfl.models.dense_heads import GFLHead
+from mmdet_gfl.models.losses import DistributionFocalLoss, QualityFocalLoss
+
+default_scope = 'mmdet'
+model = dict(
+    type=GFL,
+    data_preprocessor=dict(type=DetDataPreprocessor, pad_size_divisor=32),
+    backbone=dict(type=ResNet, depth=18, base_channels=8, out_indices=(1, 2, 3)),
+    neck=dict(type=FPN, in_channels=[16, 32, 64], out_channels=32, num_outs=3),
+    bbox_head=dict(
+        type=GFLHead, num_classes=2, in_channels=32, feat_channels=32, stacked_convs=1, norm_cfg=None,
+        anchor_generator=dict(type=AnchorGenerator, ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
+                              strides=[8, 16, 32]),
+        loss_cls=dict(type=QualityFocalLoss), loss_dfl=dict(type=DistributionFocalLoss), loss_bbox=dict(type=GIoULoss),
+    ),
+    train_cfg=dict(assigner=dict(type=ATSSAssigner, topk=9), allowed_border=-1, pos_weight=-1),
+    test_cfg=dict(nms_pre=10, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=10),
+)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type=DefaultSampler, shuffle=True),
+    dataset=dict(
+        type=CocoDataset, ann_file='train.json', data_prefix=dict(img='images'), metainfo=dict(classes=('cat', 'dog')),
+        pipeline=[dict(type=LoadImageFromFile), dict(type=LoadAnnotations, with_bbox=True),
+                  dict(type=Resize, scale=(96, 96), keep_ratio=True), dict(type=PackDetInputs)],
+    ),
+)
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=1)
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.001))
+custom_hooks = [dict(type=NumClassCheckHook), dict(type=CheckGroundTruthHook)]
+log_level = 'WARNING'
+"""
+
+
+@pytest.mark.slow
+def test_a_pure_python_config_and_what_the_runner_writes_of_it(place, root, monkeypatch):
+    coco(place)
+    (place / 'pure.py').write_text(PURE)
+    for config, work in (('pure.py', 'first'), ('first/pure.py', 'second')):
+        monkeypatch.setattr(sys, 'argv', ['train.py', config, '--work-dir', work])
+        runpy.run_path(str(root / 'tools' / 'train.py'), run_name='__main__')
+        assert (place / work / 'epoch_1.pth').is_file()
+    written = Config.fromfile(place / 'first' / 'pure.py')
+    assert written.model.bbox_head.type == 'mmdet_gfl.models.dense_heads.GFLHead'
+    assert written.train_dataloader.dataset.type == 'mmdet.datasets.CocoDataset'
+    coco(place, area=0)
+    with pytest.raises(UserError, match='nothing to learn.*without an area'):
+        runpy.run_path(str(root / 'tools' / 'train.py'), run_name='__main__')
