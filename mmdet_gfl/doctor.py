@@ -108,7 +108,7 @@ def find_wrong() -> list[Finding]:
 
 
 def find_notes() -> list[Finding]:
-    """What works here and may not in a user's own configs, and what is not safe."""
+    """Notes on what is unsafe here, or fails in configs of other packages."""
     return [*_note_on_torch(_version('torch')), *_note_on_setuptools()]
 
 

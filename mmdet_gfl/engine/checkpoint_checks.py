@@ -80,7 +80,7 @@ def watch_loading(runner: Any, path: str, use: str) -> None:
     Args:
         runner: The Runner.
         path: The checkpoint.
-        use: ``'start'``: a training may start from one that fits in part; ``'resume'``: it goes on from its own alone;
+        use: ``'start'``: a training may start from one that fits in part; ``'resume'``: it needs its own;
             ``'test'``: all weights are needed.
     """
     runner.register_hook(CheckCheckpointHook(path, use))

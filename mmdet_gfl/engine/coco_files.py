@@ -22,7 +22,7 @@ IMAGE_FIELDS: dict[str, tuple[type, str]] = dict(
 
 
 def is_plain(api: Any) -> bool:
-    """Whether an object is pycocotools' own index of boxes, and not one of panoptic segments or of another format."""
+    """True for pycocotools' own index of boxes; False for panoptic segments and other formats."""
     return isinstance(api, COCO) and type(api).createIndex is COCO.createIndex
 
 
@@ -77,7 +77,7 @@ def _not_coco(key: str, path: str, what: str) -> UserError:
 
 
 def check_annotation(key: str, path: str, annotation: dict[str, Any]) -> None:
-    """Raise for an annotation whose values MMDetection cannot reckon with.
+    """Raise for an annotation whose values MMDetection cannot compute with.
 
     Raises:
         UserError: Names the annotation, the field and the value.
@@ -151,7 +151,7 @@ def check_ground_truth(key: str, path: str, api: COCO, classes: list[str], image
     for number, name in images.items():
         if number not in api.imgs or _base(api.imgs[number]['file_name']) != _base(name):
             raise UserError(
-                f'{key}: {path} does not hold the images of the data set that it judges, such as {name} with id '
+                f'{key}: {path} does not hold the images of the data set that it evaluates, such as {name} with id '
                 f'{number!r}; give the evaluator the annotation file of that data set'
             )
     for annotation in api.dataset['annotations']:

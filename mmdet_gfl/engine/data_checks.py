@@ -131,7 +131,7 @@ def _check_file(key: str, path: str, backend_args: Any, option: str, found: str 
 
 
 def _contents(root: str) -> str:
-    """What a data folder holds instead, as the end of a sentence."""
+    """The contents of a data folder, as the end of a sentence."""
     folder = Path(root)
     if not root or not folder.is_dir():
         return ''
@@ -150,7 +150,7 @@ def _contents(root: str) -> str:
 
 @dataclass
 class Record:
-    """What is known of a data set after it was built.
+    """Facts about a data set, collected while it is built.
 
     Attributes:
         key: The dotted key of its config.
@@ -162,7 +162,7 @@ class Record:
         classes: Names in the order of the labels.
         counts: Objects of each class; those marked to be ignored do not count.
         ignored: Objects marked to be ignored, and those without an area.
-        shares: Whether all boxes lie in a square of one pixel, as shares of the image's size do.
+        shares: True if all boxes lie in a square of one pixel, as shares of the image's size do.
     """
 
     key: str
@@ -338,7 +338,7 @@ def examine(record: Record, dataset: BaseDataset) -> None:
 
     Raises:
         UserError: There is no image; an image is not there; a box is not finite, or its sides are in the wrong order;
-            a label is none of a class. Names the file, the object and the value.
+            a label is outside the classes. Names the file, the object and the value.
     """
     infos = dataset.data_list
     if not infos:
@@ -403,12 +403,12 @@ def _check_boxes(record: Record, dataset: BaseDataset, boxes: np.ndarray, used: 
         return
     raise UserError(
         f'{record.key}ann_file: {len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite; '
-        f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; mend the annotation file, or leave them out'
+        f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
     )
 
 
 def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
-    """Whether a transform of the data set's own loads the boxes of an image otherwise than they are written."""
+    """True if a transform of the data set loads the boxes of an image in another order than they are written."""
     try:
         loaded = _load(dataset, info, 'gt_bboxes')
     except OSError:
@@ -462,7 +462,7 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
 
 
 def _found_instead(dataset: BaseDataset, path: str) -> str:
-    """What is there instead of an image, as the end of a sentence."""
+    """A file found in place of a missing image, as the end of a sentence."""
     others = sorted(Path(path).parent.glob(f'{glob.escape(Path(path).stem)}.*')) if Path(path).parent.is_dir() else []
     if others:
         return f' (there is {others[0].name}; this format may ask for one suffix)'

@@ -1,4 +1,4 @@
-"""The one error that ends a tool, what it says beside errors, and how its sentences list names."""
+"""The error that ends a tool, notes, and lists of names in their sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 class UserError(SystemExit):
-    """Something the user can mend: ends the tool with one sentence on stderr and exit status 1."""
+    """Something the user can fix: ends the tool with one sentence on stderr and exit status 1."""
 
 
 def some(names: Iterable[object]) -> str:
@@ -19,7 +19,7 @@ def some(names: Iterable[object]) -> str:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that speaks for all."""
+    """True for the process that prints for all."""
     return all(os.environ.get(name, '0') == '0' for name in RANK_VARIABLES)
 
 

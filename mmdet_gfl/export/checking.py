@@ -42,7 +42,7 @@ HALF_LIMITS = Limits(1.0, 1e-2)
 
 
 class Difference(NamedTuple):
-    """How far two results are apart.
+    """Differences between two results.
 
     Attributes:
         compared: Boxes compared.
@@ -89,7 +89,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised too; that image_sizes may be given is no news
+    options.log_severity_level = 4  # errors are raised; the rest is a warning about the optional input
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
@@ -146,11 +146,11 @@ def image_input(graph: ExportedDetector, cfg: Config, path: str, shape: tuple[in
 def difference(
     session: onnxruntime.InferenceSession, graph: ExportedDetector, given: ModelInput, limits: Limits = LIMITS
 ) -> Difference:
-    """What onnxruntime makes of an input beside what torch makes of it.
+    """Compare the outputs of onnxruntime and torch for an input.
 
     Args:
         session: The exported model.
-        graph: What it was exported from, in single precision.
+        graph: The module it was exported from, in single precision.
         given: The input.
         limits: Scores that differ by no more may change places.
     """

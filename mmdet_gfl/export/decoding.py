@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 from mmdet_gfl.models.task_modules import Locations
 from mmdet_gfl.ops import upcast
 
@@ -24,7 +23,7 @@ class Predictions(NamedTuple):
     Attributes:
         boxes: (N, K, 4), xyxy in pixels of the input, clipped as the head clips.
         class_scores: (N, K, C), before a branch.
-        factors: What a branch multiplies them by, (N, K, 1); None without a branch.
+        factors: Factors by a branch, (N, K, 1); None without a branch.
         std: Standard deviations of the sides l, t, r, b in pixels, before clipping, (N, K, 4); None if not asked for.
         level_sizes: Locations of each level.
     """
@@ -48,10 +47,10 @@ def decode_outputs(
 
     Args:
         head: In eval mode.
-        outs: What its ``forward`` gives. Sizes are read off the box outputs alone: what a quality has reshaped carries
-            the sizes of the traced example.
+        outs: The result of its ``forward``. Sizes are read off the box outputs alone: a quality may reshape class
+            logits with the sizes of the traced example.
         image_sizes: Height and width that the boxes are clipped to, (N, 2).
-        with_std: Whether to compute the standard deviations.
+        with_std: Compute the standard deviations.
     """
     cls_scores, bbox_preds, *branch = outs
     num_images = bbox_preds[0].size(0)
@@ -80,8 +79,6 @@ def flatten_levels(levels: Sequence[Tensor], num_images: int, num_outputs: int) 
 
 def repeat_locations(head: DenseGFLMixin, sizes: Sequence[tuple[int, int]], num_images: int, like: Tensor) -> Locations:
     """Locations of levels of ``sizes`` (H, W), once per image: N · K in all; dtype and device of ``like``."""
-    generator = head.prior_generator
-    priors = generator.grid_priors(sizes, dtype=like.dtype, device=like.device)
-    levels = zip(priors, generator.strides)
-    strides = [of_level.new_full((of_level.size(0),), scalar_stride(stride)) for of_level, stride in levels]
+    priors = head.prior_generator.grid_priors(sizes, dtype=like.dtype, device=like.device)
+    strides = [of_level.new_full((of_level.size(0),), stride) for of_level, stride in zip(priors, head.level_strides)]
     return Locations.of_priors(torch.cat(priors).repeat(num_images, 1), torch.cat(strides).repeat(num_images))

@@ -26,10 +26,10 @@ class ExportedDetector(nn.Module):
         model: The detector, with a head of ours, in eval mode.
         output: ``'raw'``: what the head gives per level. ``'decoded'``: boxes and scores of all locations. ``'nms'``:
             detections.
-        thresholds: What ``'nms'`` needs.
-        with_std: Whether to give the sides' standard deviations too.
-        preprocess: Whether images come as they are decoded (BGR, 0 to 255), and are normalised here.
-        half: Whether the layers compute in half precision. What follows them stays in float32.
+        thresholds: Needed by ``'nms'``.
+        with_std: Give the sides' standard deviations too.
+        preprocess: Take images as they are decoded (BGR, 0 to 255), and normalise them.
+        half: Compute the layers in half precision; all that follows stays in float32.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ExportedDetector(nn.Module):
         return _given(*self.detect(predictions))
 
     def head_outputs(self, images: Tensor) -> Any:
-        """What the head's ``forward`` gives for a batch."""
+        """The result of the head's ``forward`` for a batch."""
         if self.preprocess:
             images = self.normalize(images)
         return self.model.bbox_head(self.model.extract_feat(images.half() if self.half_precision else images))

@@ -31,7 +31,7 @@ def exportable(model: Any, cfg: Config) -> SingleStageDetector:
     head = getattr(model, 'bbox_head', None)
     if not isinstance(model, SingleStageDetector) or head is None:
         raise UserError(
-            f'config {cfg.filename}: model.type={type(model).__name__} is no detector with one dense bbox_head; '
+            f'config {cfg.filename}: model.type={type(model).__name__} is not a detector with one dense bbox_head; '
             f'exported are those with one of {host_names()}, or the head of MMDetection that it stands for'
         )
     if not isinstance(head, DenseGFLMixin):

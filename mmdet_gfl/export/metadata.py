@@ -1,4 +1,4 @@
-"""What a runtime must know beside the graph: how an image becomes its input, and what its outputs mean."""
+"""Metadata of the graph: the preprocessing of an image, and the meaning of the outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from mmengine.config import Config
 
 import mmdet_gfl
 from mmdet_gfl.engine.errors import UserError
-from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 
 #: Steps of a test pipeline that concern the annotations alone.
 _ANNOTATIONS = (mmdet_transforms.LoadAnnotations, mmcv_transforms.LoadAnnotations, mmdet_transforms.PackDetInputs)
@@ -27,7 +26,7 @@ _PADS = (mmdet_transforms.Pad, mmcv_transforms.Pad)
 
 
 def input_rule(cfg: Config, preprocessor: Any) -> dict[str, Any]:
-    """How a file becomes the graph's input, by the keys of the metadata.
+    """Preprocessing from a file to the input of the graph, by the keys of the metadata.
 
     Args:
         cfg: Holds the test pipeline.
@@ -131,12 +130,12 @@ def input_shape(rule: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def model_facts(model: Any, classes: Sequence[str]) -> dict[str, Any]:
-    """What the outputs mean: classes, strides, the box representation and the ``test_cfg``."""
+    """Meaning of the outputs: classes, strides, the box representation and the ``test_cfg``."""
     head = model.bbox_head
     test_cfg = head.test_cfg or {}
     return dict(
         classes=list(classes),
-        strides=[scalar_stride(stride) for stride in head.prior_generator.strides],
+        strides=head.level_strides,
         head=type(head).__name__,
         quality=type(head.quality).__name__,
         box=dict(type=type(head.box).__name__, channels=head.box.channels)

@@ -12,7 +12,7 @@ from mmcv.ops.deform_conv import DeformConv2dFunction
 from mmcv.ops.modulated_deform_conv import ModulatedDeformConv2dFunction
 from torch import Tensor
 
-#: A score below this is none: the score of what is no candidate is -1.
+#: Lower scores mark entries that are not candidates; these have -1.
 NO_CANDIDATE = -0.5
 #: ONNX's numbers of these types.
 ONNX_FLOAT, ONNX_BOOL = 1, 9

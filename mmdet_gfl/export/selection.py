@@ -25,7 +25,7 @@ class Thresholds(NamedTuple):
         score_thr: Class score to be surpassed.
         nms_pre: Candidates per level and image; 0: all.
         iou_threshold: Of non-maximum suppression.
-        class_agnostic: Whether boxes of different classes suppress each other.
+        class_agnostic: Boxes of different classes suppress each other.
         max_per_img: D.
         min_bbox_size: Width and height, in pixels of the input, that a box must surpass; below 0: any.
     """
@@ -56,6 +56,8 @@ def thresholds_of(test_cfg: Any) -> Thresholds:
             f'test_cfg.max_per_img={max_per_img!r} cannot be part of the graph, whose outputs have a fixed size; set '
             f'it to a whole number from 1 on'
         )
+    if test_cfg.get('nms_pre') == 0:
+        raise UserError('test_cfg.nms_pre=0 keeps no detection at all; set the candidates per level, or -1 for all')
     return Thresholds(
         score_thr=float(test_cfg.get('score_thr', 0)),
         nms_pre=max(int(test_cfg.get('nms_pre', -1)), 0),
@@ -81,7 +83,7 @@ class Detections(NamedTuple):
 
 
 def detect(predictions: Predictions, thresholds: Thresholds) -> Detections:
-    """What ``predict_by_feat`` makes of the same outputs, padded."""
+    """The detections of ``predict_by_feat`` from the same outputs, padded."""
     scores, rows, labels = select_candidates(predictions, thresholds)
     boxes = take(predictions.boxes, rows)  # (N, P, 4)
     if predictions.factors is not None:

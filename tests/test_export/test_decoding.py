@@ -206,7 +206,7 @@ def test_other_heads_are_refused():
     model.bbox_head.__class__ = Own
     with pytest.raises(UserError, match='Own overrides predict_by_feat, which the graph would not contain'):
         exportable(model, cfg)
-    with pytest.raises(UserError, match='model.type=ResNet is no detector with one dense bbox_head'):
+    with pytest.raises(UserError, match='model.type=ResNet is not a detector with one dense bbox_head'):
         exportable(model.backbone, cfg)
 
 
@@ -220,6 +220,7 @@ def test_other_heads_are_refused():
         (dict(TEST_CFG, nms=dict(type='nms', iou_threshold=0.5, max_num=7)), 'max_num'),
         (dict(TEST_CFG, nms=None), r'test_cfg.nms=\{\} cannot be part of the graph'),
         (dict(TEST_CFG, max_per_img=-1), 'test_cfg.max_per_img=-1 cannot'),
+        (dict(TEST_CFG, nms_pre=0), 'test_cfg.nms_pre=0 keeps no detection'),
         (None, 'test_cfg.nms'),
     ],
 )

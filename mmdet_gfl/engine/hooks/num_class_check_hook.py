@@ -1,4 +1,4 @@
-"""Whether a detector has as many classes as its data set, asked before an epoch."""
+"""Validation of the number of classes of a detector against its data set."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class SoftLabelLoss(ElementwiseLoss):
         use_sigmoid: MMDetection's key; True is the only choice.
         reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
         loss_weight: Factor on the result.
-        fused: Whether the loss may be computed in one pass, which has no second derivative.
+        fused: Allow the computation in one pass, which has no second derivative.
 
     Raises:
         ValueError: An argument is not what it must be.
