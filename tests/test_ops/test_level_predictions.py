@@ -231,3 +231,14 @@ def test_gather_twice_adds_the_gradients():
     total = predictions.gather(one).sum() + 2 * predictions.gather(two).sum()
     grads = torch.cat([level.flatten() for level in torch.autograd.grad(total, predictions.levels)])
     assert grads.sum() == 5 * (2 + 4) and grads.max() == 3
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_gather_has_second_derivatives(layout):
+    index = LocationIndex([(2, 3), (1, 2)], 2, [1, 2])
+    coords = index.coords(torch.tensor([0, 4, 7, 13, 19]))
+    sizes = [(2, 3, 2, 3), (2, 6, 1, 2)]
+    levels = [torch.randn(size, dtype=torch.float64).to(memory_format=layout).requires_grad_() for size in sizes]
+    assert torch.autograd.gradgradcheck(
+        lambda *levels: LevelPredictions(levels, 3, index).gather(coords) ** 2, tuple(levels)
+    )

@@ -133,7 +133,7 @@ def test_such_an_object_is_matched_to_nothing_by_mmdetections_assignment_either(
     outs = outputs(head, host_features(host, SIZE, 2))
     gts, images = objects([3, 2], SIZE), metas(SIZE, 2)
     expected = on_gpu(head, outs, [gts[0][[0, 2]], gts[1]], images)[0]
-    for box in (INVERTED[0], NOT_FINITE[0]):
+    for box in (*INVERTED, NOT_FINITE[0]):
         gts[0].bboxes[1] = torch.tensor(box)
         torch.testing.assert_close(on_gpu(head, outs, gts, images)[0], expected, rtol=1e-6, atol=1e-7)
 

@@ -329,13 +329,22 @@ def test_boxes_other_than_dirac_do_not_go_through_the_exponential():
 
 
 @pytest.mark.parametrize('host', DYNAMIC_HOSTS)
-def test_a_gaussian_box_starts_at_four_strides(host):
+def test_a_gaussian_box_starts_at_one_stride(host):
     head = MODELS.build(config(host, box='gaussian'))
     for _ in range(2):
         for layer in [head.rtm_reg] if host == 'RTMDet' else head.rtm_reg:
             start = layer.bias.detach().reshape(4, 2)
             assert start[:, 0].tolist() == [1.0] * 4 and start[:, 1].tolist() == [0.0] * 4
         head.init_weights()  # whose bias is 0
+
+
+@pytest.mark.parametrize('host', DYNAMIC_HOSTS)
+def test_a_general_box_starts_at_one_stride(host):
+    head = MODELS.build(config(host, box='dfl'))
+    for _ in range(2):
+        for layer in [head.rtm_reg] if host == 'RTMDet' else head.rtm_reg:
+            torch.testing.assert_close(head.integral(layer.bias[None]), torch.ones(1, 4))
+        head.init_weights()  # whose bias is 0, a mean of 8 strides
 
 
 def test_encode_and_decode_are_inverse():

@@ -237,3 +237,8 @@ def test_arguments_that_are_not_accepted(arguments, message):
 def test_channels_that_do_not_fit(channels):
     with pytest.raises(ValueError, match=f'{channels} channels; needs a multiple of bins=17'):
         distribution_statistics(torch.randn(1, channels, 1, 1), 17)
+
+
+def test_second_derivatives():
+    logits = torch.randn(2, 4 * 5, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: distribution_statistics(x, 5, 3, ('topk', 'mean', 'var')), (logits,))
