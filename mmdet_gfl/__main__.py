@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from mmdet_gfl import __version__, doctor, shipped_configs
@@ -43,6 +44,21 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument('-o', '--output', type=Path, metavar='FILE', help='write there instead; never overwrites')
     configs.set_defaults(run=_configs)
 
+    convert = commands.add_parser(
+        'convert',
+        help="write a config that inherits from yours and has a GFL head in place of MMDetection's",
+        description='Write a config that inherits from another one and replaces its RetinaNet, FCOS, ATSS, GFL, '
+        'FoveaBox, SSD or RTMDet head by the GFL variant, and say what changes.',
+    )
+    convert.add_argument('config', metavar='CONFIG', help='a path, or the name of a config that MMDetection ships')
+    convert.add_argument(
+        '-o', '--output', type=Path, metavar='FILE', help='default: NAME_gfl.py here; never overwrites'
+    )
+    convert.add_argument('--quality', metavar='NAME', help="default: the host's, as a rule JointQuality")
+    convert.add_argument('--box', metavar='NAME', help='default: GeneralBox, with Distribution Focal Loss')
+    convert.add_argument('--gflv2', action='store_true', help='short for --quality DistributionGuidedQuality')
+    convert.set_defaults(run=_convert)
+
     stand_in = commands.add_parser(
         'stand-in',
         help="put the stand-in for mmcv's operators in place whenever this Python starts, or no longer",
@@ -68,14 +84,39 @@ def _configs(args: argparse.Namespace) -> int:
     if args.output is None:
         print(text)
         return 0
+    return _write(args.output, f'{text}\n')
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from mmdet_gfl import conversion
+
+    if args.gflv2 and args.quality:
+        print('error: --gflv2 is --quality DistributionGuidedQuality; give one of the two', file=sys.stderr)
+        return 2
+    quality = 'DistributionGuidedQuality' if args.gflv2 else args.quality
+    with redirect_stdout(sys.stderr):  # MMEngine logs to standard output
+        cfg, path, shipped = conversion.read(args.config)
+        conversions = conversion.convert_config(cfg, quality, args.box)
+    suffix = 'gflv2' if args.gflv2 else '-'.join(filter(None, ('gfl', args.quality, args.box)))
+    out = args.output or Path(f'{path.stem}_{suffix}.py')
+    text = conversion.child_config(path, shipped, cfg, conversions, out)
+    status = _write(out, text)
+    if status == 0:
+        print(f'{out} inherits from {path}')
+        print('\n'.join(f'- {line}' for found in conversions for line in found.notes))
+    return status
+
+
+def _write(path: Path, text: str) -> int:
+    """Write a new file; return the exit status."""
     try:
-        with args.output.open('x') as file:
-            print(text, file=file)
+        with path.open('x') as file:
+            file.write(text)
     except FileExistsError:
-        print(f'error: {args.output} exists and is not overwritten; remove it, or choose another name', file=sys.stderr)
+        print(f'error: {path} exists and is not overwritten; remove it, or choose another name', file=sys.stderr)
         return 2
     except FileNotFoundError:
-        print(f'error: there is no folder {args.output.parent}; make it first', file=sys.stderr)
+        print(f'error: there is no folder {path.parent}; make it first', file=sys.stderr)
         return 2
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from mmdet.models.dense_heads import ATSSHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from torch import Tensor, nn
@@ -36,6 +38,15 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
     cls_name = 'atss_cls'
     reg_name = 'atss_reg'
     quality_name = 'atss_centerness'
+    #: Layers of GFL's head, the same detector, and their names here.
+    aliases: ClassVar[dict[str, str]] = dict(gfl_cls='atss_cls', gfl_reg='atss_reg')
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for old, new in self.aliases.items():
+            for name in ('weight', 'bias'):
+                if f'{prefix}{old}.{name}' in state_dict and not hasattr(self, old):
+                    state_dict[f'{prefix}{new}.{name}'] = state_dict.pop(f'{prefix}{old}.{name}')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def host_coder(self) -> HostBoxCoder:
