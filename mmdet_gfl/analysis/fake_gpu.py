@@ -9,7 +9,7 @@ times nor a GPU's own operators can be observed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Union, get_args
@@ -18,7 +18,7 @@ import torch
 from mmengine.structures import InstanceData, instance_data
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
 
@@ -127,7 +127,7 @@ class FakeGPU(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator with the values held."""
         kwargs = dict(kwargs or {})
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        tensors = list(_tensors((args, tuple(kwargs.values()))))
         inputs_on_gpu = [isinstance(tensor, FakeGPUTensor) for tensor in tensors]
         wanted = kwargs.get('device')
         result_on_gpu = any(inputs_on_gpu) if wanted is None else torch.device(wanted) == DEVICE
@@ -138,11 +138,36 @@ class FakeGPU(TorchDispatchMode):
             self.host_syncs.append(f'{func} at {_caller()}')
         if wanted is not None:
             kwargs['device'] = 'cpu'
-        result = func(*values(args), **values(kwargs))
+        result = func(*_mapped(args, FakeGPUTensor, _held), **_mapped(kwargs, FakeGPUTensor, _held))
         changed = _changed_inputs(func, args, kwargs)
         if changed is not None:
             return changed
-        return tree_map_only(Tensor, FakeGPUTensor, result) if result_on_gpu else result
+        return _mapped(result, Tensor, FakeGPUTensor) if result_on_gpu else result
+
+
+# Operators take and return tensors, lists and tuples of them; torch's own tree_map takes ten times as long for these.
+
+
+def _tensors(what: Any) -> Iterator[Tensor]:
+    """All tensors among the arguments of an operator."""
+    if isinstance(what, Tensor):
+        yield what
+    elif isinstance(what, (list, tuple)):
+        for part in what:
+            yield from _tensors(part)
+
+
+def _mapped(what: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Arguments or results of an operator with a function applied to those of a kind."""
+    if isinstance(what, kind):
+        return function(what)
+    if isinstance(what, (list, tuple)):
+        return type(what)([_mapped(part, kind, function) for part in what])
+    return {key: _mapped(part, kind, function) for key, part in what.items()} if isinstance(what, dict) else what
+
+
+def _held(tensor: FakeGPUTensor) -> Tensor:
+    return tensor.held
 
 
 def _changed_inputs(func: Any, args: Any, kwargs: Any) -> Any:

@@ -115,14 +115,12 @@ def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
     status, said, _ = reproduce('report', *ROWS, '--work-dir', work)
     assert status == 0 and 'QFL + DFL (GFL)' in said and (work / 'table_3.png').is_file()
 
-    # The same seed without a kill gives the same weights and scores, another seed gives others.
+    # The same seed without a kill gives the same weights and scores.
     whole = tmp_path / 'whole'
-    assert run(whole) == 0 and run(whole, seed=1) == 0
-    same, other = (weights(place_of(GFL, seed, whole)) for seed in (0, 1))
-    resumed = weights(places[1])
+    assert run(whole) == 0
+    same, resumed = weights(place_of(GFL, 0, whole)), weights(places[1])
     assert all(torch.equal(resumed[key], value) for key, value in same.items())
     assert read(place_of(GFL, 0, whole) / 'result.json')['scores'] == kept[1]['scores']
-    assert not torch.equal(same['bbox_head.gfl_cls.weight'], other['bbox_head.gfl_cls.weight'])
 
     # What is finished is not trained again.
     before = (places[1] / 'train.log').stat().st_mtime_ns

@@ -19,6 +19,8 @@ STOCK = Path(mmdet.__file__).parent / '.mim' / 'tools'
 CONFIG = 'configs/gfl/gfl_r18-narrow_fpn_coco128-320.py'
 SMALL = [
     'train_dataloader.dataset.indices=32',
+    'val_dataloader.dataset.indices=24',
+    'test_dataloader.dataset.indices=24',
     'train_dataloader.dataset.pipeline.2.scale=(128,128)',
     'val_dataloader.dataset.pipeline.1.scale=(128,128)',
     'test_dataloader.dataset.pipeline.1.scale=(128,128)',
@@ -93,8 +95,8 @@ def test_tools_agree(trained, coco128, root, tmp_path):
         assert 'coco/bbox_mAP' in log
         with open(out, 'rb') as file:
             found[name] = pickle.load(file)
-    assert len(found['ours']) == 128
-    assert sum(len(image['pred_instances']['scores']) for image in found['ours']) > 500
+    assert len(found['ours']) == 24
+    assert sum(len(image['pred_instances']['scores']) for image in found['ours']) > 100
     for ours, stock in zip(found['ours'], found['stock']):
         for key in ('bboxes', 'scores', 'labels'):
             assert torch.equal(ours['pred_instances'][key], stock['pred_instances'][key])
