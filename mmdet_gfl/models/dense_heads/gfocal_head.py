@@ -21,12 +21,9 @@ class GFocalHead(GFLHead):
     checkpoint is dropped while loading.
 
     Args:
-        *args: :class:`GFLHead`'s.
-        reg_topk: ``topk`` of :class:`DistributionGuidedQuality`.
-        reg_channels: Its ``channels``.
+        *args: :class:`GFLHead`'s, as the others.
+        reg_topk: ``topk`` of :class:`DistributionGuidedQuality`; ``reg_channels`` are its ``channels``.
         add_mean: Whether the mean of the largest probabilities is one of its statistics.
-        loss_cls: Quality Focal Loss, ours or MMDetection's.
-        **kwargs: :class:`GFLHead`'s.
     """
 
     default_quality = 'DistributionGuidedQuality'
