@@ -21,10 +21,7 @@ from .tensors import constant_like, floor_divmod, upcast
 class LocationIndex:
     """Flat indices 0 to R - 1 of all locations of a batch.
 
-    Args:
-        featmap_sizes: Height and width of each level's feature map.
-        num_images: N.
-        num_priors: A of each level.
+    ``featmap_sizes`` are height and width of each level's feature map, ``num_priors`` A of each level.
     """
 
     def __init__(self, featmap_sizes: Sequence[tuple[int, int]], num_images: int, num_priors: Sequence[int]) -> None:
@@ -138,10 +135,7 @@ class LocationCoords:
 class LevelPredictions:
     """One kind of predictions of a batch, ``num_outputs`` per location, in the layout in which the head gives them.
 
-    Args:
-        levels: (N, A · num_outputs, H, W) each, of any strides.
-        num_outputs: Outputs per location.
-        index: The index of the locations.
+    That is ``levels`` (N, A · num_outputs, H, W), of any strides.
     """
 
     def __init__(self, levels: Sequence[Tensor], num_outputs: int, index: LocationIndex) -> None:

@@ -109,7 +109,7 @@ class DenseGFLMixin(PredictMixin):
             self._validate_with_distribution(self.test_cfg.get('with_distribution'))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Raise ``TypeError`` for what nothing would call: :data:`NEVER_CALLED`, and a ``loss`` of the host's own."""
+        """Raise ``TypeError`` for what nothing would call: :data:`NEVER_CALLED`, the host's ``loss`` or ``predict``."""
         super().__init_subclass__(**kwargs)
         for name in NEVER_CALLED.keys() & vars(cls):
             raise TypeError(f'{cls.__name__}.{name} would never be called: {NEVER_CALLED[name]}')

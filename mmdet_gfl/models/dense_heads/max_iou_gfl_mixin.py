@@ -11,7 +11,7 @@ from .normalizers import count_normalizers
 
 
 class MaxIoUGFLMixin(AnchorGFLMixin):
-    """An :class:`AnchorGFLMixin` that assigns on the grid where the config has MMDetection's ``MaxIoUAssigner``."""
+    """An :class:`AnchorGFLMixin` that assigns by IoU, on the grid under MMDetection's ``MaxIoUAssigner``."""
 
     def targets(self, batch: AssignmentBatch) -> Targets:
         """Assignment by IoU: on the grid where the config allows it, see :meth:`on_grid`, else by MMDetection's."""

@@ -64,7 +64,8 @@ def generalized_focal_loss(
     with autocast_off(pred):
         p, log_p = _probabilities(pred, activated)
         y = target.detach().to(p)
-        left, right = _bounds(y_left, y_right, y)
+        left, right = _bound(y_left, y), _bound(y_right, y)
+        right = refuse(~(left < right), right - left, right, f'{NAME} needs y_right - y_left > 0')
         y = within(y, left, right, f'{NAME} needs y_left <= target <= y_right')
         (p_left, p_right), (log_left, log_right) = p.unbind(-1), log_p.unbind(-1)
         factor = modulating_factor((y - (left * p_left + right * p_right)).abs(), beta)
@@ -80,13 +81,8 @@ def _probabilities(pred: Tensor, activated: bool) -> tuple[Tensor, Tensor]:
     return log_p.exp(), log_p
 
 
-def _bounds(y_left: Tensor | float, y_right: Tensor | float, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as tensors like ``y``; numbers get there without a copy from the host."""
-    left, right = (_bound(bound, y) for bound in (y_left, y_right))
-    return left, refuse(~(left < right), right - left, right, f'{NAME} needs y_right - y_left > 0')
-
-
 def _bound(bound: Tensor | float, y: Tensor) -> Tensor:
+    """A tensor like ``y``; numbers get there without a copy from the host."""
     if not isinstance(bound, Tensor):
         return torch.full_like(y, check_number('y_left or y_right', bound))
     if bound.shape != y.shape:

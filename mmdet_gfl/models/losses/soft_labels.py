@@ -134,10 +134,9 @@ def check_pair(name: str, pred: Tensor, target: tuple[Tensor, Tensor]) -> tuple[
 
 
 def quality_at_labels(name: str, label: Tensor, score: Tensor, num_classes: int) -> Tensor:
-    """Quality y at the label (N,): positives' score, background's 0; off the CPU, NaN for labels outside [0, C].
+    """Quality y at the label (N,): positives' score, background's 0.
 
-    Raises:
-        ValueError: A label on the CPU is outside [0, C], or a score outside [0, 1] by more than rounding.
+    A label outside [0, C], or a score outside [0, 1] by more than rounding, is refused, see :func:`refuse`.
     """
     score = torch.where((label >= 0) & (label < num_classes), score.detach(), 0.0)
     quality = within(score, 0.0, 1.0, f'{name} needs scores (IoU) in [0, 1]')
@@ -149,10 +148,9 @@ def quality_at_labels(name: str, label: Tensor, score: Tensor, num_classes: int)
 
 
 def check_dense(name: str, pred: Tensor, target: Tensor) -> Tensor:
-    """A dense target as qualities of the shape and dtype of ``pred`` (N, C, ...), detached.
+    """A dense target as qualities of the dtype of ``pred`` (N, C, ...), detached.
 
-    Raises:
-        ValueError: Its shape differs, or a value on the CPU is outside [0, 1] by more than rounding.
+    Another shape raises ``ValueError``; values outside [0, 1] by more than rounding are refused, see :func:`refuse`.
     """
     if target.shape != pred.shape or pred.dim() < 2:
         raise _target_error(name, target, f' for pred {tuple(pred.shape)}')

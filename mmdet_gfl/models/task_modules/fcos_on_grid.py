@@ -25,11 +25,8 @@ def match_fcos(
 ) -> Tensor:
     """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, of FCOS.
 
-    Args:
-        grid: The points.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        ranges: Smallest and largest distance of each level, in pixels.
-        radius: Of the center sampling, in strides; None: no center sampling.
+    ``boxes`` are the objects of each image, (objects, 4), xyxy in pixels; ``ranges`` the smallest and largest distance
+    of each level, in pixels; ``radius`` is that of the center sampling, in strides, None without.
     """
     objects = torch.cat(list(boxes))
     low, high = constant_like(objects, ranges).unbind(1)  # (L,) each

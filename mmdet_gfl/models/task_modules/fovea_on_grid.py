@@ -25,11 +25,9 @@ def match_fovea(
 ) -> Tensor:
     """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, of FoveaBox.
 
-    Args:
-        grid: The points.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        ranges: Smallest and largest size of the objects of each level, the root of their area in pixels.
-        sigma: Share of the box that is fovea, along each axis.
+    ``boxes`` are the objects of each image, (objects, 4), xyxy in pixels; ``ranges`` the smallest and largest size of
+    the objects of each level, the root of their area in pixels; ``sigma`` is the share of the box that is fovea, along
+    each axis.
     """
     objects = torch.cat(list(boxes))
     sizes = torch.sqrt((objects[:, 2] - objects[:, 0]) * (objects[:, 3] - objects[:, 1]))  # (G,)

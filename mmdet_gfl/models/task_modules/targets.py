@@ -188,13 +188,9 @@ def count_positives_per_image(pos: LocationCoords) -> Tensor:
 class Positives:
     """The positives' predictions beside their objects; each measure is computed once, and only when asked for.
 
-    Everything here is detached: it serves as target and as weight, never as a path for gradients.
-
-    Args:
-        logits: Class logits (P, C).
-        boxes: Decoded boxes (P, 4), xyxy in pixels, not clipped to the image.
-        targets: The positives' locations and objects.
-        to_scores: Turns logits (P, C) into scores in [0, 1], one per class.
+    Everything here is detached: it serves as target and as weight, never as a path for gradients. Logits are (P, C),
+    decoded boxes (P, 4), xyxy in pixels, not clipped to the image; ``to_scores`` turns logits (P, C) into scores in
+    [0, 1], one per class.
     """
 
     def __init__(
