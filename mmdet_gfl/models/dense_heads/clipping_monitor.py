@@ -24,7 +24,7 @@ class ClippingMonitor:
         self.warned = False
 
     def update(self, share: Tensor, num_positives: int, max_distance: float) -> None:
-        """Count one step: the ``share`` of clipped targets, a scalar; ``max_distance`` is n · Δ, in strides."""
+        """Count a step with a scalar ``share`` of clipped targets; ``max_distance``, n · Δ strides, is logged."""
         if self.warned:
             return
         self.sides += 4 * num_positives

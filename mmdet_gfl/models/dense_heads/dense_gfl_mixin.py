@@ -265,7 +265,7 @@ class DenseGFLMixin(PredictMixin):
             return self.compute_losses(batch, branches)
 
     def compute_losses(self, batch: AssignmentBatch, branches: list[Tensor] | None) -> dict[str, Tensor]:
-        """The six steps, with autocast off; ``branches`` are branch logits of each level, (N, A, H, W)."""
+        """The six steps, with autocast off; ``branches`` are branch logits of each level, (N, A, H, W), or None."""
         validate_ground_truth(batch.batch_gt_instances, batch.batch_img_metas, self.num_classes)
         logits, box_outputs = batch.cls_scores, batch.bbox_preds
         assert logits is not None and box_outputs is not None

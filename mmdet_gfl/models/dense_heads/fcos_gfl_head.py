@@ -57,10 +57,7 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
     ``CenternessBranch`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are in strides, with or
     without ``norm_on_bbox``, and do not go through FCOS's clamp or exponential. ``centerness_on_reg`` says on which
     tower a branch is.
-
-    Args:
-        *args: See :class:`DenseGFLMixin`, as the others.
-        half_anchor: Initial distances of a Gaussian box, in strides; 4 is half the anchor of ATSS on the same objects.
+    ``half_anchor`` is the initial distance of a Gaussian box, in strides; 4 is half ATSS's anchor on the same objects.
     """
 
     stock_head = FCOSHead

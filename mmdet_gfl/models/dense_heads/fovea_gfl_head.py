@@ -23,7 +23,10 @@ from .predict_mixin import scalar_stride
 
 
 class FoveaBoxCoder(HostBoxCoder):
-    """The logarithm of the distances l, t, r, b, in ``base_edges`` of the level; all in pixels, strides ascending."""
+    """The logarithm of the distances l, t, r, b, in base edges of the level.
+
+    ``strides``, ascending, and ``base_edges`` are those of the levels, in pixels.
+    """
 
     on_boxes = False
     #: FoveaBox learns no distance beyond these, in base edges.

@@ -21,8 +21,8 @@ class GFLHead(ATSSGFLHead):
         loss_dfl: Distribution Focal Loss, ours or MMDetection's.
         bbox_coder: ``DistancePointBBoxCoder``; its ``clip_border`` says whether detections are clipped to the image.
         reg_max: n; the largest distance is n strides.
-        **kwargs: As in MMDetection, like all others; ``loss_cls`` is a Quality Focal Loss, ours or MMDetection's, and
-            ``loss_bbox`` an IoU loss.
+        **kwargs: ``loss_cls``, Quality Focal Loss, ours or MMDetection's, ``loss_bbox``, an IoU loss, and all others as
+            in MMDetection.
 
     Raises:
         ValueError: ``quality`` or ``box`` is given, more than one anchor per location, another ``bbox_coder``, or a

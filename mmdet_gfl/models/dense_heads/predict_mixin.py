@@ -78,7 +78,8 @@ class PredictMixin(HostHead):
         with torch.no_grad():
             counts, results = self._candidates(cls_scores, bbox_preds, score_factors, shapes, cfg, bool(what))
         detections = []
-        for image, meta in zip(zip(*(kind.split(counts) for kind in results.values())), batch_img_metas, strict=True):
+        images = zip(*(values.split(counts) for values in results.values()))
+        for image, meta in zip(images, batch_img_metas, strict=True):
             candidates = InstanceData(**dict(zip(results, image)))
             kept = self._bbox_post_process(candidates, cfg, rescale=rescale, with_nms=with_nms, img_meta=meta)
             detections.append(self._with_statistics(kept, what, meta['scale_factor'] if rescale else (1, 1)))

@@ -50,10 +50,8 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
     would begin with a loss of some 17,000. A Gaussian box starts at half its anchor, level by level: 0.7 to 2.7 strides
     on most levels of SSD300, 0.3 to 0.6 on the last.
 
-    Args:
-        *args: See :class:`DenseGFLMixin`, as the others.
-        prior_score: Class score at the start under joint quality; see above.
-        loss_bbox: Box loss of Dirac boxes; default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
+    ``prior_score`` is the class score at the start under joint quality. ``loss_bbox`` is the box loss of Dirac boxes,
+    by default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
 
     Raises:
         ValueError: ``quality`` is neither ``NoQuality`` nor one with soft labels, or ``loss_cls`` without the latter.

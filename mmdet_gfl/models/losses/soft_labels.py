@@ -123,7 +123,8 @@ def soft_label_loss(form: SoftLabelForm, pred: Tensor, target: SoftTarget, fused
 
 def check_pair(name: str, pred: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The label and the score; raise ``ValueError`` for shapes or dtypes that do not fit ``pred`` (N, C)."""
-    if not isinstance(target, (tuple, list)) or [isinstance(part, Tensor) for part in target] != [True, True]:
+    pair = isinstance(target, (tuple, list)) and len(target) == 2 and all(isinstance(part, Tensor) for part in target)
+    if not pair:
         raise _target_error(name, target)
     label, score = target
     if pred.dim() != 2 or pred.size(1) == 0 or not label.shape == score.shape == pred.shape[:1]:

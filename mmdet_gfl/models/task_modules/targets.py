@@ -136,7 +136,9 @@ def build_targets(
     boxes = torch.cat([get_box_tensor(gt.bboxes) for gt in batch_gt_instances])[chosen]
     priors = priors_at(pos)
     locations = Locations.of_priors(priors, pos.of_levels(strides, priors.dtype))
-    return Targets(pos, labels[chosen].long(), boxes, locations, None, float(len(pos)), index.num_images)
+    return Targets(
+        pos, labels[chosen].long(), boxes, locations, None, avg_factor=float(len(pos)), num_images=index.num_images
+    )
 
 
 def targets_from_levels(
@@ -162,14 +164,14 @@ def targets_from_levels(
     flat_labels = _flatten(labels)
     pos = batch.index.coords((flat_labels < num_classes).nonzero().squeeze(1))
     return Targets(
-        pos,
-        flat_labels[pos.flat_inds].long(),
-        _flatten(gt_bboxes)[pos.flat_inds],
-        Locations(*(values[pos.prior_inds] for values in locations)),
-        _flatten(label_weights),
-        float(len(pos)),
-        batch.index.num_images,
-        None if quality is None else _flatten(quality)[pos.flat_inds],
+        pos=pos,
+        labels=flat_labels[pos.flat_inds].long(),
+        gt_bboxes=_flatten(gt_bboxes)[pos.flat_inds],
+        locations=Locations(*(values[pos.prior_inds] for values in locations)),
+        label_weights=_flatten(label_weights),
+        avg_factor=float(len(pos)),
+        num_images=batch.index.num_images,
+        quality=None if quality is None else _flatten(quality)[pos.flat_inds],
     )
 
 
