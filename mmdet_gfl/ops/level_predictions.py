@@ -21,10 +21,7 @@ from .tensors import constant_like, floor_divmod, upcast
 class LocationIndex:
     """Flat indices 0 to R - 1 of all locations of a batch.
 
-    Args:
-        featmap_sizes: Height and width of each level's feature map.
-        num_images: N.
-        num_priors: A of each level.
+    ``featmap_sizes`` are height and width of each level's feature map, ``num_priors`` A of each level.
     """
 
     def __init__(self, featmap_sizes: Sequence[tuple[int, int]], num_images: int, num_priors: Sequence[int]) -> None:
@@ -63,18 +60,7 @@ class LocationIndex:
 
 
 class LocationCoords:
-    """Coordinates of some locations; a device is synchronized once, for :attr:`group_sizes`.
-
-    Args:
-        index: The index that numbers the locations.
-        flat_inds: (P,) int64, ascending.
-
-    Attributes:
-        group_sizes: Number of locations of each group, which is a level and image; N groups per level.
-        group: ``level * N + image``, (P,) int64.
-        cell: ``y * width + x`` in the level's feature map, (P,) int64.
-        prior: Prior of the cell, (P,) int64, or 0 where every level has one.
-    """
+    """Coordinates of the locations ``flat_inds`` (P,) int64, ascending; a device is synchronized once."""
 
     def __init__(self, index: LocationIndex, flat_inds: Tensor) -> None:
         self.index = index
@@ -82,11 +68,15 @@ class LocationCoords:
         sizes = [size for size in index.level_sizes for _ in range(index.num_images)]
         offsets = constant_like(flat_inds, [0, *accumulate(sizes)])
         bounds: list[int] = torch.searchsorted(flat_inds, offsets).tolist()
+        #: Number of locations of each group, which is a level and image; N groups per level.
         self.group_sizes = [end - start for start, end in zip(bounds, bounds[1:])]
         groups = torch.arange(len(sizes), device=flat_inds.device)
         counts = constant_like(flat_inds, self.group_sizes)
+        #: ``level * N + image``, (P,) int64.
         self.group = groups.repeat_interleave(counts, output_size=len(flat_inds))
+        #: Prior of the cell, (P,) int64, or 0 where every level has one.
         self.prior: Tensor | int = 0
+        #: ``y * width + x`` in the level's feature map, (P,) int64.
         self.cell = flat_inds - offsets[self.group]
         if any(a != 1 for a in index.num_priors):
             self.cell, self.prior = floor_divmod(self.cell, self.of_levels(index.num_priors))
@@ -145,10 +135,7 @@ class LocationCoords:
 class LevelPredictions:
     """One kind of predictions of a batch, ``num_outputs`` per location, in the layout in which the head gives them.
 
-    Args:
-        levels: (N, A · num_outputs, H, W) each, of any strides.
-        num_outputs: Outputs per location.
-        index: The index of the locations.
+    That is ``levels`` (N, A · num_outputs, H, W), of any strides.
     """
 
     def __init__(self, levels: Sequence[Tensor], num_outputs: int, index: LocationIndex) -> None:
@@ -211,7 +198,8 @@ class _Gather(torch.autograd.Function):
 
 def _offsets(coords: LocationCoords, num_outputs: int, levels: Sequence[Tensor]) -> list[Tensor]:
     """Places of the first output of each location in the memory of its level, (P_level,) per level."""
-    dense = all(_rows_are_dense(level) for level in levels)
+    # One stride leads from cell to cell across the rows.
+    dense = all(level.stride(2) == level.size(3) * level.stride(3) for level in levels)
     parts = [coords.image, coords.cell] if dense else [coords.image, coords.y, coords.x]
     parts += [coords.prior] if isinstance(coords.prior, Tensor) else []
     offsets = []
@@ -223,11 +211,6 @@ def _offsets(coords: LocationCoords, num_outputs: int, levels: Sequence[Tensor])
             offset = torch.add(offset, values, alpha=stride)
         offsets.append(offset)
     return offsets
-
-
-def _rows_are_dense(level: Tensor) -> bool:
-    """True if one stride leads from cell to cell across the rows."""
-    return level.stride(2) == level.size(3) * level.stride(3)
 
 
 def _columns(level: Tensor, offsets: Tensor, num_outputs: int) -> Tensor:

@@ -21,12 +21,9 @@ def import_submodules(package: str) -> None:
 
 
 def build_part(key: str, value: Any, kind: type[Part]) -> Part:
-    """Builds one axis of a head from its config.
+    """Build one axis of a head from the config ``dict(type='mmdet_gfl.Name', ...)``, also without the prefix.
 
-    Args:
-        key: Name of the config key, for the message.
-        value: ``dict(type='mmdet_gfl.Name', ...)``, also without the prefix; or a finished object.
-        kind: The base class that the result must have.
+    A finished object of ``kind`` is given back; ``key`` names the config key in the message.
 
     Raises:
         ValueError: The type is unknown, is no ``kind``, or does not take the arguments given.

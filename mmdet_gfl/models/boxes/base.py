@@ -24,14 +24,13 @@ class HostBoxCoder:
         raise NotImplementedError
 
     def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Prediction and target (P, 4) of the host's box loss; by default boxes in pixels.
+        """Prediction and target (P, 4) of the host's box loss: boxes in pixels if :attr:`on_boxes`, else the numbers.
 
-        Args:
-            bbox_pred: Outputs of the positives, (P, 4).
-            boxes: The same decoded, (P, 4), with their graph.
-            targets: The objects and the locations of the positives.
+        ``bbox_pred`` (P, 4) are the outputs of the positives, ``boxes`` (P, 4) the same decoded, with their graph.
         """
-        return boxes, targets.gt_bboxes
+        if self.on_boxes:
+            return boxes, targets.gt_bboxes
+        return bbox_pred, self.encode(targets.gt_bboxes, targets.locations)
 
 
 class BoxHead(Protocol):
@@ -47,19 +46,12 @@ class BoxHead(Protocol):
 
 
 class SideStatistics(NamedTuple):
-    """The predicted distribution of each side's distance l, t, r, b, in strides.
+    """The predicted distribution of each side's distance l, t, r, b, in strides."""
 
-    Attributes:
-        mean: (M, 4).
-        std: Standard deviation, (M, 4).
-        distribution: Probabilities (M, 4, n+1) of the distances 0, Δ, …, nΔ; None for a continuous distribution.
-        step: Δ, the distance between neighbours; None likewise.
-    """
-
-    mean: Tensor
-    std: Tensor
-    distribution: Tensor | None = None
-    step: float | None = None
+    mean: Tensor  #: (M, 4)
+    std: Tensor  #: standard deviation, (M, 4)
+    distribution: Tensor | None = None  #: probabilities (M, 4, n+1) of 0, Δ, …, nΔ; None if it is continuous
+    step: float | None = None  #: Δ, the distance between neighbours; None likewise
 
 
 class BoxRepresentation:
@@ -87,18 +79,14 @@ class BoxRepresentation:
     def build_modules(self, head: BoxHead) -> dict[str, nn.Module]:
         """Layers and losses that the head registers under MMDetection's names; called once, at construction.
 
-        Args:
-            head: Holds ``loss_bbox`` of its config, or the host's default.
+        ``head.loss_bbox`` is that of its config, or the host's default.
         """
         return {}
 
     def init_weights(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
-        """Initialize the outputs, after the host has initialized them.
+        """Initialize the A · 4 · channels outputs, after the host has initialized them.
 
-        Args:
-            conv: The output layer, with A · 4 · channels outputs.
-            prior_distances: A suitable start for the host's priors: l, t, r, b of each of the A priors of a cell,
-                (A, 4), in strides.
+        ``prior_distances`` are a suitable start: l, t, r, b of each of the A priors of a cell, (A, 4), in strides.
         """
 
     def init_at_priors(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:

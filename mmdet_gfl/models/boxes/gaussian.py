@@ -28,6 +28,7 @@ class GaussianBox(BoxRepresentation):
     """
 
     statistics = ('stats',)
+    channels = 2  #: mean and log-variance per side
 
     def __init__(
         self,
@@ -35,17 +36,8 @@ class GaussianBox(BoxRepresentation):
     ) -> None:
         self.loss_bbox = loss_bbox
 
-    @property
-    def channels(self) -> int:
-        """Mean and log-variance per side."""
-        return 2
-
     def build_modules(self, head: BoxHead) -> dict[str, nn.Module]:
-        """``loss_bbox``: the likelihood, in place of the host's.
-
-        Raises:
-            ValueError: The loss has no ``log_var_range``, so it is not a likelihood of a mean and a log-variance.
-        """
+        """``loss_bbox``: the likelihood, in place of the host's; ``ValueError`` if it has no ``log_var_range``."""
         likelihood = MMDET_MODELS.build(self.loss_bbox)
         if not hasattr(likelihood, 'log_var_range'):
             raise ValueError(
@@ -69,16 +61,13 @@ class GaussianBox(BoxRepresentation):
     ) -> dict[str, Tensor]:
         """``loss_bbox``; where the location lies outside its object, the distance to learn is 0."""
         distances = targets.locations.distances(targets.gt_bboxes).clamp(min=0)  # (P, 4)
-        weight = weights[:, None].expand(-1, 4)
-        return dict(
-            loss_bbox=head.loss_bbox(bbox_pred.reshape(-1, 4, 2), distances, weight=weight, avg_factor=avg_factor)
-        )
+        pred, weight = bbox_pred.reshape(-1, 4, 2), weights[:, None].expand(-1, 4)
+        return dict(loss_bbox=head.loss_bbox(pred, distances, weight=weight, avg_factor=avg_factor))
 
     def side_statistics(self, bbox_pred: Tensor, head: BoxHead) -> SideStatistics:
         """Mean and standard deviation of each side, in strides, of outputs (M, 4 · 2)."""
-        return SideStatistics(
-            _means(bbox_pred), gaussian_std(bbox_pred.reshape(-1, 4, 2), head.loss_bbox.log_var_range)
-        )
+        std = gaussian_std(bbox_pred.reshape(-1, 4, 2), head.loss_bbox.log_var_range)
+        return SideStatistics(_means(bbox_pred), std)
 
 
 def _means(bbox_pred: Tensor) -> Tensor:

@@ -12,12 +12,4 @@ from .ssd_gfl_head import SSDGFLHead
 
 import_submodules(__name__)
 
-__all__ = [
-    'ATSSGFLHead',
-    'DenseGFLMixin',
-    'FCOSGFLHead',
-    'FoveaGFLHead',
-    'GFLHead',
-    'RetinaGFLHead',
-    'SSDGFLHead',
-]
+__all__ = ['ATSSGFLHead', 'DenseGFLMixin', 'FCOSGFLHead', 'FoveaGFLHead', 'GFLHead', 'RetinaGFLHead', 'SSDGFLHead']

@@ -37,9 +37,7 @@ ASSIGNMENT_METHODS = ('get_anchors', 'get_targets', '_get_targets_single')
 class AnchorBoxCoder(HostBoxCoder):
     """Four numbers by MMDetection's ``bbox_coder``, relative to the anchor.
 
-    Args:
-        coder: The head's ``bbox_coder``.
-        on_boxes: Whether the box loss is given boxes in pixels, as an IoU loss must be; else the four numbers.
+    ``on_boxes``: the box loss is given boxes in pixels, as an IoU loss must be; else the four numbers.
     """
 
     def __init__(self, coder: BaseBBoxCoder, on_boxes: bool) -> None:
@@ -54,19 +52,11 @@ class AnchorBoxCoder(HostBoxCoder):
         """The coder's four numbers (M, 4)."""
         return self.coder.encode(locations.priors, boxes)
 
-    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Boxes in pixels, or the four numbers."""
-        if self.on_boxes:
-            return boxes, targets.gt_bboxes
-        return bbox_pred, self.encode(targets.gt_bboxes, targets.locations)
-
 
 class AnchorGFLMixin(DenseGFLMixin):
     """A :class:`DenseGFLMixin` for hosts with anchors and a ``bbox_coder``.
 
-    Args:
-        *args: :class:`DenseGFLMixin`'s.
-        **kwargs: Likewise. ``reg_decoded_bbox`` says what the loss of a Dirac box is given; targets are always boxes.
+    ``reg_decoded_bbox`` says what the loss of a Dirac box is given; targets are always boxes.
     """
 
     reg_decoded_bbox: bool
@@ -125,14 +115,9 @@ class AnchorGFLMixin(DenseGFLMixin):
     def targets_on_grid(
         self, batch: AssignmentBatch, grid: AnchorGrid, matched_gt_inds: Tensor, weights: Tensor | None
     ) -> Targets:
-        """Targets from matched objects, as MMDetection counts and weighs them.
+        """Targets from ``matched_gt_inds``, see :func:`build_targets`, as MMDetection counts and weighs them.
 
-        Args:
-            batch: The batch.
-            grid: The anchors.
-            matched_gt_inds: See :func:`build_targets`.
-            weights: Weight of each location, (R,); None: all 1. ``train_cfg.pos_weight``, if positive, replaces that of
-                the positives.
+        ``weights`` (R,) are those of the locations; ``train_cfg.pos_weight``, if positive, replaces the positives'.
         """
         targets = build_targets(
             batch.index, matched_gt_inds, batch.batch_gt_instances, grid.anchors_at, self.level_strides

@@ -13,7 +13,7 @@ from mmdet_gfl.models.task_modules import AnchorGrid, AssignmentBatch, Targets, 
 from mmdet_gfl.registry import MODELS
 
 from .anchor_gfl_mixin import AnchorBoxCoder, AnchorGFLMixin
-from .normalizers import atss_normalizers
+from .normalizers import weight_normalizers
 
 #: A method of MMDetection's assignment that only this head has.
 WITHIN = 'get_num_level_anchors_inside'
@@ -25,12 +25,6 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
 
     ``CenternessBranch`` with ``DiracBox`` is MMDetection's head. A Gaussian box starts at half the anchor, 4 strides
     with the usual anchors.
-
-    Args:
-        *args: ``ATSSHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        **kwargs: ``ATSSHead``'s.
     """
 
     stock_head = ATSSHead
@@ -85,5 +79,5 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """See :func:`atss_normalizers`."""
-        return atss_normalizers(targets, weights)
+        """Classes: Σ over images of max(1, positives). Boxes: Σ of the weights, at least 1. Means over ranks."""
+        return weight_normalizers(targets.avg_factor, weights, (0.0, 1.0))

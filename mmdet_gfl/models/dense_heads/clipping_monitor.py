@@ -24,13 +24,7 @@ class ClippingMonitor:
         self.warned = False
 
     def update(self, share: Tensor, num_positives: int, max_distance: float) -> None:
-        """Count one step.
-
-        Args:
-            share: Share of the targets that are clipped, a scalar.
-            num_positives: P, with four sides each.
-            max_distance: n · Δ, in strides, for the message.
-        """
+        """Count a step with a scalar ``share`` of clipped targets; ``max_distance``, n · Δ strides, is logged."""
         if self.warned:
             return
         self.sides += 4 * num_positives

@@ -109,11 +109,7 @@ class DenseGFLMixin(PredictMixin):
             self._validate_with_distribution(self.test_cfg.get('with_distribution'))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Raise for an override that nothing would call.
-
-        Raises:
-            TypeError: The class defines one of :data:`NEVER_CALLED`, or its host has its own ``loss`` or ``predict``.
-        """
+        """Raise ``TypeError`` for what nothing would call: :data:`NEVER_CALLED`, the host's ``loss`` or ``predict``."""
         super().__init_subclass__(**kwargs)
         for name in NEVER_CALLED.keys() & vars(cls):
             raise TypeError(f'{cls.__name__}.{name} would never be called: {NEVER_CALLED[name]}')
@@ -147,11 +143,7 @@ class DenseGFLMixin(PredictMixin):
         raise NotImplementedError
 
     def validate_axes(self) -> None:
-        """Raise for a quality or box representation that has no meaning on this host; called before the layers exist.
-
-        Raises:
-            ValueError: Quality and box representation do not fit the host or its arguments.
-        """
+        """Raise ``ValueError`` for axes that have no meaning on this host; called before the layers exist."""
         if self.quality.needs_assigned_quality and not self.assigns_quality:
             raise ValueError(
                 f'quality={type(self.quality).__name__} learns what a dynamic assigner measures, and the assigner of '
@@ -159,11 +151,7 @@ class DenseGFLMixin(PredictMixin):
             )
 
     def validate_box_loss(self) -> None:
-        """Raise for an IoU loss whose inputs would not be boxes.
-
-        Raises:
-            ValueError: Boxes are Dirac, and the inputs of the host's loss are its own four numbers.
-        """
+        """Raise ``ValueError`` for an IoU loss of Dirac boxes whose inputs would be the host's own four numbers."""
         name = type(self.loss_bbox).__name__
         if self.box.uses_host_coder and 'IoU' in name and not self.host_coder.on_boxes:
             raise ValueError(
@@ -222,8 +210,7 @@ class DenseGFLMixin(PredictMixin):
     def finalize_outputs(self, outs: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], ...]:
         """The outputs of a forward pass as losses and predictions take them; each ``forward`` ends with it.
 
-        Args:
-            outs: Class outputs, box outputs and branch outputs of each level; the latter are dropped without a branch.
+        ``outs`` are class, box and branch outputs of each level; the latter are dropped without a branch.
         """
         cls_scores, bbox_preds, *branch = outs[: 2 + self.quality.branch]
         logits = [self.quality.class_logits(*level, self) for level in zip(cls_scores, bbox_preds)]
@@ -270,33 +257,15 @@ class DenseGFLMixin(PredictMixin):
         Raises:
             ValueError: An object is not finite or its label is not the model's (validated on the CPU only).
         """
-        branches, gts, metas, ignored = self._loss_arguments(*rest, **named)
+        no_branch = () if self.quality.branch else (None,)
+        branches, gts, metas, ignored = _loss_arguments(*no_branch, *rest, **named)
         sizes = [(level.size(-2), level.size(-1)) for level in cls_scores]
         with autocast(cls_scores[0].device.type, enabled=False):
             batch = self.assignment_batch(sizes, gts, metas, ignored, cls_scores, bbox_preds)
             return self.compute_losses(batch, branches)
 
-    def _loss_arguments(self, *rest: Any, **named: Any) -> tuple[Any, Any, Any, Any]:
-        """Branch logits (None without a branch), objects, meta information and ignored regions.
-
-        Raises:
-            TypeError: Too few, too many, or of other names.
-        """
-
-        def with_branch(
-            centernesses: Any, batch_gt_instances: Any, batch_img_metas: Any, batch_gt_instances_ignore: Any = None
-        ) -> tuple[Any, Any, Any, Any]:
-            return centernesses, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
-
-        return with_branch(*rest, **named) if self.quality.branch else with_branch(None, *rest, **named)
-
     def compute_losses(self, batch: AssignmentBatch, branches: list[Tensor] | None) -> dict[str, Tensor]:
-        """The six steps, with autocast off.
-
-        Args:
-            batch: Objects and predictions.
-            branches: Branch logits of each level, (N, A, H, W); None without a branch.
-        """
+        """The six steps, with autocast off; ``branches`` are branch logits of each level, (N, A, H, W), or None."""
         validate_ground_truth(batch.batch_gt_instances, batch.batch_img_metas, self.num_classes)
         logits, box_outputs = batch.cls_scores, batch.bbox_preds
         assert logits is not None and box_outputs is not None
@@ -375,6 +344,12 @@ class DenseGFLMixin(PredictMixin):
         return classification_loss(
             self.loss_cls, logits, targets.pos, targets.labels, None, weights, avg_factor, self.num_classes
         )
+
+
+def _loss_arguments(
+    centernesses: Any, batch_gt_instances: Any, batch_img_metas: Any, batch_gt_instances_ignore: Any = None
+) -> tuple[Any, Any, Any, Any]:
+    return centernesses, batch_gt_instances, batch_img_metas, batch_gt_instances_ignore
 
 
 def conv_like(conv: nn.Conv2d, out_channels: int) -> nn.Conv2d:

@@ -21,13 +21,9 @@ from .points import assigns_as, grid_targets, stock_targets
 
 
 class PointBoxCoder(HostBoxCoder):
-    """The distances l, t, r, b from the point, in pixels or in strides.
+    """The distances l, t, r, b from the point, in pixels, or with ``in_strides`` in strides.
 
-    Args:
-        coder: The head's ``bbox_coder``.
-        in_strides: Whether the outputs are in strides.
-        loss_in_strides: Whether the host's loss gives its coder distances in strides, as FCOS does with
-            ``norm_on_bbox``.
+    ``loss_in_strides``: the host's loss gives its coder distances in strides, as FCOS does with ``norm_on_bbox``.
     """
 
     def __init__(self, coder: BaseBBoxCoder, in_strides: bool, loss_in_strides: bool) -> None:
@@ -61,13 +57,7 @@ class FCOSGFLHead(DenseGFLMixin, FCOSHead):
     ``CenternessBranch`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are in strides, with or
     without ``norm_on_bbox``, and do not go through FCOS's clamp or exponential. ``centerness_on_reg`` says on which
     tower a branch is.
-
-    Args:
-        *args: ``FCOSHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        half_anchor: Initial distances of a Gaussian box, in strides; 4 is half the anchor of ATSS on the same objects.
-        **kwargs: ``FCOSHead``'s.
+    ``half_anchor`` is the initial distance of a Gaussian box, in strides; 4 is half ATSS's anchor on the same objects.
     """
 
     stock_head = FCOSHead

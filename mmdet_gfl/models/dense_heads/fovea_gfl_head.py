@@ -25,9 +25,7 @@ from .predict_mixin import scalar_stride
 class FoveaBoxCoder(HostBoxCoder):
     """The logarithm of the distances l, t, r, b, in base edges of the level.
 
-    Args:
-        strides: Of the levels, ascending, in pixels.
-        base_edges: Of the levels, in pixels.
+    ``strides``, ascending, and ``base_edges`` are those of the levels, in pixels.
     """
 
     on_boxes = False
@@ -52,24 +50,14 @@ class FoveaBoxCoder(HostBoxCoder):
         """Logarithms (M, 4) of the distances, clamped to :attr:`limits`."""
         return (locations.distances(boxes) / self._unit(locations)).clamp(*self.limits).log()
 
-    def loss_inputs(self, bbox_pred: Tensor, boxes: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """The logarithms."""
-        return bbox_pred, self.encode(targets.gt_bboxes, targets.locations)
-
 
 @MODELS.register_module()
 class FoveaGFLHead(DenseGFLMixin, FoveaHead):
     """MMDetection's ``FoveaHead`` with any quality and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. A Gaussian box starts at the base edge on each side, where
-    the logarithm of a Dirac box starts: 2 strides with the usual levels. A branch is on the box tower.
-
-    Args:
-        *args: ``FoveaHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        loss_centerness: Loss of a branch, a BCE.
-        **kwargs: ``FoveaHead``'s.
+    the logarithm of a Dirac box starts: 2 strides with the usual levels. A branch is on the box tower; its loss is
+    ``loss_centerness``, a BCE.
 
     Raises:
         ValueError: ``with_deform`` with other than Dirac boxes, or strides that do not ascend.

@@ -18,17 +18,11 @@ class GFLHead(ATSSGFLHead):
     It is the joint + General-with-DFL point of the ATSS plane; for any other point use :class:`ATSSGFLHead`.
 
     Args:
-        num_classes: C, without the background.
-        in_channels: Channels of the input feature maps.
-        stacked_convs: Convolutions of a tower.
-        conv_cfg: Convolution of the towers.
-        norm_cfg: Norm of the towers.
         loss_dfl: Distribution Focal Loss, ours or MMDetection's.
         bbox_coder: ``DistancePointBBoxCoder``; its ``clip_border`` says whether detections are clipped to the image.
         reg_max: n; the largest distance is n strides.
-        init_cfg: Initialisation.
-        **kwargs: ``feat_channels``, ``anchor_generator``, ``loss_cls`` (Quality Focal Loss, ours or MMDetection's),
-            ``loss_bbox`` (an IoU loss), ``train_cfg``, ``test_cfg`` as in MMDetection.
+        **kwargs: ``loss_cls``, Quality Focal Loss, ours or MMDetection's, ``loss_bbox``, an IoU loss, and all others as
+            in MMDetection.
 
     Raises:
         ValueError: ``quality`` or ``box`` is given, more than one anchor per location, another ``bbox_coder``, or a

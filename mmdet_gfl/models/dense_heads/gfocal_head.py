@@ -20,13 +20,8 @@ class GFocalHead(GFLHead):
     ``use_sigmoid=False`` is read as True. That code builds one class output more than there are classes; this row of a
     checkpoint is dropped while loading.
 
-    Args:
-        *args: :class:`GFLHead`'s.
-        reg_topk: ``topk`` of :class:`DistributionGuidedQuality`.
-        reg_channels: Its ``channels``.
-        add_mean: Whether the mean of the largest probabilities is one of its statistics.
-        loss_cls: Quality Focal Loss, ours or MMDetection's.
-        **kwargs: :class:`GFLHead`'s.
+    ``reg_topk`` and ``reg_channels`` are ``topk`` and ``channels`` of :class:`DistributionGuidedQuality`, ``add_mean``
+    makes the mean of the largest probabilities one of its statistics; the others are :class:`GFLHead`'s.
     """
 
     default_quality = 'DistributionGuidedQuality'

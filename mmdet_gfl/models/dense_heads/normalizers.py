@@ -6,24 +6,14 @@ import torch
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Targets
-
 
 def weight_normalizers(count: float | Tensor, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Normalisers of hosts that weight their boxes: a count for the classes, and the sum of the box weights.
 
-    Args:
-        count: The host's count on this rank.
-        weights: Box weights of the positives, (P,).
-        least: Lower bounds of the two.
+    ``count`` is the host's on this rank, ``weights`` (P,) are the positives', ``least`` are lower bounds of the two.
     """
     sums = reduce_mean(torch.stack([_scalar(count, weights), weights.sum()]))
     return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
-
-
-def atss_normalizers(targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalisers of ATSS and GFL. Classes: Σ over images of max(1, positives). Boxes: Σ of the weights, at least 1."""
-    return weight_normalizers(targets.avg_factor, weights, (0.0, 1.0))
 
 
 def count_normalizers(
@@ -32,13 +22,7 @@ def count_normalizers(
     """Normalisers of hosts that count: RetinaNet, FoveaBox, SSD.
 
     Where a quality weights their boxes, the sum of the weights normalises the box losses, as on FCOS: divided by a
-    count, boxes weighted by a score of 0.01 would hardly be learned.
-
-    Args:
-        cls_count: The host's count for its class loss.
-        box_count: Its count for its box loss.
-        weights: Box weights of the positives, (P,).
-        uniform: All weights are 1.
+    count, boxes weighted by a score of 0.01 would hardly be learned. ``uniform``: all ``weights`` (P,) are 1.
     """
     sums = reduce_mean(torch.stack([_scalar(cls_count, weights), _scalar(box_count, weights), weights.sum()]))
     return sums[0], sums[1 if uniform else 2].clamp(min=1e-6)

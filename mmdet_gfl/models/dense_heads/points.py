@@ -27,16 +27,11 @@ def grid_targets(head: DenseGFLMixin, batch: AssignmentBatch, grid: PointGrid, m
 
 
 def stock_targets(
-    head: DenseGFLMixin,
-    batch: AssignmentBatch,
-    assign: Callable[[list[Tensor], list[InstanceData]], Tensor],
+    head: DenseGFLMixin, batch: AssignmentBatch, assign: Callable[[list[Tensor], list[InstanceData]], Tensor]
 ) -> Targets:
     """Targets by MMDetection's ``get_targets``, which is given the objects' indices as their labels.
 
-    Args:
-        head: A head with points.
-        batch: The batch.
-        assign: Gives the labels (R,) of the batch for each level's points (H · W, 2), xy in pixels, and the objects.
+    ``assign`` gives the labels (R,) of the batch for each level's points (H · W, 2), xy in pixels, and the objects.
     """
     gts = batch.usable_gt_instances
     points = head.prior_generator.grid_priors(batch.featmap_sizes, device=batch.device)

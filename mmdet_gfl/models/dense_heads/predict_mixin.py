@@ -77,11 +77,13 @@ class PredictMixin(HostHead):
         shapes = [[meta['img_shape'][1], meta['img_shape'][0]] * 2 for meta in batch_img_metas]
         with torch.no_grad():
             counts, results = self._candidates(cls_scores, bbox_preds, score_factors, shapes, cfg, bool(what))
+        detections = []
         images = zip(*(values.split(counts) for values in results.values()))
-        return [
-            self._detections(InstanceData(**dict(zip(results, image))), what, cfg, rescale, with_nms, meta)
-            for image, meta in zip(images, batch_img_metas, strict=True)
-        ]
+        for image, meta in zip(images, batch_img_metas, strict=True):
+            candidates = InstanceData(**dict(zip(results, image)))
+            kept = self._bbox_post_process(candidates, cfg, rescale=rescale, with_nms=with_nms, img_meta=meta)
+            detections.append(self._with_statistics(kept, what, meta['scale_factor'] if rescale else (1, 1)))
+        return detections
 
     def _candidates(
         self,
@@ -143,19 +145,6 @@ class PredictMixin(HostHead):
             last = self._last_priors = wanted, torch.cat(priors)
         return last[1]
 
-    def _detections(
-        self,
-        results: InstanceData,
-        what: str | None,
-        cfg: ConfigDict,
-        rescale: bool,
-        with_nms: bool,
-        img_meta: dict[str, Any],
-    ) -> InstanceData:
-        """MMDetection's NMS of one image's candidates, and the statistics asked for of those kept."""
-        results = self._bbox_post_process(results, cfg, rescale=rescale, with_nms=with_nms, img_meta=img_meta)
-        return self._with_statistics(results, what, img_meta['scale_factor'] if rescale else (1, 1))
-
     @property
     def level_strides(self) -> list[int]:
         """Stride of each level, in pixels."""
@@ -206,11 +195,7 @@ class PredictMixin(HostHead):
 
 
 def scalar_stride(stride: int | Sequence[int]) -> int:
-    """The one stride of a level; distances are in strides, so width and height must agree.
-
-    Raises:
-        ValueError: They do not.
-    """
+    """The one stride of a level, in pixels; raise ``ValueError`` where those of width and height differ."""
     if isinstance(stride, (int, float)):
         return stride
     if stride[0] != stride[1]:

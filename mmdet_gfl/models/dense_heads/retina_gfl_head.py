@@ -8,12 +8,10 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor
 
-from mmdet_gfl.models.task_modules import Targets
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import BRANCH_LOSS
 from .max_iou_gfl_mixin import MaxIoUGFLMixin
-from .normalizers import count_normalizers
 
 
 @MODELS.register_module()
@@ -22,14 +20,7 @@ class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are l, t, r, b from the anchor's
     centre in strides; a Gaussian box starts at half its anchor: 1.4 to 4.5 strides with the usual nine. A branch is on
-    the box tower, as in ATSS.
-
-    Args:
-        *args: ``RetinaHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        loss_centerness: Loss of a branch, a BCE.
-        **kwargs: ``RetinaHead``'s.
+    the box tower, as in ATSS; its loss is ``loss_centerness``, a BCE.
     """
 
     stock_head = RetinaHead
@@ -46,7 +37,3 @@ class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
         """One level (N, channels, H, W): class logits, box outputs, branch logits."""
         cls_feat, reg_feat = self.towers(x)
         return self.retina_cls(cls_feat), self.retina_reg(reg_feat), self.retina_centerness(reg_feat)
-
-    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
-        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.box_weight == 'uniform')

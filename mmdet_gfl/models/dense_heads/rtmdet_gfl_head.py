@@ -35,12 +35,6 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
     ``JointQuality`` it learns the same IoU, and the class score weights the boxes. Qualities with hard labels need a
     ``loss_cls`` for them, such as ``FocalLoss``. A branch is on the box tower.
 
-    Args:
-        *args: ``RTMDetHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        **kwargs: ``RTMDetHead``'s.
-
     Raises:
         ValueError: The priors are not points, or ``bbox_coder`` does not code distances from them.
     """
@@ -128,11 +122,7 @@ class RTMDetGFLHead(DenseGFLMixin, RTMDetHead):
         return targets._replace(avg_factor=targets.quality.sum()) if self.quality.soft_labels else targets
 
     def validate_image_sizes(self, metas: Sequence[dict[str, Any]]) -> None:
-        """Raise for an image in which ``get_targets`` finds no valid location, which MMDetection cannot handle.
-
-        Raises:
-            ValueError: ``train_cfg.allowed_border`` rules all locations out.
-        """
+        """Raise where ``train_cfg.allowed_border`` rules out all locations of an image, which MMDetection cannot do."""
         smallest = min(min(meta['img_shape'][:2]) for meta in metas)
         border, stride = self.train_cfg['allowed_border'], min(self.level_strides)
         if 0 <= border <= stride - smallest:
@@ -151,12 +141,6 @@ class RTMDetSepBNGFLHead(RTMDetGFLHead, RTMDetSepBNHead):
     """MMDetection's ``RTMDetSepBNHead``, the head of the released models, likewise; see :class:`RTMDetGFLHead`.
 
     ``exp_on_reg`` concerns Dirac boxes only.
-
-    Args:
-        *args: ``RTMDetSepBNHead``'s.
-        quality: See :class:`DenseGFLMixin`.
-        box: See :class:`DenseGFLMixin`.
-        **kwargs: ``RTMDetSepBNHead``'s.
     """
 
     stock_head = RTMDetSepBNHead

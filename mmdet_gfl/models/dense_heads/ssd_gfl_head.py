@@ -18,25 +18,16 @@ from mmdet_gfl.registry import MODELS
 from .anchor_gfl_mixin import half_anchors
 from .dense_gfl_mixin import conv_like
 from .max_iou_gfl_mixin import MaxIoUGFLMixin
-from .normalizers import count_normalizers
 
 
 class SSDWithLosses(SSDHead):
     """``SSDHead`` that holds its losses as modules, like every other head, and can score classes by sigmoids.
 
-    Args:
-        *args: ``SSDHead``'s.
-        loss_cls: A loss with sigmoids, for C class channels; None: softmax over C + 1.
-        loss_bbox: The box loss; None: smooth L1 with ``train_cfg.smoothl1_beta``.
-        **kwargs: ``SSDHead``'s.
+    ``loss_cls`` is a loss with sigmoids, for C class channels; None means softmax over C + 1.
     """
 
     def __init__(
-        self,
-        *args: Any,
-        loss_cls: dict[str, Any] | None = None,
-        loss_bbox: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, *args: Any, loss_cls: dict[str, Any] | None = None, loss_bbox: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         self.sigmoid_scores = loss_cls is not None
         super().__init__(*args, **kwargs)
@@ -59,16 +50,11 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
     would begin with a loss of some 17,000. A Gaussian box starts at half its anchor, level by level: 0.7 to 2.7 strides
     on most levels of SSD300, 0.3 to 0.6 on the last.
 
-    Args:
-        *args: ``SSDHead``'s.
-        quality: ``NoQuality`` or one with soft labels, as ``JointQuality``.
-        box: See :class:`DenseGFLMixin`.
-        prior_score: Class score at the start under joint quality; see above.
-        loss_bbox: Box loss of Dirac boxes; default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
-        **kwargs: ``SSDHead``'s.
+    ``prior_score`` is the class score at the start under joint quality. ``loss_bbox`` is the box loss of Dirac boxes,
+    by default smooth L1 with ``train_cfg.smoothl1_beta``, as in MMDetection.
 
     Raises:
-        ValueError: Another quality, or ``loss_cls`` without joint quality.
+        ValueError: ``quality`` is neither ``NoQuality`` nor one with soft labels, or ``loss_cls`` without the latter.
     """
 
     stock_head = SSDHead
@@ -111,10 +97,6 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
                 nn.init.constant_(convs[-1].bias, bias_init_with_prob(self.prior_score))
         self.quality.init_weights(self)
 
-    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ over images of max(1, positives) for all, unless the boxes are weighted; see :func:`count_normalizers`."""
-        return count_normalizers(targets.avg_factor, targets.avg_factor, weights, self.box_weight == 'uniform')
-
     def hard_label_loss(
         self,
         logits: LevelPredictions,
@@ -140,13 +122,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
 
     @torch.no_grad()
     def _hardest(self, logits: LevelPredictions, background: Tensor, weights: Tensor | None) -> Tensor:
-        """The background anchors with the largest losses of their image, as flat indices.
-
-        Args:
-            logits: Class logits.
-            background: Which locations are background, (R,).
-            weights: Weights of all locations, (R,); None: 1.
-        """
+        """The anchors of a mask ``background`` (R,) with the largest losses of their image, as flat indices."""
         index = logits.index
         flat_inds = index.image_major(torch.arange(index.total, device=background.device))  # (N, K)
         background = background[flat_inds]

@@ -62,11 +62,7 @@ def distribution_statistics(
 
 
 def validate_statistics(key: str, statistics: Sequence[str]) -> None:
-    """Raise for statistics that are unknown, given twice, or none at all.
-
-    Raises:
-        ValueError: See above; the message names ``key``.
-    """
+    """Raise ``ValueError``, which names ``key``, for statistics that are unknown, given twice, or none at all."""
     given = set(statistics)
     if isinstance(statistics, str) or not given or len(given) < len(statistics) or not given <= set(STATISTICS):
         raise ValueError(f'{key}={statistics!r}; accepted: a list of {", ".join(STATISTICS)}, each at most once')

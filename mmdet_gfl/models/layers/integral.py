@@ -36,15 +36,8 @@ def distribution_std(logits: Tensor, delta: float = 1.0, project: Tensor | None 
     """Standard deviation of each distribution: how unsure the distance is.
 
     Computed from squared differences to the mean, which cannot become negative by rounding; the gradient is 0 where all
-    probability lies in one bin.
-
-    Args:
-        logits: (..., n + 1).
-        delta: Step Δ between the bins, in strides.
-        project: The bins' numbers 0..n, (n + 1,); made here if not given.
-
-    Returns:
-        (...), in strides, within [0, n Δ / 2]; float32 for half precision, else the dtype of ``logits``.
+    probability lies in one bin. Arguments, shapes and dtypes are those of :func:`integral`; the result lies within
+    [0, n Δ / 2].
     """
     probability = _probability(logits)
     bins = _bins(probability, project)

@@ -18,16 +18,14 @@ from mmdet_gfl.ops import LevelPredictions, LocationCoords
 
 from .fused_focal_loss import FusedForm, fused_focal_loss, modulating_factor
 from .quality_focal_loss import quality_focal_form
+from .soft_labels import SoftLabelLoss
 
 
 def takes_quality(loss: nn.Module | dict[str, Any]) -> bool:
     """True if a class loss takes ``(labels, qualities)`` as its target: a property of its class.
 
     Quality Focal Loss does, MMDetection's and ours, and what derives from them; a loss of another kind says so by
-    an attribute ``takes_quality = True``.
-
-    Args:
-        loss: A loss, or its config.
+    an attribute ``takes_quality = True``. ``loss`` may be a config.
     """
     if isinstance(loss, dict):
         loss = MMDET_MODELS.build(loss)
@@ -59,8 +57,8 @@ def classification_loss(
     """
     form = _fused_form(loss, labels, quality, logits.num_outputs)
     if form is not None:
-        total = fused_focal_loss(logits, pos, labels, form.positive_loss, weights, form.beta, form.background_factor)
-        return form.loss_weight * (total / (avg_factor + torch.finfo(torch.float32).eps))  # as MMDetection divides
+        total = fused_focal_loss(logits, pos, labels, form, weights)
+        return total / (avg_factor + torch.finfo(torch.float32).eps)  # as MMDetection divides
     rows = logits.flatten()
     background = logits.num_outputs if num_classes is None else num_classes
     target: Any = labels.new_full((len(rows),), background).index_copy_(0, pos.flat_inds, labels)
@@ -71,33 +69,33 @@ def classification_loss(
     return result
 
 
-def _fused_form(loss: nn.Module, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
+def _fused_form(loss: Any, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
     """The fused form of a loss; None where it has none.
 
-    A loss offers one by a method ``fused_form(labels, quality, num_classes)``. A subclass may compute something else,
-    so it does not inherit the method's offer. MMDetection's Quality Focal Loss and focal loss have one too. Each is of
-    logits, with the mean as reduction, and not declined by ``fused=False``.
+    A loss offers one by a method ``fused_form(labels, quality, num_classes)``, which the property ``form`` is enough
+    for in a :class:`SoftLabelLoss`. A subclass may compute something else, so it does not inherit the offer.
+    MMDetection's Quality Focal Loss and focal loss have one too. Each is of logits, with the mean as reduction, and not
+    declined by ``fused=False``.
     """
     kind = type(loss)
     if getattr(loss, 'reduction', None) != 'mean' or not getattr(loss, 'fused', True):
         return None
-    if kind is MMDetQualityFocalLoss:
-        return quality_focal_form(loss, labels, quality, num_classes)
     if kind is FocalLoss:
         return hard_focal_form(loss, quality)
-    offer = vars(kind).get('fused_form')
-    form: FusedForm | None = offer(loss, labels, quality, num_classes) if offer else None
+    if kind is MMDetQualityFocalLoss and not loss.activated:
+        return quality_focal_form(loss.beta).fused(labels, quality, num_classes, loss.loss_weight)
+    offer = 'fused_form' in vars(kind) or (isinstance(loss, SoftLabelLoss) and 'form' in vars(kind))
+    form: FusedForm | None = loss.fused_form(labels, quality, num_classes) if offer else None
     return form
 
 
 def hard_focal_form(loss: FocalLoss, quality: Tensor | None) -> FusedForm | None:
-    """The fused form of MMDetection's focal loss: of logits, sigmoids and hard labels."""
+    """The fused form of MMDetection's focal loss, ``-α (1 - σ)^γ log σ`` at the labels: of logits and hard labels."""
     if quality is not None or loss.activated or not loss.use_sigmoid:
         return None
     gamma, alpha = loss.gamma, loss.alpha
-    return FusedForm(lambda logits: hard_focal_loss(logits, gamma, alpha), gamma, 1 - alpha, loss.loss_weight)
 
+    def positive_loss(logits: Tensor) -> Tensor:
+        return alpha * modulating_factor((-logits).sigmoid(), gamma) * F.softplus(-logits)
 
-def hard_focal_loss(logits: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Focal loss of logits at their labels, ``-α (1 - σ)^γ log σ``."""
-    return alpha * modulating_factor((-logits).sigmoid(), gamma) * F.softplus(-logits)
+    return FusedForm(positive_loss, gamma, 1 - alpha, loss.loss_weight)

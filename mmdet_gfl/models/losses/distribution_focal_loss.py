@@ -63,12 +63,7 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
 class DistributionFocalLoss(ElementwiseLoss):
     """Distribution Focal Loss, eq. (6), see :func:`distribution_focal_loss`; takes the place of MMDetection's.
 
-    Args:
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
-        loss_weight: Factor on the result.
-
-    Raises:
-        ValueError: An argument is not what it must be.
+    The arguments and their errors are those of :class:`ElementwiseLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -77,14 +72,9 @@ class DistributionFocalLoss(ElementwiseLoss):
 
 
 def side_loss(loss: Any, pred: Tensor, target: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
-    """DFL of box sides by the head's loss; MMDetection's own is computed as ours, in one pass over the logits.
+    """DFL of sides (M, n + 1) and targets (M,) in bins by the head's loss; MMDetection's own is computed as ours.
 
-    Args:
-        loss: The loss; a subclass of MMDetection's may compute something else, and is called.
-        pred: Logits (M, n + 1).
-        target: (M,), in bins.
-        weight: (M,).
-        avg_factor: Divides the sum.
+    That is one pass over the logits. A subclass of MMDetection's may compute something else, and is called.
     """
     if type(loss) is MMDetDistributionFocalLoss:
         elements = distribution_focal_loss(pred, target)

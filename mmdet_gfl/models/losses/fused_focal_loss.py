@@ -29,19 +29,12 @@ LogitLoss = Callable[[Tensor], Tensor]
 
 
 class FusedForm(NamedTuple):
-    """A class loss as :func:`fused_focal_loss` computes it.
+    """A class loss as :func:`fused_focal_loss` computes it."""
 
-    Attributes:
-        positive_loss: Loss of the positives' logits at their labels.
-        beta: β of the background.
-        background_factor: Factor of the background.
-        loss_weight: Factor of all.
-    """
-
-    positive_loss: LogitLoss
-    beta: float
-    background_factor: float
-    loss_weight: float
+    positive_loss: LogitLoss  #: of the positives' logits at their labels
+    beta: float  #: β of the background
+    background_factor: float = 1.0
+    loss_weight: float = 1.0
 
 
 #: Entries that go through all operations together: on a CPU they should stay in its cache, elsewhere fill the device.
@@ -63,13 +56,7 @@ def modulating_factor(distance: Tensor, beta: float) -> Tensor:
 
 
 def fused_focal_loss(
-    logits: LevelPredictions,
-    pos: LocationCoords,
-    labels: Tensor,
-    positive_loss: LogitLoss,
-    weights: Tensor | None,
-    beta: float,
-    background_factor: float = 1.0,
+    logits: LevelPredictions, pos: LocationCoords, labels: Tensor, form: FusedForm, weights: Tensor | None = None
 ) -> Tensor:
     """Weighted sum of the loss of all locations, a scalar; no level is permuted or copied but for the slope.
 
@@ -77,22 +64,20 @@ def fused_focal_loss(
         logits: Class logits; all locations but ``pos`` are background.
         pos: Coordinates of the positives.
         labels: Labels of the positives, (P,) in [0, C). The loss is NaN with any other: visible, and no index error.
-        positive_loss: The loss (P,) of the positives' logits (P,) at their labels.
+        form: The loss.
         weights: Weights of all locations, (R,); None: 1.
-        beta: β of the background.
-        background_factor: Factor of the background.
     """
     index, num_classes = logits.index, logits.num_outputs
     wrong = (labels < 0) | (labels >= num_classes)
     entries = _entries(pos, labels.clamp(0, num_classes - 1), num_classes)
     one = logits.levels[0].new_ones((), dtype=logits.dtype)
     entry_weights = torch.where(wrong, torch.nan, one if weights is None else weights[pos.flat_inds])
-    level_weights = None if weights is None else _weights_per_level(weights * background_factor, index)
-    if weights is None and background_factor != 1:
-        level_weights = [one * background_factor] * len(logits.levels)
+    level_weights = None if weights is None else _weights_per_level(weights * form.background_factor, index)
+    if weights is None and form.background_factor != 1:
+        level_weights = [one * form.background_factor] * len(logits.levels)
     levels = [level.reshape(-1, num_classes, level[0, 0].numel()) for level in logits.levels]
-    total: Tensor = _FusedLevels.apply(entries, positive_loss, entry_weights, level_weights, beta, *levels)
-    return total
+    total: Tensor = _FusedLevels.apply(entries, form.positive_loss, entry_weights, level_weights, form.beta, *levels)
+    return form.loss_weight * total
 
 
 def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,14 +114,9 @@ class FusedRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pred: Tensor, label: Tensor, positive_loss: LogitLoss, beta: float) -> Tensor:
-        """Compute the background's pass, with each row's entry at its label put in.
+        """The background's pass over ``pred`` (N, C), float32 or float64, with the entries at ``label`` (N, 1) put in.
 
-        Args:
-            ctx: Autograd's context.
-            pred: (N, C), float32 or float64.
-            label: Class whose entry is not background, (N, 1) in [0, C).
-            positive_loss: The loss (N, 1) of these entries.
-            beta: β.
+        Their loss, (N, 1) too, is ``positive_loss``; labels are in [0, C).
         """
         value, slope = _value_and_slope(pred.gather(1, label), positive_loss)
         x = pred.scatter(1, label, -torch.inf)
@@ -166,16 +146,10 @@ class _FusedLevels(torch.autograd.Function):
         beta: float,
         *levels: Tensor,
     ) -> Tensor:
-        """Compute the background's pass, with the positives' entries put in.
+        """The background's pass over levels (N · A, C, H · W), with the positives' ``entries`` (P,) put in.
 
-        Args:
-            ctx: Autograd's context.
-            entries: Places of the positives' entries, (P,), in the levels laid flat one behind the other.
-            positive_loss: Their loss.
-            entry_weights: Their weights, (P,) or a single one.
-            level_weights: Factors of each level's background, (N · A, 1, H · W) or a single one; None: 1.
-            beta: β.
-            *levels: Logits, (N · A, C, H · W) each.
+        Entries are places in the levels laid flat one behind the other. Their weights are (P,) or a single one; those
+        of a level's background are (N · A, 1, H · W) or a single one, and None means 1.
         """
         sizes = [level.numel() for level in levels]
         dtype = torch.promote_types(levels[0].dtype, torch.float32)
@@ -202,12 +176,9 @@ class _FusedLevels(torch.autograd.Function):
 
 
 def background_loss_(x: Tensor, beta: float, weight: Tensor | None = None) -> Tensor:
-    """Loss of logits ``x`` at y = 0, element by element; in place of ``x`` it leaves the slope.
+    """Loss of logits ``x`` (float32 or float64) at y = 0, element by element; in place of ``x`` it leaves the slope.
 
-    Args:
-        x: Logits, float32 or float64.
-        beta: β.
-        weight: Factors that broadcast to ``x``; None: 1.
+    Both are multiplied by ``weight``, which broadcasts to ``x``.
     """
     sigma = x.sigmoid()
     rest = x.neg().clamp_(min=-50).sigmoid_()  # 1 - σ, with nothing cancelled

@@ -51,11 +51,7 @@ def gaussian_nll_loss(pred: Tensor, target: Tensor, log_var_range: Sequence[floa
 
 
 def gaussian_std(pred: Tensor, log_var_range: Sequence[float] = LOG_VAR_RANGE) -> Tensor:
-    """Standard deviation σ (...) in strides of ``pred`` (..., 2), mean and log-variance, in float32 at least.
-
-    Raises:
-        ValueError: ``log_var_range`` is wrong.
-    """
+    """Standard deviation σ (...) in strides of ``pred`` (..., 2), mean and log-variance, in float32 at least."""
     low, high = check_log_var_range(log_var_range)
     with autocast_off(pred):
         return torch.exp(upcast(pred)[..., 1].clamp(low, high) / 2)
@@ -79,17 +75,12 @@ class _ReturningClamp(torch.autograd.Function):
 
 
 def check_log_var_range(log_var_range: Sequence[float]) -> tuple[float, float]:
-    """The two ends.
-
-    Raises:
-        ValueError: They are not two finite numbers in ascending order.
-    """
-    if not isinstance(log_var_range, (tuple, list)) or len(log_var_range) != 2:
-        raise ValueError(f'log_var_range must be (smallest, largest), got {describe(log_var_range)}')
-    low, high = (check_number('log_var_range', end) for end in log_var_range)
-    if not low < high:
-        raise ValueError(f'log_var_range must be (smallest, largest), got {describe(log_var_range)}')
-    return low, high
+    """The two ends; raise ``ValueError`` unless they are two finite numbers in ascending order."""
+    if isinstance(log_var_range, (tuple, list)) and len(log_var_range) == 2:
+        low, high = (check_number('log_var_range', end) for end in log_var_range)
+        if low < high:
+            return low, high
+    raise ValueError(f'log_var_range must be (smallest, largest), got {describe(log_var_range)}')
 
 
 def _check_shapes(pred: Tensor, target: Tensor) -> None:
@@ -106,13 +97,7 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
 class GaussianNLLLoss(ElementwiseLoss):
     """Gaussian negative log-likelihood of a box side, see :func:`gaussian_nll_loss`.
 
-    Args:
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
-        loss_weight: Factor on the result.
-        log_var_range: Smallest and largest log-variance.
-
-    Raises:
-        ValueError: An argument is not what it must be.
+    The arguments and their errors are those of the function and of :class:`ElementwiseLoss`.
     """
 
     def __init__(

@@ -25,6 +25,8 @@ from .utils import (
     within,
 )
 
+NAME = 'GeneralizedFocalLoss'
+
 
 def generalized_focal_loss(
     pred: Tensor,
@@ -62,8 +64,9 @@ def generalized_focal_loss(
     with autocast_off(pred):
         p, log_p = _probabilities(pred, activated)
         y = target.detach().to(p)
-        left, right = _bounds(y_left, y_right, y)
-        y = within(y, left, right, 'GeneralizedFocalLoss needs y_left <= target <= y_right')
+        left, right = _bound(y_left, y), _bound(y_right, y)
+        right = refuse(~(left < right), right - left, right, f'{NAME} needs y_right - y_left > 0')
+        y = within(y, left, right, f'{NAME} needs y_left <= target <= y_right')
         (p_left, p_right), (log_left, log_right) = p.unbind(-1), log_p.unbind(-1)
         factor = modulating_factor((y - (left * p_left + right * p_right)).abs(), beta)
         return -factor * (weighted_log(right - y, log_left) + weighted_log(y - left, log_right))
@@ -72,21 +75,14 @@ def generalized_focal_loss(
 def _probabilities(pred: Tensor, activated: bool) -> tuple[Tensor, Tensor]:
     """The two probabilities and their logarithms, each (..., 2)."""
     if activated:
-        need = 'GeneralizedFocalLoss with activated=True needs probabilities in [0, 1] as pred'
-        p = upcast(within(pred, 0.0, 1.0, need))
+        p = upcast(within(pred, 0.0, 1.0, f'{NAME} with activated=True needs probabilities in [0, 1] as pred'))
         return p, floored_log(p, pred.dtype)
     log_p = F.log_softmax(upcast(pred), dim=-1)
     return log_p.exp(), log_p
 
 
-def _bounds(y_left: Tensor | float, y_right: Tensor | float, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as tensors like ``y``; numbers get there without a copy from the host."""
-    left, right = (_bound(bound, y) for bound in (y_left, y_right))
-    need = 'GeneralizedFocalLoss needs y_right - y_left > 0'
-    return left, refuse(~(left < right), right - left, right, need)
-
-
 def _bound(bound: Tensor | float, y: Tensor) -> Tensor:
+    """A tensor like ``y``; numbers get there without a copy from the host."""
     if not isinstance(bound, Tensor):
         return torch.full_like(y, check_number('y_left or y_right', bound))
     if bound.shape != y.shape:
@@ -97,11 +93,11 @@ def _bound(bound: Tensor | float, y: Tensor) -> Tensor:
 
 
 def _check_shapes(pred: Tensor, target: Tensor) -> None:
-    check_floating('GeneralizedFocalLoss', pred)
+    check_floating(NAME, pred)
     if not isinstance(target, Tensor) or pred.dim() == 0 or pred.shape != (*target.shape, 2):
         raise ValueError(
-            'GeneralizedFocalLoss needs pred (..., 2), for the left and the right value, and target (...); got '
-            f'{describe(pred)} and {describe(target)}'
+            f'{NAME} needs pred (..., 2), for the left and the right value, and target (...); got {describe(pred)} and '
+            f'{describe(target)}'
         )
 
 
@@ -109,18 +105,8 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
 class GeneralizedFocalLoss(ElementwiseLoss):
     """Generalized Focal Loss, eq. (7), see :func:`generalized_focal_loss`.
 
-    The target is y, or ``(y, y_left, y_right)`` where the two values change from element to element.
-
-    Args:
-        beta: Focus β >= 0.
-        y_left: y_l of a plain target.
-        y_right: y_r of a plain target.
-        activated: ``pred`` are probabilities.
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
-        loss_weight: Factor on the result.
-
-    Raises:
-        ValueError: An argument is not what it must be.
+    The target is y, or ``(y, y_left, y_right)`` where the two values change from element to element; those among the
+    arguments are for the former. The arguments and their errors are those of the function and of its base.
     """
 
     def __init__(
@@ -137,7 +123,7 @@ class GeneralizedFocalLoss(ElementwiseLoss):
         self.y_left = check_number('y_left', y_left)
         self.y_right = check_number('y_right', y_right)
         if not y_left < y_right:
-            raise ValueError(f'GeneralizedFocalLoss needs y_left < y_right, got {y_left!r} and {y_right!r}')
+            raise ValueError(f'{NAME} needs y_left < y_right, got {y_left!r} and {y_right!r}')
         self.activated = activated
 
     def elementwise(self, pred: Tensor, target: Tensor | tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -145,7 +131,5 @@ class GeneralizedFocalLoss(ElementwiseLoss):
         if isinstance(target, Tensor):
             return generalized_focal_loss(pred, target, self.y_left, self.y_right, self.beta, self.activated)
         if not isinstance(target, (tuple, list)) or len(target) != 3:
-            raise ValueError(
-                f'GeneralizedFocalLoss needs target=y or target=(y, y_left, y_right), got {describe(target)}'
-            )
+            raise ValueError(f'{NAME} needs target=y or target=(y, y_left, y_right), got {describe(target)}')
         return generalized_focal_loss(pred, *target, beta=self.beta, activated=self.activated)

@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from mmdet.models.losses import QualityFocalLoss as MMDetQualityFocalLoss
 from torch import Tensor
 
-from mmdet_gfl.ops import upcast
 from mmdet_gfl.registry import MODELS
-from mmdet_gfl.utils.compiling import is_compiling
 
-from .fused_focal_loss import FusedForm, FusedRows, modulating_factor
-from .soft_labels import SoftLabelLoss, SoftTarget, check_dense, check_pair, quality_at_labels
-from .utils import autocast_off, check_floating, check_number, floored_log, weighted_log, within
+from .fused_focal_loss import FusedForm, modulating_factor
+from .soft_labels import SoftLabelForm, SoftLabelLoss, SoftTarget, soft_label_loss
+from .utils import check_floating, check_number, floored_log, weighted_log, within
 
 NAME = 'QualityFocalLoss'
 
@@ -49,51 +47,26 @@ def quality_focal_loss(
         ValueError: Shape, dtype or β is wrong; and, validated on the CPU only, a label is outside [0, C], or a score or
             probability outside [0, 1] by more than rounding. On other devices the loss of that location is NaN.
     """
-    check_number('beta', beta, low=0)
+    if not activated:
+        return soft_label_loss(quality_focal_form(beta), pred, target, fused)
     check_floating(NAME, pred)
-    prob_dtype = pred.dtype if activated else None
-    with autocast_off(pred):
-        if activated:
-            pred = within(pred, 0.0, 1.0, f'{NAME} with activated=True needs probabilities in [0, 1] as pred')
-        if isinstance(target, Tensor):
-            pred = upcast(pred)
-            return equation_2(pred, check_dense(NAME, pred, target), beta, prob_dtype).sum(dim=1)
-        return _labelled(upcast(pred), target, beta, prob_dtype, fused)
+    probability = within(pred, 0.0, 1.0, f'{NAME} with activated=True needs probabilities in [0, 1] as pred')
+    return soft_label_loss(quality_focal_form(beta, pred.dtype), probability, target)
 
 
-def _labelled(
-    pred: Tensor, target: tuple[Tensor, Tensor], beta: float, prob_dtype: torch.dtype | None, fused: bool
-) -> Tensor:
-    """Background everywhere, then each location's entry at its label replaced; no step waits for the device.
-
-    Logits go through :class:`FusedRows`, which computes what stands here and its gradient in one pass.
-    """
-    label, score = check_pair(NAME, pred, target)
-    index = label.long().clamp(0, pred.size(1) - 1)[:, None]  # (N, 1)
-    quality = quality_at_labels(NAME, label, score, pred.size(1)).to(pred)[:, None]  # (N, 1)
-    if fused and prob_dtype is None and not is_compiling():
-        loss: Tensor = FusedRows.apply(pred, index, lambda logits: equation_2(logits, quality, beta), beta)
-        return loss
-    return labelled_by_formula(pred, index, quality, beta, prob_dtype)
-
-
-def labelled_by_formula(
-    pred: Tensor, index: Tensor, quality: Tensor, beta: float, prob_dtype: torch.dtype | None = None
-) -> Tensor:
-    """QFL (N,) by the plain formulas: ``pred`` (N, C), of which the entries at ``index`` (N, 1) have ``quality``."""
-    at_label = equation_2(pred.gather(1, index), quality, beta, prob_dtype)  # (N, 1)
-    return equation_2_background(pred, beta, prob_dtype).scatter(1, index, at_label).sum(dim=1)
+def quality_focal_form(beta: float, prob_dtype: torch.dtype | None = None) -> SoftLabelForm:
+    """The formulas of QFL, for logits or for probabilities that came in ``prob_dtype``."""
+    check_number('beta', beta, low=0)
+    return SoftLabelForm(
+        NAME,
+        lambda pred, quality: equation_2(pred, quality, beta, prob_dtype),
+        lambda pred: equation_2_background(pred, beta, prob_dtype),
+        beta,
+    )
 
 
 def equation_2(pred: Tensor, quality: Tensor, beta: float, prob_dtype: torch.dtype | None = None) -> Tensor:
-    """Eq. (2) element by element, in the dtype of ``pred``.
-
-    Args:
-        pred: Logits, or probabilities.
-        quality: y, of the shape of ``pred``.
-        beta: β.
-        prob_dtype: In which dtype the probabilities came; None if ``pred`` are logits.
-    """
+    """Eq. (2) element by element, in the dtype of ``pred``: logits, or probabilities that came in ``prob_dtype``."""
     absent, present = _cost_of_absence(pred, prob_dtype), _cost_of_presence(pred, prob_dtype)
     cross_entropy = weighted_log(1 - quality, absent) + weighted_log(quality, present)
     return modulating_factor((quality - _sigma(pred, prob_dtype)).abs(), beta) * cross_entropy
@@ -125,16 +98,7 @@ class QualityFocalLoss(SoftLabelLoss, MMDetQualityFocalLoss):
 
     It is one of MMDetection's too: heads such as DETR's and DINO's ask ``isinstance`` before they give it qualities.
 
-    Args:
-        use_sigmoid: MMDetection's key; True is the only choice.
-        beta: Focus β >= 0.
-        reduction: ``'mean'``, ``'sum'`` or ``'none'``, over the loss (N,) already summed over the classes.
-        loss_weight: Factor on the result.
-        activated: ``pred`` are probabilities.
-        fused: See :class:`SoftLabelLoss`.
-
-    Raises:
-        ValueError: An argument is not what it must be.
+    The arguments and their errors are those of that function and of :class:`SoftLabelLoss`.
     """
 
     def __init__(
@@ -150,20 +114,15 @@ class QualityFocalLoss(SoftLabelLoss, MMDetQualityFocalLoss):
         self.beta = check_number('beta', beta, low=0)
         self.activated = activated
 
+    @property
+    def form(self) -> SoftLabelForm:
+        """The formulas for logits."""
+        return quality_focal_form(self.beta)
+
     def elementwise(self, pred: Tensor, target: SoftTarget) -> Tensor:
         """See :func:`quality_focal_loss`."""
         return quality_focal_loss(pred, target, self.beta, self.activated, self.fused)
 
     def fused_form(self, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
-        """See :func:`quality_focal_form`."""
-        return quality_focal_form(self, labels, quality, num_classes)
-
-
-def quality_focal_form(
-    loss: MMDetQualityFocalLoss, labels: Tensor, quality: Tensor | None, num_classes: int
-) -> FusedForm | None:
-    """The fused form of QFL, ours or MMDetection's: of logits and with qualities; see :func:`classification_loss`."""
-    if quality is None or loss.activated:
-        return None
-    y, beta = quality_at_labels(NAME, labels, quality, num_classes), loss.beta
-    return FusedForm(lambda logits: equation_2(logits, y.to(logits), beta), beta, 1.0, loss.loss_weight)
+        """See :class:`SoftLabelLoss`; probabilities have no such form."""
+        return None if self.activated else super().fused_form(labels, quality, num_classes)

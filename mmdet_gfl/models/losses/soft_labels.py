@@ -6,18 +6,49 @@ Dimension letters: N locations, P positives, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmdet_gfl.ops import upcast
 from mmdet_gfl.registry import host_names
+from mmdet_gfl.utils.compiling import is_compiling
 
-from .fused_focal_loss import FusedForm
+from .fused_focal_loss import FusedForm, FusedRows
 from .utils import ElementwiseLoss, autocast_off, check_floating, describe, refuse, within
 
 #: Target of such a loss: ``(label, score)``, or a dense tensor.
 SoftTarget = Tensor | tuple[Tensor, Tensor]
+
+
+class SoftLabelForm(NamedTuple):
+    """The formulas of a class loss, element by element; rows, dense targets and the pass over the levels follow."""
+
+    #: Name of the loss, for messages.
+    name: str
+    #: Loss of logits and the qualities of their labels; NaN for a quality of NaN.
+    positive_loss: Callable[[Tensor, Tensor], Tensor]
+    #: Loss of all other logits, ``background_factor · σ^beta softplus(x)``.
+    background_loss: Callable[[Tensor], Tensor]
+    beta: float
+    background_factor: float = 1.0
+    #: Whether a positive of quality 0 is background; else a mask says what is.
+    zero_is_background: bool = True
+
+    def loss(self, logits: Tensor, quality: Tensor, positive: Tensor) -> Tensor:
+        """Loss of logits of any kind, from their qualities and the mask of the positives."""
+        losses = self.positive_loss(logits, quality)
+        return losses if self.zero_is_background else torch.where(positive, losses, self.background_loss(logits))
+
+    def fused(self, labels: Tensor, quality: Tensor | None, num_classes: int, loss_weight: float) -> FusedForm | None:
+        """See :meth:`SoftLabelLoss.fused_form`."""
+        if quality is None:
+            return None
+        y = quality_at_labels(self.name, labels, quality, num_classes)
+        return FusedForm(
+            lambda logits: self.positive_loss(logits, y.to(logits)), self.beta, self.background_factor, loss_weight
+        )
 
 
 class SoftLabelLoss(ElementwiseLoss):
@@ -45,87 +76,68 @@ class SoftLabelLoss(ElementwiseLoss):
             raise ValueError(f'{name} scores classes with a sigmoid: use_sigmoid=True, got {use_sigmoid!r}')
         self.use_sigmoid = use_sigmoid
 
+    @property
+    def form(self) -> SoftLabelForm:
+        """The formulas, with the settings of this loss."""
+        raise NotImplementedError
+
+    def elementwise(self, pred: Tensor, target: SoftTarget) -> Tensor:
+        """See :func:`soft_label_loss`."""
+        return soft_label_loss(self.form, pred, target)
+
     def fused_form(self, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
-        """The loss as one pass over the logits computes it; None if it has no such form with these arguments.
+        """The loss as one pass over the logits of a head computes it, see :func:`classification_loss`; None: not so.
 
-        It is asked for in a head, where the loss is of logits and ``reduction`` is ``'mean'``; see
-        :func:`classification_loss`.
-
-        Args:
-            labels: Labels of the positives, (P,).
-            quality: Their qualities, (P,); None where labels are hard.
-            num_classes: C.
-
-        Raises:
-            ValueError: See :func:`quality_at_labels`.
+        ``labels`` and ``quality`` are the positives', (P,); the latter is None where labels are hard. Errors are those
+        of :func:`quality_at_labels`.
         """
-        return None
+        return self.form.fused(labels, quality, num_classes, self.loss_weight)
 
 
-def soft_label_loss(
-    name: str,
-    pred: Tensor,
-    target: SoftTarget,
-    positive_loss: Callable[[Tensor, Tensor], Tensor],
-    background_loss: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Sum over the classes of a loss that differs between positives and background.
+def soft_label_loss(form: SoftLabelForm, pred: Tensor, target: SoftTarget, fused: bool = False) -> Tensor:
+    """A loss summed over the classes, (N,), or (N, ...) with a dense target.
 
-    In float32 (float64 stays), autocast or not.
+    Computed in float32 (float64 stays), autocast or not: background everywhere, then each location's entry at its label
+    replaced. No step waits for the device. In a dense target, entries above 0 are positive.
 
-    Args:
-        name: Name of the loss, for messages.
-        pred: Class logits (N, C), or (N, C, ...) with a dense target.
-        target: ``(label, score)``: the entry at a label in [0, C-1] is positive. Or dense: an entry above 0 is.
-        positive_loss: Loss of logits and qualities, element by element; NaN for a quality of NaN.
-        background_loss: Loss of logits, element by element.
-
-    Returns:
-        Loss (N,), or (N, ...) with a dense target.
-
-    Raises:
-        ValueError: See :func:`check_pair`, :func:`quality_at_labels` and :func:`check_dense`.
+    With ``fused``, loss and gradient of ``(label, score)`` are computed by :class:`FusedRows`, for a
+    ``background_factor`` of 1. Errors are those of the checks below.
     """
-    check_floating(name, pred)
+    check_floating(form.name, pred)
     with autocast_off(pred):
         pred = upcast(pred)
         if isinstance(target, Tensor):
-            quality = check_dense(name, pred, target)
-            return torch.where(quality != 0, positive_loss(pred, quality), background_loss(pred)).sum(dim=1)
-        label, score = check_pair(name, pred, target)
+            quality = check_dense(form.name, pred, target)
+            return form.loss(pred, quality, quality != 0).sum(dim=1)
+        label, score = check_pair(form.name, pred, target)
         num_classes = pred.size(1)
-        quality = quality_at_labels(name, label, score, num_classes).to(pred)[:, None]  # (N, 1)
-        index = label.long().clamp(0, num_classes - 1)[:, None]  # (N, 1)
-        logits = pred.gather(1, index)
+        quality = quality_at_labels(form.name, label, score, num_classes).to(pred)[:, None]  # (N, 1)
         positive = (label != num_classes)[:, None]
-        at_label = torch.where(positive, positive_loss(logits, quality), background_loss(logits))
-        return background_loss(pred).scatter(1, index, at_label).sum(dim=1)
+        index = label.long().clamp(0, num_classes - 1)[:, None]  # (N, 1)
+        if fused and not is_compiling():
+            loss: Tensor = FusedRows.apply(pred, index, lambda x: form.loss(x, quality, positive), form.beta)
+            return loss
+        at_labels = form.loss(pred.gather(1, index), quality, positive)
+        return form.background_loss(pred).scatter(1, index, at_labels).sum(dim=1)
 
 
 def check_pair(name: str, pred: Tensor, target: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The label and the score, in their shapes and dtypes.
-
-    Raises:
-        ValueError: They do not fit ``pred`` (N, C).
-    """
+    """The label and the score; raise ``ValueError`` for shapes or dtypes that do not fit ``pred`` (N, C)."""
     pair = isinstance(target, (tuple, list)) and len(target) == 2 and all(isinstance(part, Tensor) for part in target)
     if not pair:
-        raise ValueError(f'{_need(name)}; got {describe(target)}. {_source()}')
+        raise _target_error(name, target)
     label, score = target
     if pred.dim() != 2 or pred.size(1) == 0 or not label.shape == score.shape == pred.shape[:1]:
-        raise ValueError(f'{_need(name)}; got {describe(target)} for pred {tuple(pred.shape)}. {_source()}')
+        raise _target_error(name, target, f' for pred {tuple(pred.shape)}')
     if label.is_floating_point() or label.dtype == torch.bool or not score.is_floating_point():
-        raise ValueError(
-            f'{_need(name)}; got {describe(target)}: label must be integer and score floating. {_source()}'
-        )
+        raise _target_error(name, target, ': label must be integer and score floating')
     return label, score
 
 
 def quality_at_labels(name: str, label: Tensor, score: Tensor, num_classes: int) -> Tensor:
-    """Quality y at the label (N,): positives' score, background's 0; off the CPU, NaN for labels outside [0, C].
+    """Quality y at the label (N,): positives' score, background's 0.
 
-    Raises:
-        ValueError: A label on the CPU is outside [0, C], or a score outside [0, 1] by more than rounding.
+    A label outside [0, C], or a score outside [0, 1] by more than rounding, is refused, see :func:`refuse`.
     """
     score = torch.where((label >= 0) & (label < num_classes), score.detach(), 0.0)
     quality = within(score, 0.0, 1.0, f'{name} needs scores (IoU) in [0, 1]')
@@ -137,24 +149,20 @@ def quality_at_labels(name: str, label: Tensor, score: Tensor, num_classes: int)
 
 
 def check_dense(name: str, pred: Tensor, target: Tensor) -> Tensor:
-    """A dense target as qualities of the shape and dtype of ``pred`` (N, C, ...), detached.
+    """A dense target as qualities of the dtype of ``pred`` (N, C, ...), detached.
 
-    Raises:
-        ValueError: Its shape differs, or a value on the CPU is outside [0, 1] by more than rounding.
+    Another shape raises ``ValueError``; values outside [0, 1] by more than rounding are refused, see :func:`refuse`.
     """
     if target.shape != pred.shape or pred.dim() < 2:
-        raise ValueError(f'{_need(name)}; got {describe(target)} for pred {tuple(pred.shape)}. {_source()}')
+        raise _target_error(name, target, f' for pred {tuple(pred.shape)}')
     quality = target.detach()
     quality = quality if quality.is_floating_point() else quality.to(pred)
     return within(quality, 0.0, 1.0, f'{name} needs dense targets in [0, 1]').to(pred)
 
 
-def _need(name: str) -> str:
-    return (
+def _target_error(name: str, target: object, detail: str = '') -> ValueError:
+    return ValueError(
         f'{name} needs target=(label, score), label (N,) integers in [0, C] with C the background and score (N,) the '
-        "IoU of the decoded box in [0, 1], or a dense target of pred's shape (N, C, ...) with values in [0, 1]"
+        "IoU of the decoded box in [0, 1], or a dense target of pred's shape (N, C, ...) with values in [0, 1]; got "
+        f'{describe(target)}{detail}. A head that supplies the score is one of {host_names()}.'
     )
-
-
-def _source() -> str:
-    return f'A head that supplies the score is one of {host_names()}.'

@@ -69,10 +69,7 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
     """MMDetection's ``weight_reduce_loss`` without its silent traps.
 
     A weight must fit (there (N,) times (N, 1) becomes (N, N)), and the mean of nothing is 0, joined to the graph (there
-    NaN).
-
-    Raises:
-        ValueError: See :meth:`ElementwiseLoss.forward`.
+    NaN). Errors are those of :meth:`ElementwiseLoss.forward`.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f'reduction_override must be None or one of {REDUCTIONS}, got {reduction!r}')
@@ -94,15 +91,10 @@ def weighted_log(weight: Tensor, log: Tensor) -> Tensor:
 
 
 def floored_log(p: Tensor, dtype: torch.dtype, complement: bool = False) -> Tensor:
-    """``log p`` of probabilities, safe at 0: no less than -100, and with a slope of at most 1e12.
+    """``log p`` of probabilities, or ``log(1 - p)``, safe at 0: no less than -100, and with a slope of at most 1e12.
 
-    Both are what PyTorch's binary cross-entropy does. If the probabilities came in float16, where such a gradient would
-    overflow, the slope is at most 16384.
-
-    Args:
-        p: Probabilities.
-        dtype: In which dtype they came.
-        complement: Gives ``log(1 - p)``.
+    Both are what PyTorch's binary cross-entropy does. If the probabilities came in float16 (``dtype``), where such a
+    gradient would overflow, the slope is at most 16384.
     """
     log: Tensor = _FlooredLog.apply(p, max(1e-12, torch.finfo(dtype).tiny), complement)
     return log
@@ -140,11 +132,7 @@ def describe(value: object) -> str:
 
 
 def check_number(name: str, value: Any, low: float = -math.inf) -> Any:
-    """``value`` itself, a finite number of at least ``low``.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """``value`` itself; raise ``ValueError`` unless it is a finite number of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
         bound = '' if low == -math.inf else f' >= {low:g}'
         raise ValueError(f'{name} must be a finite number{bound}, got {describe(value)}')
@@ -152,22 +140,14 @@ def check_number(name: str, value: Any, low: float = -math.inf) -> Any:
 
 
 def check_integer(name: str, value: Any, low: int) -> int:
-    """``value`` itself, an integer of at least ``low``.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """``value`` itself; raise ``ValueError`` unless it is an integer of at least ``low``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f'{name} must be an integer >= {low}, got {describe(value)}')
     return value
 
 
 def check_floating(name: str, tensor: object) -> None:
-    """Raise for predictions that are not a floating-point tensor.
-
-    Raises:
-        ValueError: See above.
-    """
+    """Raise ``ValueError`` for predictions that are not a floating-point tensor."""
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         raise ValueError(f'{name} needs a floating-point tensor as pred, got {describe(tensor)}')
 
@@ -178,16 +158,9 @@ def on_cpu(tensor: Tensor) -> bool:
 
 
 def refuse(wrong: Tensor, given: Tensor, result: Tensor, need: str) -> Tensor:
-    """``result``, if nothing is wrong; on other devices than the CPU, NaN where something is.
+    """``result``, if nothing is ``wrong``; else raise ``ValueError`` on the CPU, and on other devices give NaN there.
 
-    Args:
-        wrong: Mask of the elements to refuse.
-        given: The values there, for the message.
-        result: Floating-point tensor.
-        need: Start of the message: what is accepted.
-
-    Raises:
-        ValueError: Something on the CPU is wrong.
+    ``need`` starts the message with what is accepted; it ends with what of ``given`` is wrong.
     """
     if not on_cpu(wrong):
         return result.masked_fill(wrong, math.nan)
@@ -203,9 +176,6 @@ def within(values: Tensor, low: Tensor | float, high: Tensor | float, need: str)
 
     Rounding is up to 1e-4, or the step of the dtype at 1 where that is larger. The bounds are two numbers, or two
     tensors of the shape of ``values``. See :func:`refuse`.
-
-    Raises:
-        ValueError: A value on the CPU lies outside.
     """
     tolerance = max(1e-4, torch.finfo(values.dtype).eps)
     outside = (values < low - tolerance) | (values > high + tolerance)
@@ -214,10 +184,6 @@ def within(values: Tensor, low: Tensor | float, high: Tensor | float, need: str)
 
 
 def finite_target(name: str, target: Tensor) -> Tensor:
-    """``target``, refused where it is not finite, see :func:`refuse`.
-
-    Raises:
-        ValueError: A target on the CPU is NaN or infinite.
-    """
+    """``target``, refused where it is NaN or infinite, see :func:`refuse`."""
     need = f'{name} needs finite targets (look for NaN or infinite ground-truth boxes, and for a stride of 0)'
     return refuse(~target.isfinite(), target, target, need)

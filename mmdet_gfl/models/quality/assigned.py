@@ -14,23 +14,15 @@ from .joint import JointQuality
 class AssignedQuality(JointQuality):
     """The class score of a positive learns the quality that its assigner measured; all else learns 0.
 
-    It is a joint representation, whose target comes with the assignment, see :attr:`Targets.quality`: for RTMDet's
+    It is a :class:`JointQuality`, whose target comes with the assignment, see :attr:`Targets.quality`: for RTMDet's
     assigner the IoU of the decoded box and its object. ``box_weight='auto'`` is that quality too.
-
-    Args:
-        loss_cls: See :class:`JointQuality`.
-        box_weight: See :class:`Quality`.
     """
 
     auto_box_weight = 'quality'
     needs_assigned_quality = True
 
     def target(self, positives: Positives) -> Tensor:
-        """The quality that the assigner measured, (P,) in [0, 1].
-
-        Raises:
-            ValueError: The host's ``targets`` have no quality.
-        """
+        """The quality that the assigner measured, (P,) in [0, 1]; raise ``ValueError`` if it has measured none."""
         if positives.assigned_quality is None:
             raise ValueError(
                 'quality=AssignedQuality learns Targets.quality, which is None; a host with assigns_quality = True '

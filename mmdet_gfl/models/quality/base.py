@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
@@ -21,16 +22,7 @@ class QualityHead(Protocol):
     box: BoxRepresentation
     loss_cls: Any
     loss_centerness: Any
-
-    def hard_label_loss(
-        self,
-        logits: LevelPredictions,
-        targets: Targets,
-        weights: Tensor | None = None,
-        avg_factor: Tensor | float = 1.0,
-        reduction: str = 'mean',
-    ) -> Tensor:
-        """The host's class loss for hard labels."""
+    hard_label_loss: Callable[..., Tensor]  #: see :meth:`DenseGFLMixin.hard_label_loss`
 
 
 class Quality:
@@ -69,10 +61,7 @@ class Quality:
     # At construction and in forward ---------------------------------------------------------------------------------
 
     def loss_cls_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Config of the class loss that the head builds.
-
-        Args:
-            head_loss_cls: ``loss_cls`` of the head's config; None where it has none, which means the host's default.
+        """Config of the class loss that the head builds, from that of its config; None means the host's default.
 
         Raises:
             ValueError: It is a loss for qualities, and this representation has hard labels.
@@ -88,11 +77,8 @@ class Quality:
     def build_modules(self, head: QualityHead) -> dict[str, nn.Module]:
         """Layers that the head registers for this quality, by name; called once, at construction.
 
-        Args:
-            head: Holds the box representation.
-
         Raises:
-            ValueError: This quality does not fit the head's box representation.
+            ValueError: This quality does not fit ``head.box``.
         """
         return {}
 
@@ -102,10 +88,7 @@ class Quality:
     def class_logits(self, cls_score: Tensor, bbox_pred: Tensor, head: QualityHead) -> Tensor:
         """Class logits of a level, called once in ``forward``; by default the class outputs as they are.
 
-        Args:
-            cls_score: Class outputs, (N, A · C, H, W).
-            bbox_pred: Box outputs, (N, A · 4k, H, W).
-            head: Holds the layers.
+        ``cls_score`` are (N, A · C, H, W), ``bbox_pred`` (N, A · 4k, H, W).
         """
         return cls_score
 
@@ -116,20 +99,11 @@ class Quality:
         return positives.iou
 
     def resolve_box_weight(self, host_default: str | None = None) -> str:
-        """``box_weight`` with ``'auto'`` resolved: ``'quality'``, ``'score'`` or ``'uniform'``.
-
-        Args:
-            host_default: The host's value of ``'auto'``; None leaves it to the quality.
-        """
+        """``box_weight``; ``'auto'`` is resolved to the host's default, or :attr:`auto_box_weight` if that is None."""
         return (host_default or self.auto_box_weight) if self.box_weight == 'auto' else self.box_weight
 
     def box_weights(self, positives: Positives, kind: str) -> Tensor:
-        """Weights of the positives in the box losses, (P,).
-
-        Args:
-            positives: The positives' measures.
-            kind: See :meth:`resolve_box_weight`.
-        """
+        """Weights of the positives in the box losses, (P,); ``kind`` is what :meth:`resolve_box_weight` gives."""
         if kind == 'quality':
             return self.target(positives)
         return positives.score if kind == 'score' else torch.ones_like(positives.boxes[:, 0])

@@ -37,13 +37,7 @@ def rescaled_weights(weights: Tensor, losses: Tensor) -> Tensor:
     """``w' = w · ΣL / Σ(w L)``: weights that leave the total loss unchanged, ``Σ(w' L) = ΣL``; detached.
 
     The sums are over all ranks, which must all call this: several processes train as one with the joint batch would.
-
-    Args:
-        weights: w, (P,), not negative.
-        losses: L, (P,), not negative.
-
-    Returns:
-        (P,); ones if Σ(w L) is 0, so that the loss is not lost.
+    All are (P,) and not negative; the result is ones if Σ(w L) is 0, so that the loss is not lost.
     """
     weights, losses = weights.detach(), losses.detach()
     total, weighted = reduce_mean(torch.stack([losses.sum(), (weights * losses).sum()]))

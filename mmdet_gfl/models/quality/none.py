@@ -11,11 +11,7 @@ from .base import BoxWeight, Quality
 class NoQuality(Quality):
     """The class score learns the one-hot label, and alone ranks the boxes.
 
-    Args:
-        box_weight: See :class:`Quality`; ``'auto'`` is 1.
-
-    Raises:
-        ValueError: ``box_weight='quality'``: there is none.
+    ``box_weight='auto'`` is 1, see :class:`Quality`; ``'quality'`` raises ``ValueError``, since there is none.
     """
 
     def __init__(self, box_weight: BoxWeight = 'auto') -> None:

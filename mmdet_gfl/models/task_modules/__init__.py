@@ -4,8 +4,7 @@ from .anchor_grid import AnchorGrid
 from .atss_on_grid import match_atss
 from .fcos_on_grid import match_fcos
 from .fovea_on_grid import match_fovea
-from .ground_truth import validate_ground_truth, with_integer_labels
-from .gt_indices import labels_as_gt_indices, recover_gt_indices
+from .ground_truth import labels_as_gt_indices, recover_gt_indices, validate_ground_truth, with_integer_labels
 from .max_iou_on_grid import MaxIoURules, match_max_iou
 from .point_grid import PointGrid
 from .preselection import preselect, select_topk

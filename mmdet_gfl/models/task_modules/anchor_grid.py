@@ -19,18 +19,12 @@ from mmdet_gfl.ops import LocationCoords, LocationIndex, constant_like
 
 
 class AnchorGrid(NamedTuple):
-    """The anchors of a batch. An axis is x (0) or y (1).
-
-    Attributes:
-        location_index: The index of the locations.
-        sides: Lower and upper side of the anchors of cell 0, (2 sides, 2 axes, S), in pixels.
-        strides: (2 axes, L), in pixels.
-        valid: Width and height in cells of the part of each image and level that is not only the batch's padding.
-    """
+    """The anchors of a batch. An axis is x (0) or y (1)."""
 
     location_index: LocationIndex
-    sides: Tensor
-    strides: Tensor
+    sides: Tensor  #: lower and upper side of the anchors of cell 0, (2 sides, 2 axes, S), in pixels
+    strides: Tensor  #: (2 axes, L), in pixels
+    #: Width and height in cells of the part of each image and level that is not only the batch's padding.
     valid: list[list[tuple[int, int]]]
 
     @classmethod

@@ -32,27 +32,16 @@ MARGIN = 0.01
 
 
 class NearestAnchors(NamedTuple):
-    """The k nearest anchors of each level, nearest first.
+    """The k nearest anchors of each level, nearest first."""
 
-    Attributes:
-        cells: Column and row, (2 axes, G, L, k) int64.
-        real: Whether there is such an anchor, (G, L, k): a level may have fewer than k.
-    """
-
-    cells: Tensor
-    real: Tensor
+    cells: Tensor  #: column and row, (2 axes, G, L, k) int64
+    real: Tensor  #: whether there is such an anchor, (G, L, k): a level may have fewer than k
 
 
 def match_atss(grid: AnchorGrid, boxes: list[Tensor], k: int) -> Tensor:
-    """The object that each location is matched to.
+    """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, of ATSS with ``k`` candidates per level.
 
-    Args:
-        grid: The anchors.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        k: Candidates per level.
-
-    Returns:
-        ``matched_gt_inds`` (R,) int64: an object, counted through the batch from 0; G at the background.
+    ``boxes`` are the objects of each image, (objects, 4), xyxy in pixels.
     """
     objects = torch.cat(boxes)
     images = image_inds(boxes)

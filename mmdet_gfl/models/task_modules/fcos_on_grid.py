@@ -23,16 +23,10 @@ from .point_grid import Claims, PointGrid, claimed_cells, image_inds, match_by_r
 def match_fcos(
     grid: PointGrid, boxes: Sequence[Tensor], ranges: Sequence[tuple[float, float]], radius: float | None
 ) -> Tensor:
-    """The object that each location is matched to.
+    """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, of FCOS.
 
-    Args:
-        grid: The points.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        ranges: Smallest and largest distance of each level, in pixels.
-        radius: Of the center sampling, in strides; None: no center sampling.
-
-    Returns:
-        ``matched_gt_inds`` (R,) int64: an object, counted through the batch from 0; G at the background.
+    ``boxes`` are the objects of each image, (objects, 4), xyxy in pixels; ``ranges`` the smallest and largest distance
+    of each level, in pixels; ``radius`` is that of the center sampling, in strides, None without.
     """
     objects = torch.cat(list(boxes))
     low, high = constant_like(objects, ranges).unbind(1)  # (L,) each

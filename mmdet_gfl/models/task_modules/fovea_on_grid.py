@@ -23,16 +23,11 @@ from .point_grid import PointGrid, claimed_cells, image_inds, match_by_rank
 def match_fovea(
     grid: PointGrid, boxes: Sequence[Tensor], ranges: Sequence[tuple[float, float]], sigma: float
 ) -> Tensor:
-    """The object that each location is matched to.
+    """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, of FoveaBox.
 
-    Args:
-        grid: The points.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        ranges: Smallest and largest size of the objects of each level, the root of their area in pixels.
-        sigma: Share of the box that is fovea, along each axis.
-
-    Returns:
-        ``matched_gt_inds`` (R,) int64: an object, counted through the batch from 0; G at the background.
+    ``boxes`` are the objects of each image, (objects, 4), xyxy in pixels; ``ranges`` the smallest and largest size of
+    the objects of each level, the root of their area in pixels; ``sigma`` is the share of the box that is fovea, along
+    each axis.
     """
     objects = torch.cat(list(boxes))
     sizes = torch.sqrt((objects[:, 2] - objects[:, 0]) * (objects[:, 3] - objects[:, 1]))  # (G,)

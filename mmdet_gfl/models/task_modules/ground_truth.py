@@ -1,4 +1,10 @@
-"""Validation of objects before they reach a loss, and what becomes of those that are not validated."""
+"""Objects before they reach an assignment or a loss: validation, what becomes of those that are not validated, labels.
+
+An assignment that gives labels only copies the label of the chosen object to the location. Given indices of the objects
+in place of their labels, it gives back the index of the object that it chose.
+
+Dimension letters: R locations of the batch, M any number of boxes, G objects of the batch, C classes.
+"""
 
 from __future__ import annotations
 
@@ -66,3 +72,21 @@ def with_integer_labels(instances: InstanceData) -> InstanceData:
     converted = instances.new()
     converted.labels = instances.labels.long()
     return converted
+
+
+def labels_as_gt_indices(batch_gt_instances: Sequence[InstanceData], num_classes: int) -> list[InstanceData]:
+    """Copies of the objects, labelled C + 1, C + 2, … through the batch; C remains the background."""
+    result, first = [], num_classes + 1
+    for gt in batch_gt_instances:
+        indices = torch.arange(first, first + len(gt.labels), device=gt.labels.device)
+        result.append(InstanceData(bboxes=get_box_tensor(gt.bboxes), labels=indices))
+        first += len(gt.labels)
+    return result
+
+
+def recover_gt_indices(labels: Tensor, num_classes: int, num_gts: int) -> Tensor:
+    """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, from what the assignment made of those labels.
+
+    ``labels`` (R,) are one of :func:`labels_as_gt_indices` at positives, and C elsewhere; ``num_gts`` is G.
+    """
+    return torch.where(labels > num_classes, labels - (num_classes + 1), num_gts)

@@ -40,19 +40,12 @@ MARGIN = 0.0625
 
 
 class MaxIoURules(NamedTuple):
-    """Which IoU makes what of an anchor.
+    """Which IoU makes what of an anchor."""
 
-    Attributes:
-        positive: From here on an anchor is matched to the object of its largest IoU.
-        negative: Below, it is background; from here to ``positive`` it does not count.
-        least: An object whose largest IoU reaches this has the anchor of this IoU; None if no object has.
-        all_best: It has all anchors of this IoU, else the first.
-    """
-
-    positive: float
-    negative: float
-    least: float | None
-    all_best: bool
+    positive: float  #: from here on an anchor is matched to the object of its largest IoU
+    negative: float  #: below, it is background; from here to ``positive`` it does not count
+    least: float | None  #: an object whose largest IoU reaches this has the anchor of this IoU; None if no object has
+    all_best: bool  #: it has all anchors of this IoU, else the first
 
     @classmethod
     def of(cls, assigner: MaxIoUAssigner) -> MaxIoURules:
@@ -77,34 +70,20 @@ class MaxIoURules(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Anchors and objects whose IoU may matter, (T,) each; no pair comes twice.
+    """Anchors and objects whose IoU may matter, (T,) each; no pair comes twice."""
 
-    Attributes:
-        gt: Object, counted through the batch.
-        flat_inds: Location of the anchor.
-        iou: Their IoU.
-        largest: Largest IoU of the anchor with any object.
-    """
-
-    gt: Tensor
-    flat_inds: Tensor
+    gt: Tensor  #: object, counted through the batch
+    flat_inds: Tensor  #: location of the anchor
     iou: Tensor
-    largest: Tensor
+    largest: Tensor  #: largest IoU of the anchor with any object
 
 
 def match_max_iou(grid: AnchorGrid, boxes: list[Tensor], rules: MaxIoURules) -> tuple[Tensor, Tensor | None]:
-    """The object that each location is matched to, and which locations count.
+    """``matched_gt_inds`` (R,) int64, see :func:`build_targets`, and which locations count.
 
-    An object that is not usable is matched to nothing, see :func:`is_usable`.
-
-    Args:
-        grid: The anchors.
-        boxes: Objects of each image, (objects, 4), xyxy in pixels.
-        rules: How IoUs decide.
-
-    Returns:
-        ``matched_gt_inds`` (R,) int64: an object, counted through the batch from 0; G at the background. And weights
-        (R,): 0 at anchors that are not valid or neither positive nor background, else 1; None if all are known to be 1.
+    That is weights (R,): 0 at anchors that are not valid or neither positive nor background, else 1; None if all are
+    known to be 1. An object that is not usable is matched to nothing, see :func:`is_usable`. ``boxes`` are the objects
+    of each image, (objects, 4), xyxy in pixels.
     """
     objects, images = torch.cat(boxes), image_inds(boxes)
     pairs = pairs_of(grid, objects, images, rules)
@@ -201,12 +180,8 @@ def _claims_without_overlap(
 ) -> Tensor:
     """The claims (R,) of objects that overlap no anchor: as in MMDetection, all valid anchors are their best, of IoU 0.
 
-    Args:
-        grid: The anchors.
-        strong: Claims of these objects, (G,); 0 of the others.
-        images: Image of each object, (G,).
-        weights: Which locations are valid, (R,); None: all.
-        all_best: All valid anchors are claimed, else the first of the image.
+    ``strong`` (G,) are the claims of these objects, 0 those of the others; ``weights`` (R,) say which anchors are
+    valid. Unless ``all_best``, only the first of the image is claimed.
     """
     index = grid.location_index
     if not all_best:

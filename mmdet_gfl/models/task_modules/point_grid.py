@@ -17,17 +17,11 @@ from mmdet_gfl.ops import LocationCoords, LocationIndex, constant_like, floor_di
 
 
 class PointGrid(NamedTuple):
-    """The points of a batch, one per cell.
-
-    Attributes:
-        location_index: The index of the locations.
-        strides: (L, 2) of x and y, in pixels.
-        offset: Where the point lies in its cell, in strides.
-    """
+    """The points of a batch, one per cell."""
 
     location_index: LocationIndex
-    strides: Tensor
-    offset: float
+    strides: Tensor  #: (L, 2) of x and y, in pixels
+    offset: float  #: where the point lies in its cell, in strides
 
     @classmethod
     def of(cls, generator: MlvlPointGenerator, index: LocationIndex, device: Any) -> PointGrid:
@@ -50,29 +44,16 @@ class PointGrid(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """The cells of rectangles, one after the other, (T,) int64 each.
+    """The cells of rectangles, one after the other, (T,) int64 each."""
 
-    Attributes:
-        gt: Object whose rectangle it is, counted through the batch.
-        level: Level of the cell.
-        y: Row.
-        x: Column.
-    """
-
-    gt: Tensor
+    gt: Tensor  #: object whose rectangle it is, counted through the batch
     level: Tensor
-    y: Tensor
-    x: Tensor
+    y: Tensor  #: row
+    x: Tensor  #: column
 
 
 def claimed_cells(index: LocationIndex, first: Tensor, last: Tensor) -> Claims:
-    """The cells in rectangles, which are clipped to the level's feature map; synchronizes once, for their number.
-
-    Args:
-        index: Sizes of the levels.
-        first: Smallest column and row of each object's rectangle on each level, (G, L, 2).
-        last: Largest, (G, L, 2); smaller than ``first`` where the rectangle is empty.
-    """
+    """The cells of each object's rectangle on each level, (G, L, 2), clipped to the level; see :func:`cells_in`."""
     largest = constant_like(first, [(w - 1, h - 1) for h, w in index.featmap_sizes])  # (L, 2)
     which, x, y = cells_in(first.clamp(min=0).flatten(0, 1), last.minimum(largest).flatten(0, 1))
     levels = len(index.featmap_sizes)
@@ -80,14 +61,10 @@ def claimed_cells(index: LocationIndex, first: Tensor, last: Tensor) -> Claims:
 
 
 def cells_in(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells of rectangles, one after the other, row by row; synchronizes once, for their number.
+    """Rectangle, column and row of each cell in M rectangles, (T,) each, row by row; synchronizes once.
 
-    Args:
-        first: Smallest column and row, (M, 2) int64.
-        last: Largest, (M, 2); smaller than ``first`` where the rectangle is empty.
-
-    Returns:
-        The rectangle, column and row of each cell, (T,) each.
+    ``first`` and ``last`` (M, 2) int64 are the smallest and the largest column and row; ``last`` is smaller where the
+    rectangle is empty.
     """
     w, h = (last - first + 1).clamp(min=0).unbind(1)
     count = w * h
@@ -98,17 +75,10 @@ def cells_in(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def match_by_rank(index: LocationIndex, claims: Claims, images: Tensor, valid: Tensor, ranking: Tensor) -> Tensor:
-    """The object that each location is matched to: of those with a valid claim the first in the ranking.
+    """``matched_gt_inds`` (R,) int64: of the objects with a valid claim the first in the ranking; G at the background.
 
-    Args:
-        index: The index of the locations.
-        claims: T claims.
-        images: Image of each object, (G,).
-        valid: Which claims count, (T,).
-        ranking: All objects, the one that wins first, (G,).
-
-    Returns:
-        ``matched_gt_inds`` (R,) int64; G at the background.
+    ``images`` (G,) is the image of each object, ``valid`` (T,) says which claims count, and ``ranking`` (G,) are all
+    objects, the one that wins first.
     """
     count = len(ranking)
     flat_inds = index.flat_inds(claims.level, images[claims.gt], claims.y, claims.x)

@@ -19,31 +19,19 @@ ROUNDING = 1e-5
 
 
 class Preselection(NamedTuple):
-    """Locations that may hold a candidate.
-
-    Attributes:
-        coords: Their coordinates, Q in all.
-        score_floors: What a score there must surpass, (Q,).
-    """
+    """Locations that may hold a candidate, Q in all."""
 
     coords: LocationCoords
-    score_floors: Tensor
+    score_floors: Tensor  #: what a score there must surpass, (Q,)
 
 
 class Candidates(NamedTuple):
-    """Scores that passed, in the order of detections: image by image, there level by level, there by descending score.
+    """Scores that passed, in the order of detections: by image, there by level, there by descending score."""
 
-    Attributes:
-        scores: (P,).
-        labels: (P,) int64.
-        rows: (P,) int64, the candidates' locations among the preselected ones.
-        counts: How many each image has.
-    """
-
-    scores: Tensor
-    labels: Tensor
-    rows: Tensor
-    counts: list[int]
+    scores: Tensor  #: (P,)
+    labels: Tensor  #: (P,) int64
+    rows: Tensor  #: (P,) int64, the candidates' locations among the preselected ones
+    counts: list[int]  #: how many each image has
 
 
 def preselect(
@@ -71,18 +59,11 @@ def preselect(
 
 
 def may_pass_threshold(largest: Tensor, threshold: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Mask of the locations that may hold one of the ``top_k`` scores above ``threshold`` of its image.
+    """Mask (N, M) of the locations that may hold one of the ``top_k`` scores above ``threshold`` of their image.
 
-    At least ``top_k`` scores are no smaller than the ``top_k``-th largest of the locations' largest scores: those
-    themselves. Locations below it are left out. NaN bounds nothing, so that location stays.
-
-    Args:
-        largest: Largest score of each location, (N, M), up to :data:`ROUNDING`.
-        threshold: Score to be surpassed.
-        top_k: How many scores are wanted per image.
-
-    Returns:
-        (N, M) bool, and what a score must surpass to be among the top k of its image, (N,).
+    And what a score must surpass to be one of them, (N,). At least ``top_k`` scores are no smaller than the
+    ``top_k``-th of the ``largest`` score of each location (N, M), known up to :data:`ROUNDING`: those themselves.
+    Locations below it are left out. NaN bounds nothing, so that location stays.
     """
     floor = largest.new_full((len(largest),), threshold)
     if largest.size(1) > top_k:
@@ -95,12 +76,7 @@ def select_topk(scores: Tensor, preselection: Preselection, top_k: int) -> Candi
     """The ``top_k`` largest of each level and image, of the scores above their floors.
 
     The same as MMDetection's ``filter_scores_and_topk`` for each of them. Which of equal scores come first, or remain
-    where ``top_k`` cuts between them, is left to the sort, as there.
-
-    Args:
-        scores: Not negative, (Q, C), of the preselected locations.
-        preselection: See :func:`preselect`.
-        top_k: How many per level and image.
+    where ``top_k`` cuts between them, is left to the sort, as there. ``scores`` (Q, C) are not negative.
     """
     coords = preselection.coords
     num_images, num_levels = coords.index.num_images, len(coords.index.level_sizes)

@@ -24,21 +24,12 @@ from .ground_truth import is_usable
 
 @dataclass(frozen=True)
 class AssignmentBatch:
-    """The input of a target assignment.
+    """The input of a target assignment; class logits and box outputs may be None where assignments are static."""
 
-    Attributes:
-        index: The index of the locations; it holds the sizes of the feature maps.
-        batch_gt_instances: ``bboxes`` and ``labels`` of each image.
-        batch_img_metas: Meta information of each image.
-        batch_gt_instances_ignore: Ignored regions of each image, or None.
-        cls_scores: Class logits of the batch; None where only static assignments are made.
-        bbox_preds: Box outputs; likewise.
-    """
-
-    index: LocationIndex
-    batch_gt_instances: Sequence[InstanceData]
+    index: LocationIndex  #: holds the sizes of the feature maps
+    batch_gt_instances: Sequence[InstanceData]  #: ``bboxes`` and ``labels`` of each image
     batch_img_metas: Sequence[dict[str, Any]]
-    batch_gt_instances_ignore: Sequence[InstanceData] | None = None
+    batch_gt_instances_ignore: Sequence[InstanceData] | None = None  #: ignored regions of each image
     cls_scores: LevelPredictions | None = None
     bbox_preds: LevelPredictions | None = None
 
@@ -64,11 +55,7 @@ class AssignmentBatch:
         return [get_box_tensor(gt.bboxes) for gt in self.batch_gt_instances]
 
     def predictions(self) -> tuple[Tensor, Tensor]:
-        """Class logits (N, K, C) and box outputs (N, K, 4k) of each image, detached, at least float32.
-
-        Raises:
-            ValueError: The batch carries no predictions.
-        """
+        """Class logits (N, K, C) and box outputs (N, K, 4k), detached, at least float32; ``ValueError`` without any."""
         if self.cls_scores is None or self.bbox_preds is None:
             raise ValueError(
                 'this assignment depends on predictions, and the batch has none; give cls_scores and bbox_preds to '
@@ -80,17 +67,11 @@ class AssignmentBatch:
 
 
 class Locations(NamedTuple):
-    """Priors, centres and strides of locations: all that decoding needs.
+    """Priors, centres and strides of locations: all that decoding needs."""
 
-    Attributes:
-        priors: What the host's coder starts from: anchors (M, 4), xyxy in pixels, or points (M, 2), xy in pixels.
-        centers: (M, 2), xy in pixels; distances to the sides start here.
-        strides: (M,), pixels per unit of distance: the stride of the location's level.
-    """
-
-    priors: Tensor
-    centers: Tensor
-    strides: Tensor
+    priors: Tensor  #: start of the host's coder: anchors (M, 4), xyxy in pixels, or points (M, 2), xy in pixels
+    centers: Tensor  #: (M, 2), xy in pixels; distances to the sides start here
+    strides: Tensor  #: (M,), pixels per unit of distance: the stride of the location's level
 
     @classmethod
     def of_priors(cls, priors: Tensor, strides: Tensor) -> Locations:
@@ -113,28 +94,18 @@ class Locations(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Result of a target assignment.
+    """Result of a target assignment."""
 
-    Attributes:
-        pos: Coordinates of the P positives.
-        labels: Their classes, (P,) int64 in [0, C).
-        gt_bboxes: The objects they are matched to, (P, 4), xyxy in pixels.
-        locations: Their :class:`Locations`.
-        label_weights: Weight of each location in the class loss, (R,); None: all 1.
-        avg_factor: Number of positives as the host counts it for its normaliser, before any mean over ranks; a scalar
-            tensor where only the device knows it.
-        num_images: N.
-        quality: What the assigner measured of the positives, (P,) in [0, 1]; None where it measures nothing.
-    """
-
-    pos: LocationCoords
-    labels: Tensor
-    gt_bboxes: Tensor
-    locations: Locations
-    label_weights: Tensor | None
+    pos: LocationCoords  #: coordinates of the P positives
+    labels: Tensor  #: their classes, (P,) int64 in [0, C)
+    gt_bboxes: Tensor  #: the objects they are matched to, (P, 4), xyxy in pixels
+    locations: Locations  #: of the positives
+    label_weights: Tensor | None  #: weight of each location in the class loss, (R,); None: all 1
+    #: Number of positives as the host counts it for its normaliser, before any mean over ranks; a scalar tensor where
+    #: only the device knows it.
     avg_factor: float | Tensor
     num_images: int
-    quality: Tensor | None = None
+    quality: Tensor | None = None  #: measured of the positives by the assigner, (P,) in [0, 1]; None: nothing is
 
     def dense_labels(self, num_classes: int) -> Tensor:
         """Labels of all locations, (R,) int64, with C at the background."""
@@ -162,15 +133,11 @@ def build_targets(
     labels = torch.cat([gt.labels for gt in batch_gt_instances])
     pos = index.coords((matched_gt_inds < len(labels)).nonzero().squeeze(1))
     chosen = matched_gt_inds[pos.flat_inds]
+    boxes = torch.cat([get_box_tensor(gt.bboxes) for gt in batch_gt_instances])[chosen]
     priors = priors_at(pos)
+    locations = Locations.of_priors(priors, pos.of_levels(strides, priors.dtype))
     return Targets(
-        pos=pos,
-        labels=labels[chosen].long(),
-        gt_bboxes=torch.cat([get_box_tensor(gt.bboxes) for gt in batch_gt_instances])[chosen],
-        locations=Locations.of_priors(priors, pos.of_levels(strides, priors.dtype)),
-        label_weights=None,
-        avg_factor=float(len(pos)),
-        num_images=index.num_images,
+        pos, labels[chosen].long(), boxes, locations, None, avg_factor=float(len(pos)), num_images=index.num_images
     )
 
 
@@ -192,7 +159,7 @@ def targets_from_levels(
         label_weights: Weights in the class loss, (N, K_level) each.
         locations: The K locations of an image.
         num_classes: C.
-        quality: What the assigner measured, (N, K_level) each.
+        quality: Measures of the assigner, (N, K_level) each.
     """
     flat_labels = _flatten(labels)
     pos = batch.index.coords((flat_labels < num_classes).nonzero().squeeze(1))
@@ -223,27 +190,16 @@ def count_positives_per_image(pos: LocationCoords) -> Tensor:
 class Positives:
     """The positives' predictions beside their objects; each measure is computed once, and only when asked for.
 
-    Everything here is detached: it serves as target and as weight, never as a path for gradients.
-
-    Args:
-        logits: Class logits (P, C).
-        boxes: Decoded boxes (P, 4), xyxy in pixels, not clipped to the image.
-        targets: The positives' locations and objects.
-        to_scores: Turns logits (P, C) into scores in [0, 1], one per class.
+    Everything here is detached: it serves as target and as weight, never as a path for gradients. Logits are (P, C),
+    decoded boxes (P, 4), xyxy in pixels, not clipped to the image; ``to_scores`` turns logits (P, C) into scores in
+    [0, 1], one per class.
     """
 
     def __init__(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        targets: Targets,
-        to_scores: Callable[[Tensor], Tensor] = torch.sigmoid,
+        self, logits: Tensor, boxes: Tensor, targets: Targets, to_scores: Callable[[Tensor], Tensor] = torch.sigmoid
     ) -> None:
-        self.logits = logits.detach()
-        self.boxes = boxes.detach()
-        self.labels = targets.labels
-        self.gt_bboxes = targets.gt_bboxes
-        self.locations = targets.locations
+        self.logits, self.boxes = logits.detach(), boxes.detach()
+        self.labels, self.gt_bboxes, self.locations = targets.labels, targets.gt_bboxes, targets.locations
         #: What the assigner measured, (P,); None where it measures nothing.
         self.assigned_quality = targets.quality
         self.to_scores = to_scores

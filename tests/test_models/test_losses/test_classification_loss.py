@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmdet_gfl.models.losses import QualityFocalLoss, classification_loss, takes_quality
+from mmdet_gfl.models.losses.soft_labels import SoftLabelForm, SoftLabelLoss
 from mmdet_gfl.ops import LevelPredictions, LocationIndex
 
 SIZES = [(5, 7), (3, 4), (1, 1)]
@@ -53,6 +54,21 @@ def assert_same(logits, found, expected):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-6)
 
 
+class OwnForm(SoftLabelLoss):
+    """A user's loss by its formulas alone: cross entropy of the qualities, and a focused background."""
+
+    @property
+    def form(self):
+        return SoftLabelForm(
+            'OwnForm',
+            lambda x, y: torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction='none'),
+            lambda x: 0.5 * x.sigmoid() ** 1.5 * torch.nn.functional.softplus(x),
+            beta=1.5,
+            background_factor=0.5,
+            zero_is_background=False,
+        )
+
+
 FUSED = {
     'ours': lambda: QualityFocalLoss(loss_weight=1.5),
     'ours-beta-0': lambda: QualityFocalLoss(beta=0.0),
@@ -60,6 +76,7 @@ FUSED = {
     'mmdet': lambda: MMDetQualityFocalLoss(loss_weight=0.5),
     'mmdet-beta-0': lambda: MMDetQualityFocalLoss(beta=0.0),
     'mmdet-beta-1.5': lambda: MMDetQualityFocalLoss(beta=1.5, loss_weight=2.0),
+    'own-form': lambda: OwnForm(loss_weight=1.5),
     'focal': lambda: FocalLoss(),
     'focal-gamma-1.5-alpha-0.4': lambda: FocalLoss(gamma=1.5, alpha=0.4, loss_weight=2.0),
     'focal-gamma-0': lambda: FocalLoss(gamma=0.0, alpha=0.5),
@@ -131,6 +148,7 @@ class SquaredScore(nn.Module):
 
 NOT_FUSED = {
     'subclass-of-ours': lambda: HalvedQualityFocalLoss(loss_weight=1.5),
+    'subclass-of-own-form': lambda: type('Other', (OwnForm,), {})(),
     'subclass-of-mmdet-qfl': lambda: HalvedMMDetQualityFocalLoss(),
     'subclass-of-focal': lambda: HalvedFocalLoss(gamma=1.5),
     'own': lambda: SquaredScore(),

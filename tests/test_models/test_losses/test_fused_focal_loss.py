@@ -8,12 +8,13 @@ from cases import flat_rows
 from mmdet_gfl.models.losses import fused_focal_loss as module
 from mmdet_gfl.models.losses import quality_focal_loss
 from mmdet_gfl.models.losses.fused_focal_loss import (
+    FusedForm,
     FusedRows,
     background_loss_,
     fused_focal_loss,
     modulating_factor,
 )
-from mmdet_gfl.models.losses.quality_focal_loss import equation_2, labelled_by_formula
+from mmdet_gfl.models.losses.quality_focal_loss import equation_2
 from mmdet_gfl.ops import LevelPredictions, LocationIndex
 
 BETAS = (0.0, 0.25, 1.0, 1.5, 2.0, 4.0)
@@ -26,7 +27,7 @@ def values_and_gradients(pred, label, quality, beta):
     results = []
     for form in (
         lambda x: FusedRows.apply(x, label, lambda logits: equation_2(logits, quality, beta), beta),
-        lambda x: labelled_by_formula(x, label, quality, beta),
+        lambda x: quality_focal_loss(x, (label[:, 0], quality[:, 0]), beta, fused=False),
     ):
         leaf = pred.detach().clone().requires_grad_()
         value = form(leaf)
@@ -85,10 +86,7 @@ def test_one_tensor_of_the_size_of_the_rows_is_kept(form):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        if form == 'fused':
-            quality_focal_loss(pred, (label, score))
-        else:
-            labelled_by_formula(pred, label[:, None], score[:, None], 2.0)
+        quality_focal_loss(pred, (label, score), fused=form == 'fused')
     large = [count for count in kept.values() if count == pred.numel()]  # the entries at the labels are small
     assert len(large) == 1 if form == 'fused' else len(large) > 1
 
@@ -204,7 +202,7 @@ def test_levels_equal_the_formula(beta, factor, weighted, num_priors, num_positi
     monkeypatch.setattr(module, 'BLOCK_ON_CPU', block)
     logits, pos, labels, weights = random_batch(num_priors, num_positives)
     weights = weights if weighted else None
-    found = fused_focal_loss(logits, pos, labels, positive_loss, weights, beta, factor)
+    found = fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, beta, factor), weights)
     assert_same_levels(logits, found, by_formula(logits, pos, labels, weights, beta, factor))
 
 
@@ -213,7 +211,7 @@ def test_levels_equal_the_formula(beta, factor, weighted, num_priors, num_positi
 def test_levels_of_other_strides_and_dtypes(form, weighted):
     logits, pos, labels, weights = random_batch([1, 3, 2], 20, form)
     weights = weights if weighted else None
-    found = fused_focal_loss(logits, pos, labels, positive_loss, weights, 2.0, 0.75)
+    found = fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0, 0.75), weights)
     assert found.dtype == torch.promote_types(logits.levels[0].dtype, torch.float32)
     expected = by_formula(logits, pos, labels, weights, 2.0, 0.75)
     rounded = form in ('half', 'bfloat16')  # as their gradients are
@@ -229,7 +227,7 @@ def test_extreme_logits_of_positives(extreme):
     for image, cell, prior, label, level in zip(pos.image, pos.cell, pos.prior, labels, pos.level):
         levels[level].flatten(2)[image, prior * CLASSES + label, cell] = extreme
     levels = [level.requires_grad_() for level in levels]
-    found = fused_focal_loss(extremes, pos, labels, lambda x: x.clamp(-3, 3), None, 2.0)
+    found = fused_focal_loss(extremes, pos, labels, FusedForm(lambda x: x.clamp(-3, 3), 2.0))
     rows = flat_rows(levels, CLASSES)
     at_labels = torch.zeros(len(rows), CLASSES, dtype=torch.bool)
     at_labels[pos.flat_inds, labels] = True
@@ -247,14 +245,14 @@ def test_one_tensor_of_the_size_of_the_levels_is_kept():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        fused_focal_loss(logits, pos, labels, positive_loss, weights, 2.0)
+        fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0), weights)
     num_bytes = 4 * sum(level.numel() for level in logits.levels)
     assert num_bytes <= sum(kept.values()) < 1.1 * num_bytes
 
 
 def test_the_gradient_can_be_taken_twice():
     logits, pos, labels, _ = random_batch([1, 1, 1], 10)
-    value = fused_focal_loss(logits, pos, labels, positive_loss, None, 2.0)
+    value = fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0))
     first = torch.autograd.grad(value, logits.levels, retain_graph=True)
     second = torch.autograd.grad(3 * value, logits.levels)
     for one, three in zip(first, second):
@@ -267,7 +265,7 @@ def test_a_second_derivative_raises_and_names_the_plain_form(form):
     if form == 'rows':
         value = quality_focal_loss(logits.levels[0].flatten(1), (torch.tensor([0, 3]), torch.rand(2))).sum()
     else:
-        value = fused_focal_loss(logits, pos, labels, positive_loss, None, 2.0)
+        value = fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0))
     first = torch.autograd.grad(value, logits.levels[0], create_graph=True, retain_graph=True)[0]
     torch.testing.assert_close(first.detach(), torch.autograd.grad(value, logits.levels[0])[0], rtol=0, atol=0)
     with pytest.raises(RuntimeError, match=r"QualityFocalLoss', fused=False"):
@@ -280,11 +278,11 @@ def test_a_label_that_is_no_class_gives_nan_and_no_index_error(label, weighted):
     """On a GPU labels are not validated: the address must be valid and the loss must show it."""
     logits, pos, labels, weights = random_batch([1, 1, 1], 6)
     labels[-1] = label  # the last location of all: there is no further channel
-    assert fused_focal_loss(logits, pos, labels, positive_loss, weights if weighted else None, 2.0).isnan()
+    assert fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0), weights if weighted else None).isnan()
 
 
 def test_in_inference_mode_the_value_is_the_same():
     logits, pos, labels, weights = random_batch([1, 3, 2], 20)
-    expected = fused_focal_loss(logits, pos, labels, positive_loss, weights, 2.0)
+    expected = fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0), weights)
     with torch.inference_mode():
-        assert torch.equal(fused_focal_loss(logits, pos, labels, positive_loss, weights, 2.0), expected)
+        assert torch.equal(fused_focal_loss(logits, pos, labels, FusedForm(positive_loss, 2.0), weights), expected)
