@@ -17,8 +17,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdet_gfl.compat import checkpoint as checkpoints
-from mmdet_gfl.engine.data_checks import nodes
 from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.engine.type_checks import nodes
 
 #: How torch names a tensor of another shape.
 SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\(\[([\d, ]*)\]\)')

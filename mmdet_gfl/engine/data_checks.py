@@ -1,9 +1,10 @@
 """One look at the data, as the training will see it.
 
 MMEngine's Runner builds the data sets of a config; each is looked at while it does. For the time of its construction a
-data set's class is a subclass that notes what reading and filtering leave out, and looks at the list of images before
-it is serialized. So nothing is read twice, order and random numbers are the Runner's, and every format, class and
-wrapper counts that the training takes. What the evaluator alone reads is looked at in the object that it has loaded.
+data set's class is a subclass that keeps the index of its file, counts what an image's entry loses, and looks at the
+list of images before it is serialized. So nothing is read twice, order and random numbers are the Runner's, and every
+format, class and wrapper counts that the training takes. What the evaluator alone reads is looked at in the object that
+it has loaded.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import copy
 import gc
 import glob
 import os
+import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
-from xml.etree import ElementTree
 
 import mmengine.registry as roots
 import numpy as np
+from mmdet.evaluation import CocoMetric
+from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -32,23 +37,15 @@ from mmengine.runner import Runner
 from mmdet_gfl.engine import coco_files
 from mmdet_gfl.engine.coco_files import PAGE
 from mmdet_gfl.engine.errors import UserError, note, some
+from mmdet_gfl.engine.type_checks import explained, nodes
 
-VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
-#: Fields of a Pascal VOC file that MMDetection reads as numbers, and how.
-XML_NUMBERS: dict[str, type] = dict(difficult=int) | {
-    f'bndbox/{side}': float for side in ('xmin', 'ymin', 'xmax', 'ymax')
-}
-
-
-def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All dicts inside ``value``, each with the dotted key that leads to it."""
-    if isinstance(value, dict):
-        yield key, value
-        for name, child in value.items():
-            yield from nodes(child, f'{key}{name}.')
-    elif isinstance(value, (list, tuple)):
-        for index, child in enumerate(value):
-            yield from nodes(child, f'{key}{index}.')
+#: Errors of reading a file that is not there or has other content, and the packages whose errors they are.
+READING_ERRORS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, FileNotFoundError)
+READING_ERRORS += (LookupError, SyntaxError, TypeError, ValueError)
+READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
+#: Fields of an object in Pascal VOC format that MMDetection reads as numbers: name, kind, default.
+XML_NUMBERS: list[tuple[str, type, str | None]] = [('difficult', int, '0')]
+XML_NUMBERS += [(f'bndbox/{side}', float, None) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
 
 
 # Before anything is read --------------------------------------------------------------------------------------------
@@ -56,9 +53,6 @@ def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def check_data(cfg: Config, *splits: str) -> None:
     """Raise for annotation files that are missing, before a long training reads the first of them.
-
-    The files are those of the configured classes, asked for where these will read them; only what is certainly
-    missing is refused.
 
     Args:
         cfg: The config.
@@ -69,24 +63,15 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, node in _data_sets(loader.get('dataset'), f'{split}_dataloader.dataset.', cfg.get('default_scope')):
-            _check_data_set(key, node)
+        for key, node in nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
+            if {'ann_file', 'data_prefix'} & node.keys() and class_of(node, cfg.get('default_scope')) is not None:
+                if isinstance(prefix := node.get('data_prefix'), str):
+                    raise UserError(
+                        f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})'
+                    )
+                _check_file(key, node, node.get('data_root') or '')
         for key, node in nodes(cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.'):
-            path = node.get('ann_file')
-            if isinstance(path, str) and path:
-                _check_file(f'{key}ann_file', path, node.get('backend_args'), f'{key}ann_file=/path/to/file.json')
-
-
-def _data_sets(node: Any, key: str, scope: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The innermost data sets of a config whose class is one of MMEngine's, with their dotted keys."""
-    if not isinstance(node, dict):
-        return
-    if 'dataset' in node or 'datasets' in node:
-        yield from _data_sets(node.get('dataset'), f'{key}dataset.', scope)
-        for index, child in enumerate(node.get('datasets') or ()):
-            yield from _data_sets(child, f'{key}datasets.{index}.', scope)
-    elif class_of(node, scope) is not None:
-        yield key, node
+            _check_file(key, node)
 
 
 def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
@@ -101,48 +86,34 @@ def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseData
     return kind if isinstance(kind, type) and issubclass(kind, BaseDataset) else None
 
 
-def _check_data_set(key: str, node: dict[str, Any]) -> None:
-    prefix, metainfo = node.get('data_prefix'), node.get('metainfo')
-    if isinstance(prefix, str):
-        raise UserError(f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})')
-    classes = metainfo.get('classes') if isinstance(metainfo, dict) else None
-    if isinstance(classes, str) and not os.path.isfile(classes):
-        raise UserError(
-            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
-            f'the comma of a single class: classes=({classes!r},)'
-        )
-    root, path = node.get('data_root') or '', node.get('ann_file')
-    if isinstance(path, str) and path:
-        whole = path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
-        found = '' if os.path.isabs(path) else _contents(root)
-        _check_file(f'{key}ann_file', whole, node.get('backend_args'), f'{key}data_root=/path/to/data', found)
-
-
-def _check_file(key: str, path: str, backend_args: Any, option: str, found: str = '') -> None:
+def _check_file(key: str, node: dict[str, Any], root: str = '') -> None:
+    path = node.get('ann_file')
+    if not isinstance(path, str) or not path:
+        return
+    whole = path if '://' in path else os.path.join(root, path)
     try:
-        if fileio.exists(path, backend_args=copy.deepcopy(backend_args)):
+        if fileio.exists(whole, backend_args=copy.deepcopy(node.get('backend_args'))):
             return
     except Exception:  # a storage that cannot say it, or whose client is not here
         return
+    option = f'{key}data_root=/path/to/data' if root else f'{key}ann_file=/path/to/file'
     raise UserError(
-        f'{key}: {os.path.abspath(path)} does not exist{found}; put or link the data there, or point the config to it '
-        f'(--cfg-options {option})'
+        f'{key}ann_file: {os.path.abspath(whole)} does not exist{_contents(Path(root)) if root else ""}; put or link '
+        f'the data there, or point the config to it (--cfg-options {option})'
     )
 
 
-def _contents(root: str) -> str:
+def _contents(folder: Path) -> str:
     """The contents of a data folder, as the end of a sentence."""
-    folder = Path(root)
-    if not root or not folder.is_dir():
+    if not folder.is_dir():
         return ''
-    if any((folder / name).is_dir() for name in VOC_FOLDERS):
+    names = sorted(entry.name for entry in folder.iterdir())
+    if {'JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012'} & set(names):
         return f" (the folder is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
-    if (folder / 'labels').is_dir():
+    if 'labels' in names:
         return f' (the folder looks like YOLO format, which has to be converted to COCO format: {PAGE})'
     jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
-    if jsons:
-        return f' (the folder has {some(jsons)})'
-    return f' (the folder has {some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
+    return f' (the folder has {some(jsons or names) or "nothing in it"})'
 
 
 # While a data set is built ------------------------------------------------------------------------------------------
@@ -156,8 +127,12 @@ class Record:
         key: The dotted key of its config.
         dataset: The data set.
         api: Index of its file, for data sets that read COCO format.
+        entry: The image's entry that is being read.
+        tree: Its file, in Pascal VOC format.
+        read: Objects read so far.
         left_out: Objects that are not delivered, counted by reason.
         examples: A value for each reason.
+        names: Names of objects that are no class, in files that name their objects.
         ids: File names by id of the image.
         classes: Names in the order of the labels.
         counts: Objects of each class; those marked to be ignored do not count.
@@ -168,8 +143,12 @@ class Record:
     key: str
     dataset: Any = None
     api: Any = None
+    entry: Any = None
+    tree: Any = None
+    read: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    names: Counter[str] = field(default_factory=Counter)
     ids: dict[Any, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     counts: Any = None
@@ -178,7 +157,7 @@ class Record:
 
     def leave_out(self, reason: str, example: str, count: int = 1) -> None:
         """Count objects that are not delivered."""
-        if count:
+        if count > 0:
             self.left_out[reason] += count
             self.examples.setdefault(reason, example)
 
@@ -195,19 +174,27 @@ class Record:
 
 
 class _Observed(BaseDataset):
-    """The steps of a data set's construction, with a look at each; a base of the class that :func:`observed` makes."""
+    """The construction of a data set with a look at it; a base of the class that :class:`CheckDataHook` makes."""
 
     record: ClassVar[Record]
     observed_class: ClassVar[Any]
 
     def full_init(self) -> None:
-        """Build the data set, look at its list of images, and then serialize it where the config wants that."""
+        """Build the data set, look at its list of images, and then serialize it where the config wants that.
+
+        Raises:
+            UserError: A file cannot be read; or see :func:`examine`.
+        """
         if self._fully_initialized:
             return
-        serialize = vars(self)['serialize_data']
-        self.serialize_data = False
+        serialize, self.serialize_data = vars(self)['serialize_data'], False
         with _garbage_collector_paused():
-            super().full_init()
+            try:
+                super().full_init()
+            except READING_ERRORS as error:
+                if not _is_of_a_reader(error):
+                    raise
+                raise _unreadable(self.record, self, error) from error
             self.serialize_data = serialize
             if 'data_bytes' not in vars(self):
                 examine(self.record, self)
@@ -217,70 +204,42 @@ class _Observed(BaseDataset):
         self.__class__ = self.observed_class
 
     def COCOAPI(self, path: str) -> Any:
-        """Read a file in COCO format, as data sets of this format do."""
-        key = f'{self.record.key}ann_file'
-        try:
-            api = self.observed_class.COCOAPI(path)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise coco_files.unreadable(key, str(self.ann_file), error) from error
+        """Read a file in COCO format, as data sets of this format do, and keep its index."""
+        api = self.observed_class.COCOAPI(path)
         if coco_files.is_plain(api):
-            coco_files.check_entries(key, str(self.ann_file), api)
+            coco_files.check_entries(f'{self.record.key}ann_file', str(self.ann_file), api)
             self.record.api = api
-            strays = [(number, len(found)) for number, found in api.imgToAnns.items() if number not in api.imgs]
-            for number, count in strays:
-                example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
-                self.record.leave_out('of images that the file does not list', example, count)
         return api
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation files; then compare the classes with the names that the labels stand for."""
-        infos = super().load_data_list()
-        record, classes = self.record, self._metainfo.get('classes')
-        record.classes = list(classes) if isinstance(classes, (list, tuple)) else []
-        numbers = getattr(self, 'cat2label', None)
-        if record.api is not None and isinstance(numbers, dict) and any(info.get('instances') for info in infos):
-            names = [record.api.cats[number]['name'] for number in numbers]
-            if names != record.classes:
-                names = [category['name'] for category in record.api.dataset['categories']]
-                coco_files.check_class_names(f'{record.key}ann_file', str(self.ann_file), record.classes, names)
-        return infos
-
-    def parse_data_info(self, raw_data_info: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
+    def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
-        try:
-            info = super().parse_data_info(raw_data_info)
-        except (AttributeError, KeyError, TypeError, ValueError, SyntaxError):
-            _check_entry(f'{self.record.key}ann_file', str(self.ann_file), raw_data_info)
-            raise
-        if self.record.api is not None and isinstance(info, dict) and 'instances' in info:
-            annotations = raw_data_info['raw_ann_info']
-            if len(annotations) != len(info['instances']):
-                self._count_left_out(annotations, raw_data_info['raw_img_info'], len(info['instances']))
+        self.record.entry, self.record.tree = raw, None
+        info = super().parse_data_info(raw)
+        self.record.entry = None
+        if isinstance(info, dict) and 'instances' in info:
+            delivered = len(info['instances'])
+            self.record.read += delivered
+            api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
+            if api is not None and len(raw['raw_ann_info']) != delivered:
+                self._count_left_out(api, raw['raw_ann_info'], raw['raw_img_info'], delivered)
         return info
 
-    def _count_left_out(self, annotations: list[dict[str, Any]], image: dict[str, Any], delivered: int) -> None:
-        wanted = getattr(self, 'cat2label', ())
-        reasons = [coco_files.why_left_out(annotation, image, self.record.api, wanted) for annotation in annotations]
+    def _count_left_out(self, api: Any, annotations: list[Any], image: dict[str, Any], delivered: int) -> None:
+        reasons = [coco_files.why_left_out(annotation, image, api, self.cat2label) for annotation in annotations]
         for reason, example in filter(None, reasons):
             self.record.leave_out(reason, example)
         rest = reasons.count(None) - delivered
-        self.record.leave_out(f'by {self.observed_class.__name__}', f'in {image.get("file_name")}', max(rest, 0))
+        self.record.leave_out(f'by {self.observed_class.__name__}', f'in {image.get("file_name")}', rest)
 
-    def _parse_instance_info(self, raw_ann_info: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
+    def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
         """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
-        instances = self.observed_class._parse_instance_info(self, raw_ann_info, *args, **options)
-        for name in (entry.findtext('name') for entry in raw_ann_info.findall('object')):
-            if name not in self._metainfo['classes']:
+        self.record.tree = tree
+        for entry in tree.iterfind('object'):
+            if (name := entry.findtext('name')) not in self._metainfo['classes']:
+                self.record.names[str(name)] += 1
                 self.record.leave_out('of classes that metainfo.classes leaves out', repr(name))
-        return instances
-
-    def filter_data(self) -> list[dict[str, Any]]:
-        """Filter the images, and count the objects of those that go."""
-        before = _count_objects(self.data_list)
-        infos: list[dict[str, Any]] = super().filter_data()
-        count = before - _count_objects(infos)
-        self.record.leave_out('in images that filter_cfg leaves out', f'filter_cfg={self.filter_cfg}', count)
-        return infos
+        found: list[dict[str, Any]] = self.observed_class._parse_instance_info(self, tree, *args, **options)
+        return found
 
 
 @contextmanager
@@ -295,38 +254,33 @@ def _garbage_collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _count_objects(infos: list[dict[str, Any]]) -> int:
-    return sum(len(info.get('instances', ())) for info in infos)
+def _is_of_a_reader(error: Exception) -> bool:
+    """True for an error of MMDetection's reading; False for one of a data set's own code."""
+    packages = [frame.f_globals['__name__'].partition('.')[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next(name for name in reversed(packages) if name not in sys.stdlib_module_names) in READERS
 
 
-def _check_entry(key: str, path: str, raw: dict[str, Any]) -> None:
-    """Raise for the value of an image's entry that could not be read, if its format is known."""
-    for annotation in raw.get('raw_ann_info', ()):
-        coco_files.check_annotation(key, path, annotation)
-    path = raw.get('xml_path', '')
-    if not path:
-        return
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise UserError(f'{key}: {path} is not XML ({error})') from error
-    for name in ('size/width', 'size/height'):
-        _check_number(key, path, root, name, int)
-    for number, entry in enumerate(root.findall('object')):
-        for name, read in XML_NUMBERS.items():
-            _check_number(key, f'{path}, object {number}', entry, name, read)
-
-
-def _check_number(key: str, where: str, entry: ElementTree.Element, name: str, read: Any) -> None:
-    found = entry.find(name)
-    if found is None and not name.startswith('bndbox'):
-        return
-    try:
-        read(None if found is None else found.text)
-    except (TypeError, ValueError) as error:
-        value = 'missing' if found is None else repr(found.text)
-        kind = 'a whole number' if read is int else 'a number'
-        raise UserError(f'{key}: {where}: {name} is {value}, and Pascal VOC format needs {kind}') from error
+def _unreadable(record: Record, dataset: BaseDataset, error: Exception) -> UserError:
+    """The error for a file that the data set cannot read: it names the entry, and the field if it knows it."""
+    key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
+    if entry is None and record.api is None and hasattr(dataset, 'COCOAPI'):
+        return coco_files.unreadable(key, path, error)
+    if not isinstance(entry, dict):
+        return UserError(f'{key}: {path} cannot be read: {type(error).__name__}: {error}')
+    if 'raw_ann_info' in entry:
+        coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
+        for annotation in entry['raw_ann_info']:
+            coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
+    place = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
+    for number, found in enumerate(record.tree.iterfind('object') if record.tree else ()):
+        for name, kind, default in XML_NUMBERS:
+            text = found.findtext(name, default)
+            try:
+                kind(text)
+            except (TypeError, ValueError):
+                value = 'missing' if text is None else repr(text)
+                return UserError(f'{key}: {place}, object {number}: {name} is {value}, and MMDetection needs a number')
+    return UserError(f'{key}: {place} cannot be read: {type(error).__name__}: {error}')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
@@ -337,48 +291,57 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         dataset: The data set, filtered and not yet serialized.
 
     Raises:
-        UserError: There is no image; an image is not there; a box is not finite, or its sides are in the wrong order;
-            a label is outside the classes. Names the file, the object and the value.
+        UserError: The classes are not those of the file; there is no image; an image is not there; a box is not finite,
+            or its sides are in the wrong order; a label is outside the classes. Names the file, the object and the
+            value.
     """
-    infos = dataset.data_list
+    infos, classes = dataset.data_list, dataset.metainfo.get('classes')
+    if isinstance(classes, str):
+        raise UserError(
+            f'{record.key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, '
+            f'and mind the comma of a single class: classes=({classes!r},)'
+        )
+    record.classes = list(classes or ())
+    if record.api is not None:
+        _check_index(record, dataset)
+    instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
+    if dataset._indices is None:
+        left = record.read - len(instances)
+        record.leave_out('in images that filter_cfg leaves out', f'filter_cfg={dataset.filter_cfg}', left)
     if not infos:
         out = f': {record.reasons}' if record.left_out else ''
         raise UserError(
             f'{record.key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg}{out}; give '
             f'the annotation file of these images, or change filter_cfg'
         )
-    record.ids = {info['img_id']: str(info.get('img_path')) for info in infos if 'img_id' in info}
+    record.ids = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     _check_images(record, dataset, infos)
-    instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
-    labels = _labels(instances)
-    if labels is None or not all('bbox' in instance for instance in instances):
-        return  # masks alone, segments, captions
+    try:
+        labels = np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
+        boxes = np.array([instance['bbox'] for instance in instances], float)
+    except (KeyError, TypeError, ValueError):
+        return  # objects of no class or of several, masks alone, segments, captions
     used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
     _check_labels(record, dataset, labels, used)
-    boxes = _boxes(instances)
-    if boxes is not None:
+    if boxes.size == 4 * len(instances):  # others are rotated
+        boxes = boxes.reshape(-1, 4)
         _check_boxes(record, dataset, boxes, used)
         used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        record.shares = bool(used.any()) and bool(np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
+        record.shares = bool(used.any() and np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
     record.ignored = len(used) - int(used.sum())
     record.counts = np.bincount(labels[used], minlength=len(record.classes))
 
 
-def _labels(instances: list[dict[str, Any]]) -> np.ndarray | None:
-    """Classes of the objects, (G,); None for objects of no class or of several."""
-    try:
-        return np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _boxes(instances: list[dict[str, Any]]) -> np.ndarray | None:
-    """Corners of the boxes, (G, 4); None for other boxes, as rotated ones."""
-    try:
-        boxes = np.array([instance['bbox'] for instance in instances], float)
-    except (TypeError, ValueError):
-        return None
-    return boxes.reshape(-1, 4) if boxes.size == 4 * len(instances) else None
+def _check_index(record: Record, dataset: BaseDataset) -> None:
+    """Count objects of images that a COCO file does not list; raise for classes that are not the file's."""
+    api = record.api
+    for number, strays in api.imgToAnns.items():
+        if number not in api.imgs:
+            example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
+            record.leave_out('of images that the file does not list', example, len(strays))
+    if record.read and [api.cats[number]['name'] for number in dataset.cat2label] != record.classes:
+        names = [category['name'] for category in api.dataset['categories']]
+        coco_files.check_class_names(f'{record.key}ann_file', str(dataset.ann_file), record.classes, names)
 
 
 def _check_labels(record: Record, dataset: BaseDataset, labels: np.ndarray, used: np.ndarray) -> None:
@@ -393,28 +356,18 @@ def _check_labels(record: Record, dataset: BaseDataset, labels: np.ndarray, used
 
 def _check_boxes(record: Record, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
     """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
-    wrong = np.flatnonzero(
-        used & ~((boxes[:, 2:] >= boxes[:, :2]) & np.isfinite(boxes).reshape(-1, 2, 2).all(1)).all(1)
-    )
+    fine = (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)
+    wrong = np.flatnonzero(used & ~fine)
     if not len(wrong):
         return
-    info, _ = _find(dataset.data_list, wrong[0])
-    if _repaired(dataset, info):
+    loaded = _load(dataset, _find(dataset.data_list, wrong[0])[0], 'gt_bboxes')
+    corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
+    if loaded is not None and (corners.shape[-1:] != (4,) or (corners[:, 2:] >= corners[:, :2]).all()):
         return
     raise UserError(
         f'{record.key}ann_file: {len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite; '
         f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
     )
-
-
-def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
-    """True if a transform of the data set loads the boxes of an image in another order than they are written."""
-    try:
-        loaded = _load(dataset, info, 'gt_bboxes')
-    except OSError:
-        return False
-    corners = np.asarray(getattr(loaded, 'tensor', loaded) if loaded is not None else np.full((1, 4), np.nan))
-    return corners.ndim != 2 or corners.shape[1] != 4 or bool((corners[:, 2:] >= corners[:, :2]).all())
 
 
 def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
@@ -450,20 +403,17 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
         return
     try:
         _load(dataset, paths[missing[0]], 'img')
-    except FileNotFoundError:
-        pass
-    else:
-        return
-    raise UserError(
-        f'{record.key}data_prefix: {len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there, such '
-        f'as {os.path.abspath(missing[0])}{_found_instead(dataset, missing[0])}; fetch them, point data_prefix (now '
-        f'{dataset.data_prefix}) to their folder, or take them out of the file'
-    )
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{record.key}data_prefix: {len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there, '
+            f'such as {os.path.abspath(missing[0])}{_found_instead(dataset, Path(missing[0]))}; fetch them, point '
+            f'data_prefix (now {dataset.data_prefix}) to their folder, or take them out of the file'
+        ) from error
 
 
-def _found_instead(dataset: BaseDataset, path: str) -> str:
+def _found_instead(dataset: BaseDataset, path: Path) -> str:
     """A file found in place of a missing image, as the end of a sentence."""
-    others = sorted(Path(path).parent.glob(f'{glob.escape(Path(path).stem)}.*')) if Path(path).parent.is_dir() else []
+    others = sorted(path.parent.glob(f'{glob.escape(path.stem)}.*'))
     if others:
         return f' (there is {others[0].name}; this format may ask for one suffix)'
     for prefix in filter(None, dataset.data_prefix.values()):
@@ -491,71 +441,59 @@ def _files_in(folder: str) -> set[str]:
     if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:
-        return {
-            entry.name for entry in entries if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
-        }
+        return {e.name for e in entries if (os.path.isfile(e.path) if e.is_symlink() else e.is_file())}
 
 
 # When all is built --------------------------------------------------------------------------------------------------
 
 
-class Observer:
-    """Looks at the data sets of several splits while they are built, and then at what they are together."""
+class CheckDataHook(Hook):
+    """Looks at the data sets of a run while they are built, and at all of them and the evaluators before it begins.
 
-    def __init__(self) -> None:
-        self.records: dict[str, list[Record]] = {}
+    Args:
+        *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, *splits: str) -> None:
+        self.records: dict[str, list[Record]] = {split: [] for split in splits}
 
     def observed(self, split: str, node: Any, key: str) -> Any:
         """A data set's config whose innermost data sets are looked at while they are built."""
+        if isinstance(node, (list, tuple)):
+            return [self.observed(split, part, f'{key}{index}.') for index, part in enumerate(node)]
         if not isinstance(node, dict):
             return node
-        if 'dataset' in node or 'datasets' in node:
-            parts = [
-                self.observed(split, part, f'{key}datasets.{i}.') for i, part in enumerate(node.get('datasets', ()))
-            ]
-            inner = dict(dataset=self.observed(split, node.get('dataset'), f'{key}dataset.'), datasets=parts)
-            return dict(node, **{name: value for name, value in inner.items() if name in node})
+        node = dict(node) | {
+            name: self.observed(split, node[name], f'{key}{name}.') for name in ('dataset', 'datasets') if name in node
+        }
         cls = class_of(node)
-        if cls is None:
-            return node
-        record = Record(key)
-        self.records.setdefault(split, []).append(record)
-        attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
-        return dict(node, type=type(cls.__name__, (_Observed, cls), attributes))
+        if cls is not None:
+            record = Record(key)
+            self.records[split].append(record)
+            attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
+            node['type'] = type(cls.__name__, (_Observed, cls), attributes)
+        return node
 
-    def check(self, split: str, metrics: Sequence[Any], configs: Any) -> None:
-        """Look at a split as a whole, once its data sets and its evaluator are there.
-
-        Args:
-            split: ``'train'``, ``'val'`` or ``'test'``.
-            metrics: Of the split's evaluator.
-            configs: The evaluator's config, which names their files.
+    def before_run(self, runner: Runner) -> None:
+        """Look at each split that runs, and at all of them together.
 
         Raises:
-            UserError: A training has no object; the evaluator's file does not fit the data set.
+            UserError: See :meth:`check`; or the validation numbers the training's classes in another order.
+            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
         """
-        records = [record for record in self.records.get(split, ()) if record.dataset is not None]
-        for record in records:
-            if record.left_out:
-                out = record.left_out.total()
-                note(f'{record.key[:-1]}: {out} of the {record.total} objects are left out: {record.reasons}')
-        if split == 'train':
-            _check_objects(records)
-        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
-        files = [(key, node['ann_file']) for key, node in nodes(configs, f'{split}_evaluator.') if node.get('ann_file')]
-        if len(records) == len(indexed) == len(files) == 1:
-            names = {number: Path(path).name for number, path in records[0].ids.items()}
-            key, path = files[0]
-            coco_files.check_ground_truth(f'{key}ann_file', path, indexed[0]._coco_api, records[0].classes, names)
-        elif len(records) == 1 and not indexed and any(type(metric).__name__ == 'CocoMetric' for metric in metrics):
-            _check_packed_instances(split, records[0])
+        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+        from mmdet_gfl.models.dense_heads import DenseGFLMixin
 
-    def check_order(self) -> None:
-        """Raise for a validation whose classes are the training's in another order.
-
-        Raises:
-            UserError: Names both orders.
-        """
+        for split in self.records:
+            loop = getattr(runner, f'{split}_loop')
+            if loop is None:
+                continue
+            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+            evaluator = None if split == 'train' else loop.evaluator
+            self.check(split, evaluator, runner.cfg.get(f'{split}_evaluator'))
         for record in self.records.get('val', ()):
             for other in self.records.get('train', ()):
                 if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
@@ -564,32 +502,68 @@ class Observer:
                         f'{other.key}metainfo.classes are {some(other.classes)}, and a label is a number in that '
                         f'order; give both one order: in metainfo.classes, and of the categories of COCO files'
                     )
+        self.records.clear()
+
+    def check(self, split: str, evaluator: Any = None, configs: Any = None) -> None:
+        """Look at a split as a whole, once its data sets and its evaluator are there.
+
+        Args:
+            split: ``'train'``, ``'val'`` or ``'test'``.
+            evaluator: The split's, if it has one.
+            configs: The evaluator's config, which names its files.
+
+        Raises:
+            UserError: A training has no object; the evaluator's file does not fit the data set.
+        """
+        records = [record for record in self.records[split] if record.dataset is not None]
+        for record in filter(lambda record: record.left_out, records):
+            out = record.left_out.total()
+            note(f'{record.key[:-1]}: {out} of the {record.total} objects are left out: {record.reasons}')
+        if split == 'train' and records and all(record.counts is not None for record in records):
+            _check_objects(records)
+        metrics = [] if evaluator is None or not records else evaluator.metrics
+        files = [(f'{key}ann_file', path) for key, node in nodes(configs, f'{split}_evaluator.')
+                 if (path := node.get('ann_file'))]  # fmt: skip
+        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
+        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
+        for number, metric in enumerate(metrics):
+            judged = [records[number]] if several else records
+            if metric in indexed and len(files) == len(indexed):
+                key, path = files[indexed.index(metric)]
+                images = {number: name for record in judged for number, name in record.ids.items()}
+                coco_files.check_ground_truth(key, path, metric._coco_api, judged[0].classes, images)
+            elif type(metric) is CocoMetric and metric._coco_api is None:
+                _check_packed_instances(split, judged[0])
 
 
 def _check_objects(records: list[Record]) -> None:
     """Raise for a training without objects; note classes without any."""
-    known = [record for record in records if record.counts is not None]
-    if not known or len(known) < len(records):
-        return
-    key, files = known[0].key, some(record.dataset.ann_file for record in known)
-    ignored = sum(record.ignored for record in known)
-    if not sum(record.counts.sum() for record in known):
-        total, reasons = sum(record.total for record in known), '; '.join(filter(None, (r.reasons for r in known)))
+    key, files, classes = records[0].key, some(record.dataset.ann_file for record in records), records[0].classes
+    if not sum(record.counts.sum() for record in records):
+        ignored, total = sum(record.ignored for record in records), sum(record.total for record in records)
         more = f'{ignored} marked to be ignored, or without an area' if ignored else ''
-        why = '; '.join(filter(None, (reasons, more)))
+        why = '; '.join(filter(None, (*(record.reasons for record in records), more)))
         why = f'all {total} objects are left out: {why}' if total else 'there is no object at all'
         raise UserError(
-            f'{key}ann_file: {files} has nothing to learn for the classes {some(known[0].classes)}: {why}; give the '
+            f'{key}ann_file: {files} has nothing to learn for the classes {some(classes)}: {why}; give the '
             f'annotation file of the training images, and boxes, areas and classes as {PAGE} shows them'
         )
-    if all(record.shares for record in known):
+    if all(record.shares for record in records):
         raise UserError(
             f'{key}ann_file: all boxes of {files} lie between 0 and 1, as shares of the image do; write them in pixels'
         )
-    if all(record.classes == known[0].classes for record in known):
-        absent = [name for name, n in zip(known[0].classes, sum(record.counts for record in known)) if not n]
-        if absent:
-            note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
+    if any(record.classes != classes for record in records):
+        return
+    names = sum((record.names for record in records), Counter())
+    absent = [name for name, count in zip(classes, sum(record.counts for record in records)) if not count]
+    for name in absent:
+        for other in get_close_matches(name, names, n=1):
+            raise UserError(
+                f'{key}metainfo.classes has {name!r}, which no object of {files} is called, but {names[other]} of the '
+                f'objects left out are called {other!r}; write the class as the files do, or take it out'
+            )
+    if absent:
+        note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
 
 
 def _check_packed_instances(split: str, record: Record) -> None:
@@ -602,37 +576,6 @@ def _check_packed_instances(split: str, record: Record) -> None:
         )
 
 
-class CheckDataHook(Hook):
-    """Looks at the data of a run when MMEngine's Runner has built it; made by :func:`observe`."""
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, observer: Observer, splits: Sequence[str]) -> None:
-        self.observer = observer
-        self.splits = splits
-
-    def before_run(self, runner: Runner) -> None:
-        """Look at each split that runs, and at all of them together.
-
-        Raises:
-            UserError: See :meth:`Observer.check` and :meth:`Observer.check_order`.
-            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
-        """
-        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
-        from mmdet_gfl.models.dense_heads import DenseGFLMixin
-
-        for split in self.splits:
-            loop = getattr(runner, f'{split}_loop')
-            if loop is None:
-                continue
-            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
-                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
-            metrics = loop.evaluator.metrics if split != 'train' else ()
-            self.observer.check(split, metrics, runner.cfg.get(f'{split}_evaluator'))
-        self.observer.check_order()
-        self.observer.records.clear()
-
-
 def observe(runner: Any, *splits: str) -> None:
     """Have a Runner's data sets looked at while it builds them, and its evaluators before it begins.
 
@@ -640,27 +583,28 @@ def observe(runner: Any, *splits: str) -> None:
         runner: The Runner, before it has built them. Its config, which it has written into the work dir, stays.
         *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
     """
-    observer = Observer()
+    hook = CheckDataHook(*splits)
     for split in splits:
         loader = getattr(runner, f'_{split}_dataloader', None)
         if isinstance(loader, dict) and 'dataset' in loader:
-            node = observer.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
+            node = hook.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
             setattr(runner, f'_{split}_dataloader', dict(loader, dataset=node))
-    runner.register_hook(CheckDataHook(observer, splits))
+    runner.register_hook(hook)
 
 
 def build_dataset(cfg: Config, split: str) -> Any:
     """The data set of a split, looked at as a Runner's is.
 
     Raises:
-        UserError: It has no images, or what it has cannot be used.
+        UserError: It has no images, or what it has cannot be used; or a part of it cannot be built.
     """
     check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
     roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
-    observer = Observer()
-    node = observer.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
-    dataset = roots.DATASETS.build(copy.deepcopy(node))
-    if hasattr(dataset, 'full_init'):
-        dataset.full_init()
-    observer.check(split, (), None)
+    hook = CheckDataHook(split)
+    with explained(cfg):
+        node = hook.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
+        dataset = roots.DATASETS.build(copy.deepcopy(node))
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    hook.check(split)
     return dataset
