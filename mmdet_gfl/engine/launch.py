@@ -25,11 +25,11 @@ from torch import distributed
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
+from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook as CheckCheckpointHook
 from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
 from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
 from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
 from mmdet_gfl.engine.checkpoint_checks import start_of as start_of
-from mmdet_gfl.engine.checkpoint_checks import watch_loading as watch_loading
 from mmdet_gfl.engine.data_checks import build_dataset as build_dataset
 from mmdet_gfl.engine.data_checks import check_data as check_data
 from mmdet_gfl.engine.data_checks import observe as observe
