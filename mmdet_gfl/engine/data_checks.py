@@ -16,8 +16,8 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
@@ -125,52 +125,42 @@ class Record:
 
     Attributes:
         key: The dotted key of its config.
-        dataset: The data set.
-        api: Index of its file, for data sets that read COCO format.
-        entry: The image's entry that is being read.
-        tree: Its file, in Pascal VOC format.
+        dataset: The data set, once it is built.
+        api: Index of its file while it is built, for data sets that read COCO format.
+        entry: The image's entry that is being read, with the ``tree`` of its file in Pascal VOC format.
         read: Objects read so far.
-        left_out: Objects that are not delivered, counted by reason.
-        examples: A value for each reason.
-        names: Names of objects that are no class, in files that name their objects.
+        names: Names of objects that are no class, in Pascal VOC format.
+        left_out: By reason, how many objects are not delivered, and the value of the first.
         ids: File names by id of the image.
         classes: Names in the order of the labels.
         counts: Objects of each class; those marked to be ignored do not count.
         ignored: Objects marked to be ignored, and those without an area.
-        shares: True if all boxes lie in a square of one pixel, as shares of the image's size do.
     """
 
     key: str
     dataset: Any = None
     api: Any = None
     entry: Any = None
-    tree: Any = None
     read: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
     names: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
     ids: dict[Any, str] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     counts: Any = None
     ignored: int = 0
-    shares: bool = False
 
     def leave_out(self, reason: str, example: str, count: int = 1) -> None:
         """Count objects that are not delivered."""
+        before, first = self.left_out.get(reason, (0, example))
         if count > 0:
-            self.left_out[reason] += count
-            self.examples.setdefault(reason, example)
+            self.left_out[reason] = before + count, first
 
-    @property
-    def reasons(self) -> str:
-        """All reasons with their numbers, as the end of a sentence."""
-        return '; '.join(f'{n} {reason}, such as {self.examples[reason]}' for reason, n in self.left_out.items())
-
-    @property
-    def total(self) -> int:
-        """Number of objects in the files."""
+    def sentence(self) -> tuple[int, int, str]:
+        """Number of objects that are left out and of all in the files, and the reasons as the end of a sentence."""
+        out = sum(count for count, _ in self.left_out.values())
         delivered = 0 if self.counts is None else int(self.counts.sum())
-        return delivered + self.ignored + self.left_out.total()
+        reasons = [f'{count} {reason}, such as {first}' for reason, (count, first) in self.left_out.items()]
+        return out, delivered + self.ignored + out, '; '.join(reasons)
 
 
 class _Observed(BaseDataset):
@@ -188,18 +178,22 @@ class _Observed(BaseDataset):
         if self._fully_initialized:
             return
         serialize, self.serialize_data = vars(self)['serialize_data'], False
-        with _garbage_collector_paused():
-            try:
-                super().full_init()
-            except READING_ERRORS as error:
-                if not _is_of_a_reader(error):
-                    raise
-                raise _unreadable(self.record, self, error) from error
+        collecting = gc.isenabled()
+        gc.disable()  # it would walk through millions of entries, which hold no cycles, again and again
+        try:
+            super().full_init()
             self.serialize_data = serialize
             if 'data_bytes' not in vars(self):
                 examine(self.record, self)
                 if serialize:
                     self.data_bytes, self.data_address = self._serialize_data()
+        except READING_ERRORS as error:
+            if not _is_of_a_reader(error):
+                raise
+            raise _unreadable(self.record, self, error) from error
+        finally:
+            if collecting:
+                gc.enable()
         self.record.dataset, self.record.api = self, None
         self.__class__ = self.observed_class
 
@@ -213,7 +207,7 @@ class _Observed(BaseDataset):
 
     def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
-        self.record.entry, self.record.tree = raw, None
+        self.record.entry = raw
         info = super().parse_data_info(raw)
         self.record.entry = None
         if isinstance(info, dict) and 'instances' in info:
@@ -221,37 +215,21 @@ class _Observed(BaseDataset):
             self.record.read += delivered
             api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
             if api is not None and len(raw['raw_ann_info']) != delivered:
-                self._count_left_out(api, raw['raw_ann_info'], raw['raw_img_info'], delivered)
+                image = raw['raw_img_info']
+                reasons = [coco_files.why_left_out(one, image, api, self.cat2label) for one in raw['raw_ann_info']]
+                for reason, example in filter(None, reasons):
+                    self.record.leave_out(reason, example)
+                name, rest = self.observed_class.__name__, reasons.count(None) - delivered
+                self.record.leave_out(f'by {name}', f'in {image.get("file_name")}', rest)
         return info
-
-    def _count_left_out(self, api: Any, annotations: list[Any], image: dict[str, Any], delivered: int) -> None:
-        reasons = [coco_files.why_left_out(annotation, image, api, self.cat2label) for annotation in annotations]
-        for reason, example in filter(None, reasons):
-            self.record.leave_out(reason, example)
-        rest = reasons.count(None) - delivered
-        self.record.leave_out(f'by {self.observed_class.__name__}', f'in {image.get("file_name")}', rest)
 
     def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
         """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
-        self.record.tree = tree
-        for entry in tree.iterfind('object'):
-            if (name := entry.findtext('name')) not in self._metainfo['classes']:
-                self.record.names[str(name)] += 1
-                self.record.leave_out('of classes that metainfo.classes leaves out', repr(name))
-        found: list[dict[str, Any]] = self.observed_class._parse_instance_info(self, tree, *args, **options)
+        self.record.entry = dict(self.record.entry or {}, tree=tree)
+        names = (str(entry.findtext('name')) for entry in tree.iterfind('object'))
+        self.record.names.update(name for name in names if name not in self._metainfo['classes'])
+        found: list[dict[str, Any]] = super()._parse_instance_info(tree, *args, **options)
         return found
-
-
-@contextmanager
-def _garbage_collector_paused() -> Iterator[None]:
-    """Spare the collector from walking through millions of entries, which hold no cycles, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _is_of_a_reader(error: Exception) -> bool:
@@ -265,22 +243,21 @@ def _unreadable(record: Record, dataset: BaseDataset, error: Exception) -> UserE
     key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
     if entry is None and record.api is None and hasattr(dataset, 'COCOAPI'):
         return coco_files.unreadable(key, path, error)
-    if not isinstance(entry, dict):
-        return UserError(f'{key}: {path} cannot be read: {type(error).__name__}: {error}')
-    if 'raw_ann_info' in entry:
-        coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
-        for annotation in entry['raw_ann_info']:
+    if isinstance(entry, dict):
+        if 'raw_ann_info' in entry:
+            coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
+        for annotation in entry.get('raw_ann_info', ()):
             coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
-    place = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
-    for number, found in enumerate(record.tree.iterfind('object') if record.tree else ()):
-        for name, kind, default in XML_NUMBERS:
-            text = found.findtext(name, default)
-            try:
-                kind(text)
-            except (TypeError, ValueError):
-                value = 'missing' if text is None else repr(text)
-                return UserError(f'{key}: {place}, object {number}: {name} is {value}, and MMDetection needs a number')
-    return UserError(f'{key}: {place} cannot be read: {type(error).__name__}: {error}')
+        path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
+        for number, found in enumerate(entry['tree'].iterfind('object') if 'tree' in entry else ()):
+            for name, kind, default in XML_NUMBERS:
+                text = found.findtext(name, default)
+                try:
+                    kind(text)
+                except (TypeError, ValueError):
+                    value = 'missing' if text is None else repr(text)
+                    return UserError(f'{key}: {path}, object {number}: {name} is {value} and has to be a number')
+    return UserError(f'{key}: {path} cannot be read: {type(error).__name__}: {error}')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
@@ -295,24 +272,19 @@ def examine(record: Record, dataset: BaseDataset) -> None:
             or its sides are in the wrong order; a label is outside the classes. Names the file, the object and the
             value.
     """
-    infos, classes = dataset.data_list, dataset.metainfo.get('classes')
+    key, infos, classes = record.key, dataset.data_list, dataset.metainfo.get('classes')
     if isinstance(classes, str):
         raise UserError(
-            f'{record.key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, '
-            f'and mind the comma of a single class: classes=({classes!r},)'
+            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
+            f'the comma of a single class: classes=({classes!r},)'
         )
     record.classes = list(classes or ())
-    if record.api is not None:
-        _check_index(record, dataset)
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
-    if dataset._indices is None:
-        left = record.read - len(instances)
-        record.leave_out('in images that filter_cfg leaves out', f'filter_cfg={dataset.filter_cfg}', left)
+    _count_left_out(record, dataset, len(instances))
     if not infos:
-        out = f': {record.reasons}' if record.left_out else ''
         raise UserError(
-            f'{record.key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg}{out}; give '
-            f'the annotation file of these images, or change filter_cfg'
+            f'{key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg} (left out: '
+            f'{record.sentence()[2] or "nothing"}); give the annotation file of these images, or change filter_cfg'
         )
     record.ids = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     _check_images(record, dataset, infos)
@@ -322,19 +294,31 @@ def examine(record: Record, dataset: BaseDataset) -> None:
     except (KeyError, TypeError, ValueError):
         return  # objects of no class or of several, masks alone, segments, captions
     used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
-    _check_labels(record, dataset, labels, used)
+    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
+    if record.classes and len(wrong):
+        raise UserError(
+            f'{key}metainfo.classes has {len(record.classes)} classes, but {_find(dataset, wrong[0])[1]} has the label '
+            f'{labels[wrong[0]]}, counted from 0; give the classes that the file has, all of them where the data set '
+            f'takes no selection'
+        )
     if boxes.size == 4 * len(instances):  # others are rotated
         boxes = boxes.reshape(-1, 4)
-        _check_boxes(record, dataset, boxes, used)
+        _check_boxes(key, dataset, boxes, used)
         used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        record.shares = bool(used.any() and np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
     record.ignored = len(used) - int(used.sum())
     record.counts = np.bincount(labels[used], minlength=len(record.classes))
 
 
-def _check_index(record: Record, dataset: BaseDataset) -> None:
-    """Count objects of images that a COCO file does not list; raise for classes that are not the file's."""
-    api = record.api
+def _count_left_out(record: Record, dataset: BaseDataset, delivered: int) -> None:
+    """Count what parsing has not seen to be left out; raise for classes that are not those of a COCO file."""
+    if record.names:
+        reason = 'of classes that metainfo.classes leaves out'
+        record.leave_out(reason, repr(record.names.most_common(1)[0][0]), record.names.total())
+    if dataset._indices is None:
+        example = f'filter_cfg={dataset.filter_cfg}'
+        record.leave_out('in images that filter_cfg leaves out', example, record.read - delivered)
+    if (api := record.api) is None:
+        return
     for number, strays in api.imgToAnns.items():
         if number not in api.imgs:
             example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
@@ -344,30 +328,26 @@ def _check_index(record: Record, dataset: BaseDataset) -> None:
         coco_files.check_class_names(f'{record.key}ann_file', str(dataset.ann_file), record.classes, names)
 
 
-def _check_labels(record: Record, dataset: BaseDataset, labels: np.ndarray, used: np.ndarray) -> None:
-    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
-    if record.classes and len(wrong):
+def _check_boxes(key: str, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
+    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
+    wrong = np.flatnonzero(used & ~((boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)))
+    what = f'{len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite'
+    if not len(wrong):
+        wrong = np.flatnonzero(used)
+        if not len(wrong) or not 0 < boxes[used].max() <= 1 or boxes[used].min() < -1:
+            return
+        what = f'all boxes of {dataset.ann_file} lie between 0 and 1, as shares of the image do, and not in pixels'
+    info, name = _find(dataset, wrong[0])
+    loaded = _load(dataset, info, 'gt_bboxes')
+    corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
+    if loaded is None or (corners.shape[-1:] == (4,) and _has_row(corners, boxes[wrong[0]])):
         raise UserError(
-            f'{record.key}metainfo.classes has {len(record.classes)} classes, but {_name_of(dataset, wrong[0])} has '
-            f'the label {labels[wrong[0]]}, which {type(dataset).__name__} counts from 0; give the classes that the '
-            f'file has, all of them where the data set takes no selection'
+            f'{key}ann_file: {what}; {name} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
         )
 
 
-def _check_boxes(record: Record, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
-    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
-    fine = (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)
-    wrong = np.flatnonzero(used & ~fine)
-    if not len(wrong):
-        return
-    loaded = _load(dataset, _find(dataset.data_list, wrong[0])[0], 'gt_bboxes')
-    corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
-    if loaded is not None and (corners.shape[-1:] != (4,) or (corners[:, 2:] >= corners[:, :2]).all()):
-        return
-    raise UserError(
-        f'{record.key}ann_file: {len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite; '
-        f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
-    )
+def _has_row(rows: np.ndarray, row: np.ndarray) -> bool:
+    return bool(np.isclose(rows, row, equal_nan=True).all(axis=-1).any())
 
 
 def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
@@ -380,19 +360,14 @@ def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
     return None if results is None else results.get(name)
 
 
-def _find(infos: list[dict[str, Any]], number: int) -> tuple[dict[str, Any], int]:
-    """The image of the object with this number, and its number there."""
-    for info in infos:
+def _find(dataset: BaseDataset, number: int) -> tuple[dict[str, Any], str]:
+    """The image of the object with this number, and the object's name in a sentence."""
+    for info in dataset.data_list:
         if number < len(info.get('instances', ())):
             break
         number -= len(info.get('instances', ()))
-    return info, int(number)
-
-
-def _name_of(dataset: BaseDataset, number: int) -> str:
-    info, number = _find(dataset.data_list, number)
     place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
-    return f'object {number} of {place}'
+    return info, f'object {number} of {place}'
 
 
 def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, Any]]) -> None:
@@ -413,9 +388,8 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
 
 def _found_instead(dataset: BaseDataset, path: Path) -> str:
     """A file found in place of a missing image, as the end of a sentence."""
-    others = sorted(path.parent.glob(f'{glob.escape(path.stem)}.*'))
-    if others:
-        return f' (there is {others[0].name}; this format may ask for one suffix)'
+    for other in sorted(path.parent.glob(f'{glob.escape(path.stem)}.*')):
+        return f' (there is {other.name}; this format may ask for one suffix)'
     for prefix in filter(None, dataset.data_prefix.values()):
         inner = os.path.join(dataset.data_root or '', os.path.relpath(path, prefix))
         if os.path.exists(inner):
@@ -424,24 +398,13 @@ def _found_instead(dataset: BaseDataset, path: Path) -> str:
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """Those of the files that are not there; each folder is listed once."""
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = _files_in(folder or '.')
-        if name not in listed[folder]:
-            missing.append(path)
-    return missing
-
-
-def _files_in(folder: str) -> set[str]:
-    """Names of the files in a folder; links that lead nowhere, in a circle or where nothing may be read are none."""
-    if not os.path.isdir(folder):
-        return set()
-    with os.scandir(folder) as entries:
-        return {e.name for e in entries if (os.path.isfile(e.path) if e.is_symlink() else e.is_file())}
+    """Those of the files that are not there, or links that lead nowhere or in a circle; each folder is listed once."""
+    split = [os.path.split(path) for path in paths]
+    there = {folder: set[str]() for folder, _ in split}
+    for folder, names in there.items():
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder or '.') as entries:
+            names.update(e.name for e in entries if (os.path.isfile(e.path) if e.is_symlink() else e.is_file()))
+    return [os.path.join(folder, name) for folder, name in split if name not in there[folder]]
 
 
 # When all is built --------------------------------------------------------------------------------------------------
@@ -516,16 +479,17 @@ class CheckDataHook(Hook):
             UserError: A training has no object; the evaluator's file does not fit the data set.
         """
         records = [record for record in self.records[split] if record.dataset is not None]
-        for record in filter(lambda record: record.left_out, records):
-            out = record.left_out.total()
-            note(f'{record.key[:-1]}: {out} of the {record.total} objects are left out: {record.reasons}')
+        for record in records:
+            out, total, reasons = record.sentence()
+            if out:
+                note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
         if split == 'train' and records and all(record.counts is not None for record in records):
             _check_objects(records)
-        metrics = [] if evaluator is None or not records else evaluator.metrics
-        files = [(f'{key}ann_file', path) for key, node in nodes(configs, f'{split}_evaluator.')
-                 if (path := node.get('ann_file'))]  # fmt: skip
-        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
+        metrics = evaluator.metrics if evaluator is not None and records else []
+        found = nodes(configs, f'{split}_evaluator.')
+        files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]
         indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
+        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
         for number, metric in enumerate(metrics):
             judged = [records[number]] if several else records
             if metric in indexed and len(files) == len(indexed):
@@ -540,17 +504,14 @@ def _check_objects(records: list[Record]) -> None:
     """Raise for a training without objects; note classes without any."""
     key, files, classes = records[0].key, some(record.dataset.ann_file for record in records), records[0].classes
     if not sum(record.counts.sum() for record in records):
-        ignored, total = sum(record.ignored for record in records), sum(record.total for record in records)
-        more = f'{ignored} marked to be ignored, or without an area' if ignored else ''
-        why = '; '.join(filter(None, (*(record.reasons for record in records), more)))
-        why = f'all {total} objects are left out: {why}' if total else 'there is no object at all'
+        ignored, total = sum(record.ignored for record in records), sum(record.sentence()[1] for record in records)
+        reasons = [record.sentence()[2] for record in records]
+        reasons += [f'{ignored} marked to be ignored, or without an area'] * bool(ignored)
+        why = f'all {total} objects are left out: {"; ".join(filter(None, reasons))}'
         raise UserError(
-            f'{key}ann_file: {files} has nothing to learn for the classes {some(classes)}: {why}; give the '
-            f'annotation file of the training images, and boxes, areas and classes as {PAGE} shows them'
-        )
-    if all(record.shares for record in records):
-        raise UserError(
-            f'{key}ann_file: all boxes of {files} lie between 0 and 1, as shares of the image do; write them in pixels'
+            f'{key}ann_file: {files} has nothing to learn for the classes {some(classes)}: '
+            f'{why if total else "there is no object at all"}; give the annotation file of the training images, and '
+            f'boxes, areas and classes as {PAGE} shows them'
         )
     if any(record.classes != classes for record in records):
         return

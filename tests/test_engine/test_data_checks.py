@@ -728,9 +728,9 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
         (
             'difficult',
             'Unspecified',
-            "object 0: difficult is 'Unspecified', and MMDetection needs a number",
+            "object 0: difficult is 'Unspecified' and has to be a number",
         ),
-        ('bndbox', None, 'object 0: bndbox/xmin is missing, .* needs a number'),
+        ('bndbox', None, 'object 0: bndbox/xmin is missing and has to be a number'),
     ],
 )
 def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
@@ -804,7 +804,10 @@ def test_crowd_human(crowd):
     write_boxes([2, 4, 20, 30])
     assert type(build_dataset(cfg, 'train')) is CrowdHumanDataset
     write_boxes([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.2, 0.2])
-    says(cfg, 'all boxes of .*odgt lie between 0 and 1, as shares of the image do; write them in pixels')
+    says(
+        cfg,
+        r'all boxes of .*odgt lie between 0 and 1, as shares of .*, and not in pixels; object 0 of .* is \[0\.1',
+    )
     write_boxes([2, 4, 20, 30], [20, 4, -10, 30])
     says(cfg, r'1 of the 2 boxes are not x1 <= x2, .*object 1 of .*odgt, image .*a\.jpg is \[20\.0, 4\.0, 10\.0')
     write_boxes([2, 4, float('nan'), 30])
