@@ -238,10 +238,10 @@ def _is_of_a_reader(error: Exception) -> bool:
     return next(name for name in reversed(packages) if name not in sys.stdlib_module_names) in READERS
 
 
-def _unreadable(record: Record, dataset: BaseDataset, error: Exception) -> UserError:
+def _unreadable(record: Record, dataset: _Observed, error: Exception) -> UserError:
     """The error for a file that the data set cannot read: it names the entry, and the field if it knows it."""
     key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
-    if entry is None and record.api is None and hasattr(dataset, 'COCOAPI'):
+    if entry is None and record.api is None and hasattr(dataset.observed_class, 'COCOAPI'):
         return coco_files.unreadable(key, path, error)
     if isinstance(entry, dict):
         if 'raw_ann_info' in entry:

@@ -633,6 +633,30 @@ def test_an_evaluator_with_the_file_of_another_set(cfg, data, capsys):
     assert 'copy.json has 3 images, and the data set 2 of them; the objects of the others' in capsys.readouterr().out
 
 
+def test_each_of_several_evaluators_has_the_images_that_it_judges(cfg, data):
+    (data / 'annotations' / 'more.json').write_text(json.dumps(coco(['train0.jpg', 'train1.jpg'], first=31)))
+    first, more = cfg.val_dataloader.dataset.to_dict(), cfg.val_dataloader.dataset.to_dict()
+    more.update(ann_file='annotations/more.json', data_prefix=dict(img='train/'))
+    metrics = [
+        dict(type='CocoMetric', ann_file=str(data / 'annotations' / f'{name}.json'), prefix=name)
+        for name in ('val', 'more')
+    ]
+    cfg.val_evaluator = metrics
+    start_says(
+        cfg, r'^val_evaluator\.1\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg with id 11'
+    )
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, more])
+    start_says(
+        cfg, r'^val_evaluator\.0\.ann_file: .*val\.json does not hold the images .*such as train0\.jpg with id 31'
+    )
+    evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics, dataset_prefixes=['a', 'b'])
+    cfg.val_evaluator = evaluator
+    start(cfg)
+    evaluator['metrics'] = metrics[::-1]
+    cfg.val_evaluator = evaluator
+    start_says(cfg, r'^val_evaluator\.metrics\.0\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg')
+
+
 def test_an_evaluator_with_classes_in_another_order(cfg, data):
     (data / 'annotations' / 'judge.json').write_text(
         json.dumps(coco([f'val{i}.jpg' for i in range(3)], CLASSES[::-1], first=11))
@@ -778,6 +802,13 @@ def test_wider_face(voc, tmp_path):
     draw(tmp_path / 'event' / 'two.jpg')
     (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 4, 2, 36), {})))
     says(voc, r'object 0 of .*two\.xml is \[30\.0, 4\.0, 2\.0, 36\.0\]')
+    (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 'left', 2, 36), {})))
+    says(voc, r"train\.txt, image two, object 0: bndbox/ymin is 'left' and has to be a number")
+    (tmp_path / 'Annotations' / 'two.xml').unlink()
+    says(voc, r'train\.txt, image two cannot be read: FileNotFoundError: .*two\.xml')
+    for image in ('one', 'two', 'three'):
+        (tmp_path / 'Annotations' / f'{image}.xml').write_text(xml())
+    says(voc, 'nothing to learn for the classes face: there is no object at all')
 
 
 @pytest.fixture
@@ -814,6 +845,59 @@ def test_crowd_human(crowd):
     says(cfg, 'are not x1 <= x2, y1 <= y2 and finite; .*nan')
     write_boxes([2, 4, 20, 30], tag='mask')
     says(cfg, 'all 1 objects are left out: 1 marked to be ignored')
+    write_boxes()
+    says(cfg, 'nothing to learn for the classes person: there is no object at all')
+
+
+def test_crowd_human_that_cannot_be_read(crowd, tmp_path):
+    cfg, write_boxes = crowd
+    write_boxes([2, 4, 20, 30])
+    build_dataset(cfg, 'train')  # which writes the sizes of the images into a file
+    (tmp_path / 'Images' / 'a.jpg').unlink()
+    says(cfg, r'data_prefix: 1 of the 1 images of .*odgt are not there, such as .*Images/a\.jpg')
+    write_boxes([2, 4, 20, 30])
+    says(cfg, r'ann_file: .*odgt, image a cannot be read: FileNotFoundError: .*a\.jpg')
+    (tmp_path / 'Images' / 'a.jpg').write_bytes(b'broken')
+    says(cfg, 'odgt, image a cannot be read: AttributeError')
+    draw(tmp_path / 'Images' / 'a.jpg')
+    (tmp_path / 'annotation_train.odgt').write_text(json.dumps(dict(ID='a', gtboxes=[dict(tag='person')])))
+    says(cfg, "odgt, image a cannot be read: KeyError: 'fbox'")
+    (tmp_path / 'annotation_train.odgt').write_text('a,person,2,4')
+    says(cfg, 'odgt cannot be read: JSONDecodeError')
+
+
+def test_lvis(cfg, data, capsys):
+    pytest.importorskip('lvis', reason='MMDetection says where the package is to be had')
+
+    def change(other):
+        for image in other['images']:
+            name = image.pop('file_name')
+            image.update(coco_url=f'http://images.cocodataset.org/{name}', not_exhaustive_category_ids=[])
+        for entry in other['categories']:
+            entry.update(frequency='f', image_count=1, instance_count=1)
+
+    rewrite(data, 'train', change)
+    dataset = cfg.train_dataloader.dataset
+    dataset.type = 'LVISV1Dataset'
+    assert len(build_dataset(cfg, 'train')) == 5 and 'note' not in capsys.readouterr().out
+    dataset.metainfo.classes = CLASSES[:2]
+    says(cfg, r'metainfo\.classes has 2 classes, but object 0 of .*train2\.jpg has the label 2, .*takes no selection')
+    dataset.metainfo.classes = CLASSES
+    (data / 'train' / 'train1.jpg').unlink()
+    says(cfg, r'1 of the 5 images .*train1\.jpg')
+    draw(data / 'train' / 'train1.jpg')
+    rewrite(data, 'train', lambda wrong: wrong['annotations'][0].update(area=0))
+    build_dataset(cfg, 'train')
+    assert '1 of the 4 objects are left out: 1 without an area' in capsys.readouterr().out
+    rewrite(data, 'train', lambda wrong: wrong['annotations'][1].update(bbox=[1, 2, 3]))
+    says(cfg, r'the annotation with id 2 has bbox=\[1, 2, 3\], not a list of four numbers')
+
+
+def test_a_file_in_the_format_of_mmengine_that_cannot_be_read(tmp_path):
+    file = tmp_path / 'a.json'
+    file.write_text('{"images": []}')
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type=BaseDataset, ann_file=str(file), pipeline=[]))))
+    says(cfg, r'dataset\.ann_file: .*a\.json cannot be read: ValueError: Annotation must have data_list and metainfo')
 
 
 class Own(BaseDataset):
