@@ -60,11 +60,7 @@ def check_fit(model: Any, path: str, loaded: Any = None) -> None:
 
 
 def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by the names of their layers.
-
-    Raises:
-        UserError: There are none.
-    """
+    """The tensors of a checkpoint by the names of their layers."""
     state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
     tensors = {
         key.removeprefix('module.'): value
@@ -118,11 +114,7 @@ class CheckCheckpointHook(Hook):
 
 
 def check_checkpoint(path: str) -> None:
-    """Raise for a checkpoint file that is missing, damaged, or wants to run code.
-
-    Raises:
-        UserError: Names the file and what to do.
-    """
+    """Raise for a checkpoint file that is missing, damaged, or wants to run code."""
     try:
         if '://' not in path:
             checkpoints.check_checkpoint(path)
@@ -131,11 +123,7 @@ def check_checkpoint(path: str) -> None:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Raise for local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code.
-
-    Raises:
-        UserError: Names the key, the file and what to do.
-    """
+    """Raise for local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code."""
     for key, node in nodes(cfg.get('model'), 'model.'):
         if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
             try:

@@ -30,18 +30,6 @@ def is_plain(api: Any) -> bool:
     return isinstance(api, COCO) and type(api).createIndex is COCO.createIndex
 
 
-def unreadable(key: str, path: str, error: Exception) -> UserError:
-    """The error for a file that pycocotools cannot index."""
-    if isinstance(error, UnicodeError) or 'BOM' in str(error):
-        return UserError(f'{key}: {path} is JSON in another encoding ({error}); save it as UTF-8 without a mark')
-    if isinstance(error, ValueError):
-        return UserError(
-            f"{key}: {path} is not a JSON file ({error}), and COCO's is one; for Pascal VOC take type='VOCDataset' "
-            f'({PAGE})'
-        )
-    return _not_coco(key, path, f'an entry lacks {error}' if isinstance(error, KeyError) else str(error))
-
-
 def _not_coco(key: str, path: str, what: str) -> UserError:
     return UserError(f'{key}: {path} is not in COCO format: {what}; {PAGE} shows what such a file holds')
 
@@ -54,9 +42,6 @@ def check_entries(key: str, path: str, api: COCO, lists: tuple[str, ...] = ('ima
         path: The file.
         api: What has been loaded from it.
         lists: Those that it needs; a file without ``annotations`` is one of unlabeled images.
-
-    Raises:
-        UserError: Names the list, or the entries.
     """
     for name in lists:
         if not isinstance(api.dataset.get(name), list):
@@ -71,11 +56,7 @@ def check_entries(key: str, path: str, api: COCO, lists: tuple[str, ...] = ('ima
 
 
 def check_fields(key: str, path: str, entry: dict[str, Any], fields: tuple[str, ...]) -> None:
-    """Raise for an image's or an object's entry that nobody can compute with.
-
-    Raises:
-        UserError: Names the entry, the field and the value.
-    """
+    """Raise for an image's or an object's entry that nobody can compute with."""
     for field in fields:
         (kind, wanted), value = FIELDS[field], entry.get(field)
         four = field != 'bbox' or (isinstance(value, kind) and [isinstance(side, Real) for side in value] == [True] * 4)
@@ -112,11 +93,7 @@ def why_left_out(annotation: dict[str, Any], image: dict[str, Any], api: Any, wa
 
 
 def check_class_names(key: str, path: str, classes: list[str], categories: list[str]) -> None:
-    """Raise for classes that a file lacks, or has in another order: MMDetection numbers labels as the file does.
-
-    Raises:
-        UserError: Names the class, or both orders.
-    """
+    """Raise for classes that a file lacks, or has in another order: MMDetection numbers labels as the file does."""
     missing = [name for name in classes if name not in categories]
     if missing:
         raise UserError(

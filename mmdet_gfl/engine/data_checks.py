@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import glob
 import os
 import sys
 import traceback
@@ -43,10 +42,6 @@ from mmdet_gfl.engine.type_checks import explained, nodes
 READING_ERRORS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, FileNotFoundError)
 READING_ERRORS += (LookupError, SyntaxError, TypeError, ValueError)
 READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
-#: Fields of an object in Pascal VOC format that MMDetection reads as numbers: name, kind, default.
-XML_NUMBERS: list[tuple[str, type, str | None]] = [('difficult', int, '0')]
-XML_NUMBERS += [(f'bndbox/{side}', float, None) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
-
 
 # Before anything is read --------------------------------------------------------------------------------------------
 
@@ -108,10 +103,8 @@ def _contents(folder: Path) -> str:
     if not folder.is_dir():
         return ''
     names = sorted(entry.name for entry in folder.iterdir())
-    if {'JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012'} & set(names):
+    if 'JPEGImages' in names or 'VOC2007' in names or 'VOC2012' in names:
         return f" (the folder is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
-    if 'labels' in names:
-        return f' (the folder looks like YOLO format, which has to be converted to COCO format: {PAGE})'
     jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
     return f' (the folder has {some(jsons or names) or "nothing in it"})'
 
@@ -121,33 +114,19 @@ def _contents(folder: Path) -> str:
 
 @dataclass
 class Record:
-    """Facts about a data set, collected while it is built.
+    """Facts about a data set, collected while it is built."""
 
-    Attributes:
-        key: The dotted key of its config.
-        dataset: The data set, once it is built.
-        api: Index of its file while it is built, for data sets that read COCO format.
-        entry: The image's entry that is being read, with the ``tree`` of its file in Pascal VOC format.
-        read: Objects read so far.
-        names: Names of objects that are no class, in Pascal VOC format.
-        left_out: By reason, how many objects are not delivered, and the value of the first.
-        ids: File names by id of the image.
-        classes: Names in the order of the labels.
-        counts: Objects of each class; those marked to be ignored do not count.
-        ignored: Objects marked to be ignored, and those without an area.
-    """
-
-    key: str
-    dataset: Any = None
-    api: Any = None
-    entry: Any = None
-    read: int = 0
-    names: Counter[str] = field(default_factory=Counter)
-    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
-    ids: dict[Any, str] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    counts: Any = None
-    ignored: int = 0
+    key: str  # dotted key of its config
+    dataset: Any = None  # once it is built
+    api: Any = None  # index of its file while it is built, in COCO format
+    entry: Any = None  # the image's that is being read
+    read: int = 0  # objects so far
+    names: Counter[str] = field(default_factory=Counter)  # of objects that are no class, in Pascal VOC format
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)  # reason: number of objects, value of the first
+    ids: dict[Any, str] = field(default_factory=dict)  # id of each image: name of its file
+    classes: list[str] = field(default_factory=list)  # in the order of the labels
+    counts: Any = None  # objects of each class that are not to be ignored
+    ignored: int = 0  # objects to be ignored, or without an area
 
     def leave_out(self, reason: str, example: str, count: int = 1) -> None:
         """Count objects that are not delivered."""
@@ -225,7 +204,6 @@ class _Observed(BaseDataset):
 
     def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
         """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
-        self.record.entry = dict(self.record.entry or {}, tree=tree)
         names = (str(entry.findtext('name')) for entry in tree.iterfind('object'))
         self.record.names.update(name for name in names if name not in self._metainfo['classes'])
         found: list[dict[str, Any]] = super()._parse_instance_info(tree, *args, **options)
@@ -239,38 +217,24 @@ def _is_of_a_reader(error: Exception) -> bool:
 
 
 def _unreadable(record: Record, dataset: _Observed, error: Exception) -> UserError:
-    """The error for a file that the data set cannot read: it names the entry, and the field if it knows it."""
+    """The error for a file that the data set cannot read; it names the image's entry, and in COCO format the field."""
     key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
-    if entry is None and record.api is None and hasattr(dataset.observed_class, 'COCOAPI'):
-        return coco_files.unreadable(key, path, error)
     if isinstance(entry, dict):
         if 'raw_ann_info' in entry:
             coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
         for annotation in entry.get('raw_ann_info', ()):
             coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
         path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
-        for number, found in enumerate(entry['tree'].iterfind('object') if 'tree' in entry else ()):
-            for name, kind, default in XML_NUMBERS:
-                text = found.findtext(name, default)
-                try:
-                    kind(text)
-                except (TypeError, ValueError):
-                    value = 'missing' if text is None else repr(text)
-                    return UserError(f'{key}: {path}, object {number}: {name} is {value} and has to be a number')
-    return UserError(f'{key}: {path} cannot be read: {type(error).__name__}: {error}')
+    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}'
+    return UserError(f'{key}: {path} {what}; {PAGE} shows the formats')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
-    """Look at the images and objects that a data set delivers, and note their numbers.
-
-    Args:
-        record: What is noted, and the data set's key.
-        dataset: The data set, filtered and not yet serialized.
+    """Look at the images and objects that a data set delivers, filtered and not yet serialized, and note their numbers.
 
     Raises:
-        UserError: The classes are not those of the file; there is no image; an image is not there; a box is not finite,
-            or its sides are in the wrong order; a label is outside the classes. Names the file, the object and the
-            value.
+        UserError: The classes are not the file's; there is no image; an image is not there; a box is not finite, or its
+            sides are in the wrong order; a label is outside the classes. Names the file, the object and the value.
     """
     key, infos, classes = record.key, dataset.data_list, dataset.metainfo.get('classes')
     if isinstance(classes, str):
@@ -380,21 +344,10 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
         _load(dataset, paths[missing[0]], 'img')
     except FileNotFoundError as error:
         raise UserError(
-            f'{record.key}data_prefix: {len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there, '
-            f'such as {os.path.abspath(missing[0])}{_found_instead(dataset, Path(missing[0]))}; fetch them, point '
-            f'data_prefix (now {dataset.data_prefix}) to their folder, or take them out of the file'
+            f'{record.key}data_prefix={dataset.data_prefix}: {len(missing)} of the {len(paths)} images of '
+            f'{dataset.ann_file} are not there, such as {os.path.abspath(missing[0])}; fetch them, point data_prefix '
+            f'to their folder, or take them out of the file'
         ) from error
-
-
-def _found_instead(dataset: BaseDataset, path: Path) -> str:
-    """A file found in place of a missing image, as the end of a sentence."""
-    for other in sorted(path.parent.glob(f'{glob.escape(path.stem)}.*')):
-        return f' (there is {other.name}; this format may ask for one suffix)'
-    for prefix in filter(None, dataset.data_prefix.values()):
-        inner = os.path.join(dataset.data_root or '', os.path.relpath(path, prefix))
-        if os.path.exists(inner):
-            return f' (the file names hold the folder already: there is {inner})'
-    return ''
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:

@@ -89,17 +89,13 @@ def read_config(path: str) -> Config:
 
 
 def _config_meant(path: Path) -> Path | None:
-    """The config of this name or close to it, with or without ``.py``: of the same folder, else a shipped one."""
+    """The config of this name or closest to it, with or without ``.py``: of the same folder, or a shipped one."""
     here = Path.cwd().resolve()
     shipped = [(shipped_configs.CONFIG_DIR / f'{name}.py').resolve() for name in shipped_configs.names()]
-    shipped = [file.relative_to(here) if file.is_relative_to(here) else file for file in shipped]
-    for cutoff in (1.0, 0.6):
-        for files in (list(path.parent.glob('*.py')), shipped):
-            by_name = {file.name.removesuffix('.py'): file for file in files}
-            close = difflib.get_close_matches(path.name.removesuffix('.py'), by_name, n=1, cutoff=cutoff)
-            if close:
-                return by_name[close[0]]
-    return None
+    files = [file.relative_to(here) if file.is_relative_to(here) else file for file in shipped]
+    by_name = {file.name.removesuffix('.py'): file for file in (*files, *path.parent.glob('*.py'))}
+    close = difflib.get_close_matches(path.name.removesuffix('.py'), by_name, n=1)
+    return by_name[close[0]] if close else None
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
@@ -126,11 +122,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def check_launcher(cfg: Config) -> None:
-    """Raise for several processes that do not know of each other, which would write into one work dir.
-
-    Raises:
-        UserError: torchrun has started this, and ``--launcher`` does not say so; or Slurm has not.
-    """
+    """Raise for several processes that do not know of each other, which would write into one work dir."""
     count = os.environ.get('WORLD_SIZE', '1')
     if cfg.launcher == 'none' and count.isdigit() and int(count) > 1:
         raise UserError(f'torchrun has started {count} processes (WORLD_SIZE={count}): add --launcher pytorch')
@@ -181,10 +173,7 @@ def scaled_lr(cfg: Config) -> tuple[float, str]:
     lr, scale = cfg.optim_wrapper.optimizer.lr, cfg.get('auto_scale_lr') or {}
     if not scale.get('enable'):
         return lr, 'not scaled'
-    batch, _ = images_a_step(cfg)
-    base = scale.get('base_batch_size')
-    if not base:
-        raise UserError('auto_scale_lr.enable is on without auto_scale_lr.base_batch_size, the batch the lr is for')
+    (batch, _), base = images_a_step(cfg), scale['base_batch_size']
     return lr * batch / base, f'{lr:g} for a batch of {base}, scaled to {batch}'
 
 

@@ -170,11 +170,7 @@ def arguments_of(cls: type) -> list[str]:
 
 
 def check_losses(model: nn.Module) -> None:
-    """Raise for a Quality Focal Loss in a head that knows one-hot labels only, which would train towards nonsense.
-
-    Raises:
-        UserError: Names the head that supplies the loss's target.
-    """
+    """Raise for a Quality Focal Loss in a head that knows one-hot labels only, which would train towards nonsense."""
     hosts = registries.hosts_of_stock_heads()
     for name, module in model.named_modules():
         host, loss = hosts.get(type(module)), getattr(module, 'loss_cls', None)

@@ -269,7 +269,7 @@ def test_missing_files_are_named_before_anything_is_read(cfg, data):
     'folders, words',
     [
         (['JPEGImages'], "Pascal VOC format, which type='VOCDataset' reads"),
-        (['labels', 'images'], 'YOLO format'),
+        (['labels', 'images'], r'\(the folder has images, labels\)'),
         (['a', 'b', 'c', 'd', 'e'], r'\(the folder has a, b, c, d and 1 more\)'),
         ([], 'nothing in it'),
     ],
@@ -323,7 +323,7 @@ def test_a_class_without_its_comma(cfg, tmp_path):
 def test_missing_images_are_counted(cfg, data):
     for name in ('train1.jpg', 'train4.jpg'):
         (data / 'train' / name).unlink()
-    says(cfg, r'data_prefix: 2 of the 5 images of .*train\.json are not there, such as .*train1\.jpg; fetch them')
+    says(cfg, r'data_prefix=.*: 2 of the 5 images of .*train\.json are not there, such as .*train1\.jpg; fetch them')
     cfg.train_dataloader.dataset.indices = 1
     build_dataset(cfg, 'train')
 
@@ -341,7 +341,7 @@ def test_file_names_that_hold_the_folder(cfg, data):
         'train',
         lambda wrong: [image.update(file_name=f'train/{image["file_name"]}') for image in wrong['images']],
     )
-    says(cfg, r'5 of the 5 .*the file names hold the folder already: there is .*train/train0\.jpg')
+    says(cfg, r'5 of the 5 .*such as .*/train/train/train0\.jpg')
     cfg.train_dataloader.dataset.data_prefix.img = ''
     build_dataset(cfg, 'train')
 
@@ -378,21 +378,24 @@ def test_missing_files(tmp_path):
 @pytest.mark.parametrize(
     'text, words',
     [
-        ('<annotation/>', "a JSON file .*type='VOCDataset'"),
+        ('<annotation/>', 'JSONDecodeError: Expecting value'),
         ('[{"file": "a.jpg"}]', "annotation file format <class 'list'> not supported"),
         ('{}', "no list 'images' beside nothing"),
         ('{"info": {}, "shapes": []}', "no list 'images' beside info, shapes"),
-        ('{"images": [], "categories": {"cat": 1}}', 'string indices|an entry lacks'),
-        ('{"images": [{"file_name": "a"}], "categories": []}', "an entry lacks 'id'"),
+        ('{"images": [], "categories": {"cat": 1}}', 'TypeError: string indices'),
+        ('{"images": [{"file_name": "a"}], "categories": []}', "KeyError: 'id'"),
         ('{"images": [{"id": 1}], "categories": []}', r'image with id 1 has no file_name \(a text\)'),
-        ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "an entry lacks 'image_id'"),
-        (codecs.BOM_UTF8 + b'{}', 'JSON in another encoding .*BOM.*save it as UTF-8'),
-        ('{"info": "\xfc"}'.encode('latin-1'), 'JSON in another encoding .*save it as UTF-8'),
+        ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "KeyError: 'image_id'"),
+        (codecs.BOM_UTF8 + b'{}', 'JSONDecodeError: Unexpected UTF-8 BOM'),
+        ('{"info": "\xfc"}'.encode('latin-1'), "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xfc"),
     ],
 )
 def test_a_file_that_is_not_coco(cfg, data, text, words):
     write(data, 'train', text)
-    says(cfg, rf'train_dataloader\.dataset\.ann_file: .*train\.json is .*({words})')
+    says(
+        cfg,
+        rf'^train_dataloader\.dataset\.ann_file: .*train\.json (is not in COCO format|cannot be read by Coco).*{words}',
+    )
 
 
 @pytest.mark.parametrize(
@@ -402,7 +405,6 @@ def test_a_file_that_is_not_coco(cfg, data, text, words):
         ('annotations', 'bbox', ['4', '6', '20', '30'], 'bbox=.*, not a list of four numbers'),
         ('annotations', 'bbox', None, 'bbox=None, not a list of four numbers'),
         ('annotations', 'area', None, 'area=None, not a number'),
-        ('annotations', 'category_id', [1], r'unhashable'),
         ('images', 'height', '40', "image with id 2 has height='40', not a number"),
         ('images', 'file_name', None, 'image with id 2 has file_name=None, not a text'),
     ],
@@ -727,7 +729,7 @@ def test_voc_that_is_there_passes(voc, capsys):
 
 def test_voc_images_of_another_suffix(voc, tmp_path):
     (tmp_path / 'JPEGImages' / 'two.jpg').rename(tmp_path / 'JPEGImages' / 'two.png')
-    says(voc, r'data_prefix: 1 of the 3 images .*JPEGImages/two\.jpg \(there is two\.png; ')
+    says(voc, r'data_prefix=.*: 1 of the 3 images .*JPEGImages/two\.jpg; fetch them')
 
 
 @pytest.mark.parametrize('box', [(30, 4, 2, 36), (2, 36, 30, 4), (30, 36, 2, 4)])
@@ -752,9 +754,9 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
         (
             'difficult',
             'Unspecified',
-            "object 0: difficult is 'Unspecified' and has to be a number",
+            r"VOCDataset: ValueError: invalid literal for int\(\) with base 10: 'Unspecified'; docs",
         ),
-        ('bndbox', None, 'object 0: bndbox/xmin is missing and has to be a number'),
+        ('bndbox', None, 'VOCDataset: AttributeError: .*has no attribute'),
     ],
 )
 def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
@@ -766,9 +768,9 @@ def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
         entry.find(field).text = text
     file = tmp_path / 'Annotations' / 'three.xml'
     file.write_text(ElementTree.tostring(broken, encoding='unicode'))
-    says(voc, rf'train_dataloader\.dataset\.ann_file: .*three\.xml, {words}')
+    says(voc, rf'train_dataloader\.dataset\.ann_file: .*three\.xml cannot be read by {words}')
     file.write_text('<annotation>')
-    says(voc, r'three\.xml cannot be read: ParseError: no element found')
+    says(voc, r'three\.xml cannot be read .*ParseError: no element found')
 
 
 def test_voc_boxes_as_shares_of_the_image(voc, tmp_path):
@@ -803,9 +805,9 @@ def test_wider_face(voc, tmp_path):
     (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 4, 2, 36), {})))
     says(voc, r'object 0 of .*two\.xml is \[30\.0, 4\.0, 2\.0, 36\.0\]')
     (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 'left', 2, 36), {})))
-    says(voc, r"train\.txt, image two, object 0: bndbox/ymin is 'left' and has to be a number")
+    says(voc, r"train\.txt, image two cannot be read .*could not convert string to float: 'left'")
     (tmp_path / 'Annotations' / 'two.xml').unlink()
-    says(voc, r'train\.txt, image two cannot be read: FileNotFoundError: .*two\.xml')
+    says(voc, r'train\.txt, image two cannot be read .*FileNotFoundError: .*two\.xml')
     for image in ('one', 'two', 'three'):
         (tmp_path / 'Annotations' / f'{image}.xml').write_text(xml())
     says(voc, 'nothing to learn for the classes face: there is no object at all')
@@ -854,16 +856,16 @@ def test_crowd_human_that_cannot_be_read(crowd, tmp_path):
     write_boxes([2, 4, 20, 30])
     build_dataset(cfg, 'train')  # which writes the sizes of the images into a file
     (tmp_path / 'Images' / 'a.jpg').unlink()
-    says(cfg, r'data_prefix: 1 of the 1 images of .*odgt are not there, such as .*Images/a\.jpg')
+    says(cfg, r'data_prefix=.*: 1 of the 1 images of .*odgt are not there, such as .*Images/a\.jpg')
     write_boxes([2, 4, 20, 30])
-    says(cfg, r'ann_file: .*odgt, image a cannot be read: FileNotFoundError: .*a\.jpg')
+    says(cfg, r'ann_file: .*odgt, image a cannot be read by CrowdHumanDataset: FileNotFoundError: .*a\.jpg')
     (tmp_path / 'Images' / 'a.jpg').write_bytes(b'broken')
-    says(cfg, 'odgt, image a cannot be read: AttributeError')
+    says(cfg, 'odgt, image a cannot be read .*AttributeError')
     draw(tmp_path / 'Images' / 'a.jpg')
     (tmp_path / 'annotation_train.odgt').write_text(json.dumps(dict(ID='a', gtboxes=[dict(tag='person')])))
-    says(cfg, "odgt, image a cannot be read: KeyError: 'fbox'")
+    says(cfg, "odgt, image a cannot be read .*KeyError: 'fbox'")
     (tmp_path / 'annotation_train.odgt').write_text('a,person,2,4')
-    says(cfg, 'odgt cannot be read: JSONDecodeError')
+    says(cfg, 'odgt cannot be read .*JSONDecodeError')
 
 
 def test_lvis(cfg, data, capsys):
@@ -897,7 +899,7 @@ def test_a_file_in_the_format_of_mmengine_that_cannot_be_read(tmp_path):
     file = tmp_path / 'a.json'
     file.write_text('{"images": []}')
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type=BaseDataset, ann_file=str(file), pipeline=[]))))
-    says(cfg, r'dataset\.ann_file: .*a\.json cannot be read: ValueError: Annotation must have data_list and metainfo')
+    says(cfg, r'dataset\.ann_file: .*a\.json cannot be read .*ValueError: Annotation must have data_list and metainfo')
 
 
 class Own(BaseDataset):
