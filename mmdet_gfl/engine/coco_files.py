@@ -75,6 +75,8 @@ def why_left_out(annotation: dict[str, Any], image: dict[str, Any], api: Any, wa
         api: The file's index.
         wanted: Ids of the categories of the data set's classes.
     """
+    if not set(OBJECT_FIELDS) <= annotation.keys() or len(annotation['bbox']) != 4:
+        return None  # a format of its own
     number, bbox = annotation['category_id'], annotation['bbox']
     if number not in api.cats:
         return "of a category_id that the file's categories lack", repr(number)

@@ -193,9 +193,9 @@ class _Observed(BaseDataset):
             delivered = len(info['instances'])
             self.record.read += delivered
             api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
-            if api is not None and len(raw['raw_ann_info']) != delivered:
-                image = raw['raw_img_info']
-                reasons = [coco_files.why_left_out(one, image, api, self.cat2label) for one in raw['raw_ann_info']]
+            if api is not None and 'raw_ann_info' in raw and len(raw['raw_ann_info']) != delivered:
+                image, wanted = raw['raw_img_info'], getattr(self, 'cat2label', ())
+                reasons = [coco_files.why_left_out(one, image, api, wanted) for one in raw['raw_ann_info']]
                 for reason, example in filter(None, reasons):
                     self.record.leave_out(reason, example)
                 name, rest = self.observed_class.__name__, reasons.count(None) - delivered
@@ -287,7 +287,8 @@ def _count_left_out(record: Record, dataset: BaseDataset, delivered: int) -> Non
         if number not in api.imgs:
             example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
             record.leave_out('of images that the file does not list', example, len(strays))
-    if record.read and [api.cats[number]['name'] for number in dataset.cat2label] != record.classes:
+    numbers = getattr(dataset, 'cat2label', None)
+    if record.read and numbers and [api.cats[number]['name'] for number in numbers] != record.classes:
         names = [category['name'] for category in api.dataset['categories']]
         coco_files.check_class_names(f'{record.key}ann_file', str(dataset.ann_file), record.classes, names)
 
@@ -352,12 +353,12 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
 
 def missing_files(paths: Iterable[str]) -> list[str]:
     """Those of the files that are not there, or links that lead nowhere or in a circle; each folder is listed once."""
-    split = [os.path.split(path) for path in paths]
-    there = {folder: set[str]() for folder, _ in split}
+    paths = list(paths)
+    there = {os.path.dirname(path): set[str]() for path in paths}
     for folder, names in there.items():
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder or '.') as entries:
             names.update(e.name for e in entries if (os.path.isfile(e.path) if e.is_symlink() else e.is_file()))
-    return [os.path.join(folder, name) for folder, name in split if name not in there[folder]]
+    return [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
 
 
 # When all is built --------------------------------------------------------------------------------------------------

@@ -368,7 +368,7 @@ def test_missing_files(tmp_path):
     (folder / 'circle.jpg').symlink_to('circle.jpg')  # which the system refuses to follow
     (folder / 'folder.jpg').mkdir()
     there = [f'{folder}/1.jpg', f'{folder}/link.jpg']
-    lost = [f'{folder}/{name}.jpg' for name in ('lost', 'circle', 'folder', '2')] + [f'{tmp_path}/b/1.jpg']
+    lost = [f'{folder}/{name}.jpg' for name in ('lost', 'circle', 'folder', '2')] + [f'{tmp_path}/b//1.jpg']
     assert missing_files([*there, *lost]) == lost
 
 
@@ -495,6 +495,38 @@ def test_objects_that_a_filter_or_an_own_class_leaves_out(cfg, data, capsys):
     assert '2 of the 4 objects are left out: 2 by Few, such as in train0.jpg' in capsys.readouterr().out
     cfg.train_dataloader.dataset.update(type='CocoDataset', filter_cfg=dict(min_size=45))
     says(cfg, r'gives no image under filter_cfg=.*min_size.*: 4 in images that filter_cfg leaves out')
+
+
+def test_an_own_class_with_its_own_entries_is_left_alone(cfg, data, capsys):
+    rewrite(data, 'train', lambda other: [entry.pop('area') for entry in other['annotations']])
+
+    class Points(CocoDataset):
+        def load_data_list(self):
+            api = self.COCOAPI(self.ann_file)
+            return [
+                self.parse_data_info(dict(image=image, objects=api.imgToAnns[image['id']]))
+                for image in api.imgs.values()
+            ]
+
+        def parse_data_info(self, raw):
+            path = os.path.join(self.data_prefix['img'], raw['image']['file_name'])
+            boxes = [dict(bbox=[1, 1, 3, 3], bbox_label=number % 3) for number, _ in enumerate(raw['objects'])]
+            return dict(img_id=raw['image']['id'], img_path=path, height=40, width=50, instances=boxes)
+
+    cfg.train_dataloader.dataset.type = Points
+    build_dataset(cfg, 'train')
+    assert 'no object of the class dog, bird' in capsys.readouterr().out
+
+
+def test_an_own_class_that_leaves_all_out(cfg, data):
+    rewrite(data, 'train', lambda other: [entry.pop('area') for entry in other['annotations']])
+
+    class NoPoints(CocoDataset):
+        def parse_data_info(self, raw):
+            return super().parse_data_info(dict(raw, raw_ann_info=[]))
+
+    cfg.train_dataloader.dataset.type = NoPoints
+    says(cfg, 'all 4 objects are left out: 4 by NoPoints, such as in train0.jpg')
 
 
 def test_a_part_without_objects(cfg, data):
