@@ -529,6 +529,12 @@ def test_an_own_class_that_leaves_all_out(cfg, data):
     says(cfg, 'all 4 objects are left out: 4 by NoPoints, such as in train0.jpg')
 
 
+def test_images_that_indices_leave_out_are_not_counted(cfg, capsys):
+    cfg.train_dataloader.dataset.indices = 3
+    build_dataset(cfg, 'train')
+    assert 'left out' not in capsys.readouterr().out
+
+
 def test_a_part_without_objects(cfg, data):
     whole = content(data, 'train')
     (data / 'annotations' / 'labeled.json').write_text(json.dumps(whole))

@@ -158,6 +158,13 @@ def test_a_joint_loss_in_a_stock_head_is_refused_with_the_head_to_use(host, loss
     type_checks.check_losses(detector(stock_config(host)))
 
 
+def test_a_stock_head_that_supplies_the_target_keeps_its_loss(read):
+    head = read().model.bbox_head
+    head.update(type='GFLHead', loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True))
+    type_checks.check_losses(detector(head))
+    type_checks.check_losses(detector(stock_config('RTMDet')))
+
+
 def test_a_detector_is_looked_at_when_it_is_built(read, tmp_path):
     cfg = read()
     cfg.work_dir, cfg.model.backbone.init_cfg, cfg.experiment_name = str(tmp_path), None, 'losses'
