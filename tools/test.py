@@ -46,7 +46,7 @@ def main() -> None:
     def test() -> None:
         runner = launch.build_runner(cfg)
         launch.observe(runner, 'test')
-        launch.watch_loading(runner, args.checkpoint, 'test')
+        runner.register_hook(launch.CheckCheckpointHook(args.checkpoint, 'test'))
         if args.out is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()

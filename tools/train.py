@@ -60,7 +60,7 @@ def main() -> None:
         runner = launch.build_runner(cfg)
         launch.observe(runner, 'train', 'val')
         if checkpoint:
-            launch.watch_loading(runner, checkpoint, 'resume' if cfg.get('resume') else 'start')
+            runner.register_hook(launch.CheckCheckpointHook(checkpoint, 'resume' if cfg.get('resume') else 'start'))
         runner.train()
 
     launch.run(train, cfg)

@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.type_checks import arguments_of
+from mmdet_gfl.engine.type_checks import arguments_of, explained
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.losses import takes_quality
@@ -62,7 +62,8 @@ def build_heads(cfg: Config, num_classes: int | None, device: torch.device) -> H
         UserError: The config has no head with a counterpart, or one of the heads cannot be built from it.
     """
     head_cfg = _head_config(cfg, num_classes)
-    ours = _build(head_cfg, device)
+    with explained(cfg):
+        ours = _build(head_cfg, device)
     host = nearest_host(ours)
     stock_cfg = stock_config(head_cfg, ours, host)
     theirs, changed = _build(stock_cfg, device), _build(with_host(stock_cfg, host), device)
@@ -93,7 +94,7 @@ def _head_config(cfg: Config, num_classes: int | None) -> ConfigDict:
 def _build(cfg: ConfigDict, device: torch.device) -> Any:
     try:
         return MODELS.build(copy.deepcopy(cfg)).to(device)
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError) as error:
         name = getattr(cfg.type, '__name__', cfg.type)
         raise UserError(f'{name} cannot be built from model.bbox_head: {error}') from error
 

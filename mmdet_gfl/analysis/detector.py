@@ -85,7 +85,6 @@ def read_config(path: str, args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         launch.merge_options(cfg, args.cfg_options)
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
-    launch.check_types(cfg)
     return cfg
 
 
@@ -106,7 +105,8 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     if 'model' not in cfg:
         raise launch.UserError(f'config {cfg.filename} has no model; name the config that the checkpoint was made with')
     try:
-        model = MODELS.build(cfg.model)
+        with launch.explained(cfg):
+            model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
     launch.check_fit(model, checkpoint)

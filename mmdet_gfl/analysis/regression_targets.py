@@ -26,6 +26,7 @@ from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_b
 from mmdet_gfl.analysis.target_counts import Report, Tally, by_area
 from mmdet_gfl.analysis.training_samples import samples, training_dataset
 from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.engine.type_checks import explained
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
@@ -63,7 +64,7 @@ def gfl_head(model: ConfigDict) -> DenseGFLMixin:
     cfg.update(train_cfg=model.get('train_cfg'), test_cfg=model.get('test_cfg'))
     try:
         return MMDET_MODELS.build(cfg)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f'model.bbox_head cannot be built: {error}') from error
 
 
@@ -117,7 +118,8 @@ def measure(
         UserError: The config has no head or no data set that this can measure, or an image or a box is broken.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    head = gfl_head(cfg.model)
+    with explained(cfg):
+        head = gfl_head(cfg.model)
     dataset = training_dataset(cfg, split)
     indices = list(range(len(dataset)))
     if 0 < images < len(indices):

@@ -1,10 +1,9 @@
-"""Whether a checkpoint is there, whole, and of the model that is to be trained or tested with it."""
+"""Validation of checkpoints: they are there, whole, and of the model that is to be trained or tested with them."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdet_gfl.compat import checkpoint as checkpoints
-from mmdet_gfl.engine.data_checks import nodes
-from mmdet_gfl.engine.errors import UserError
-
-#: How torch names a tensor of another shape.
-SIZE_MISMATCH = re.compile(r'size mismatch for (\S+): copying a param with shape torch\.Size\(\[([\d, ]*)\]\)')
+from mmdet_gfl.engine.errors import UserError, some
+from mmdet_gfl.engine.type_checks import nodes
 
 
 def check_fit(model: Any, path: str, loaded: Any = None) -> None:
     """Raise for a checkpoint of another model; MMEngine would test with random weights where it does not fit.
 
+    The model's own loading decides, on a copy: it may translate names and shapes of other versions.
+
     Args:
-        model: What the config makes.
+        model: The model that the config makes.
         path: The checkpoint.
         loaded: What it holds, where it has been loaded.
 
@@ -40,54 +38,52 @@ def check_fit(model: Any, path: str, loaded: Any = None) -> None:
         model = model.module
     if loaded is None:
         loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    problem = _first_problem(model, _weights_of(loaded, path))
-    if problem:
-        raise UserError(
-            f'checkpoint {path} does not fit the config: {problem}; use it with the config it was trained with'
-        )
-
-
-def _first_problem(model: Any, state: dict[str, torch.Tensor]) -> str:
-    """The first layer that a state dict does not fit, found by loading it; empty if all fit.
-
-    The model's own loading decides, on a copy: it may translate names and shapes of other versions.
-    """
-    trial = copy.deepcopy(model).to('meta')
-    parameters = dict(trial.named_parameters())
-    disabled = logging.root.manager.disable
+    trial, disabled = copy.deepcopy(model).to('meta'), logging.root.manager.disable
     logging.disable()  # the real loading logs the same again
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that a copy to meta copies nothing
-            missing, unexpected = trial.load_state_dict(state, strict=False)
+            missing, unexpected = trial.load_state_dict(_weights_of(loaded, path), strict=False)
+        names = dict(trial.named_parameters())
+        problems = [f'{key} of the model is not in the file' for key in missing if key in names]
+        problems += [f'the file has {key}, and the model no such layer' for key in sorted(unexpected)]
     except RuntimeError as error:
-        mismatch = SIZE_MISMATCH.search(str(error))
-        if mismatch is None:
+        problems = [line.strip(' \t.') for line in str(error).splitlines() if 'size mismatch' in line]
+        if not problems:
             raise
-        key, found = mismatch[1], mismatch[2]
-        return f'{key} has the shape {tuple(parameters[key].shape)} in the model, and the file has ({found})'
     finally:
         logging.disable(disabled)
-    lacking = next((key for key in missing if key in parameters), None)
-    if lacking is not None:
-        return f'{lacking} has the shape {tuple(parameters[lacking].shape)} in the model, and the file lacks it'
-    return f'the file has {sorted(unexpected)[0]}, and the model no such layer' if unexpected else ''
+    if problems:
+        raise UserError(
+            f'checkpoint {path} does not fit the config: {problems[0]}; use it with the config it was trained with'
+        )
 
 
-def watch_loading(runner: Any, path: str, use: str) -> None:
-    """Have a checkpoint looked at between its loading by the Runner and its use; nothing is read for this.
-
-    Args:
-        runner: The Runner.
-        path: The checkpoint.
-        use: ``'start'``: a training may start from one that fits in part; ``'resume'``: it needs its own;
-            ``'test'``: all weights are needed.
-    """
-    runner.register_hook(CheckCheckpointHook(path, use))
+def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by the names of their layers."""
+    state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
+    tensors = {
+        key.removeprefix('module.'): value
+        for key, value in (state.items() if isinstance(state, dict) else ())
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        what = some(loaded) or 'nothing' if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
+        raise UserError(
+            f'checkpoint {path} holds no weights of a model (it has {what}); give a file that a training has saved, as '
+            f'a rule epoch_*.pth'
+        )
+    return tensors
 
 
 class CheckCheckpointHook(Hook):
-    """Looks at a checkpoint that the Runner has loaded; made by :func:`watch_loading`."""
+    """Looks at a checkpoint between its loading by the Runner and its use; nothing is read for this.
+
+    Args:
+        path: The checkpoint.
+        use: ``'start'``: a training may start from one that fits in part; ``'resume'``: it needs its own; ``'test'``:
+            all weights are needed.
+    """
 
     priority = 'VERY_LOW'
 
@@ -103,72 +99,35 @@ class CheckCheckpointHook(Hook):
                 are needed.
         """
         _weights_of(checkpoint, self.path)
-        spread = not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel)
-        if self.use == 'start' or spread:
+        if self.use == 'start' or not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel):
             return
         check_fit(runner.model, self.path, checkpoint)
-        if self.use == 'resume':
-            _check_state(runner, checkpoint, self.path)
-
-
-def _check_state(runner: Runner, checkpoint: dict[str, Any], path: str) -> None:
-    without = any(getattr(hook, 'save_optimizer', True) is False for hook in runner.hooks)  # as the config wants it
-    needed = ('meta', 'message_hub') if without else ('meta', 'message_hub', 'optimizer')
-    missing = [name for name in needed if name not in checkpoint]
-    if missing:
-        raise UserError(
-            f'checkpoint {path} holds the weights of a model and not the state of a training (it lacks '
-            f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and give '
-            f'--cfg-options load_from={path}'
-        )
-
-
-def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by the names of their layers.
-
-    Raises:
-        UserError: There are none.
-    """
-    state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
-    tensors = {
-        key.removeprefix('module.'): value
-        for key, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        what = ', '.join(map(str, list(loaded)[:4])) if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
-        raise UserError(
-            f'checkpoint {path} holds no weights of a model (it has {what or "nothing"}); give a file that a training '
-            f'has saved, as a rule epoch_*.pth'
-        )
-    return tensors
+        needed = {'meta', 'message_hub', 'optimizer'} if self.use == 'resume' else set()
+        if any(getattr(hook, 'save_optimizer', True) is False for hook in runner.hooks):  # as the config wants it
+            needed.discard('optimizer')
+        if missing := sorted(needed - checkpoint.keys()):
+            raise UserError(
+                f'checkpoint {self.path} holds the weights of a model and not the state of a training (it lacks '
+                f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and '
+                f'give --cfg-options load_from={self.path}'
+            )
 
 
 def check_checkpoint(path: str) -> None:
-    """Refuses a checkpoint file that is missing, damaged, or wants to run code.
-
-    Raises:
-        UserError: Names the file and what to do.
-    """
-    if '://' in path:
-        return
+    """Raise for a checkpoint file that is missing, damaged, or wants to run code."""
     try:
-        checkpoints.check_checkpoint(path)
+        if '://' not in path:
+            checkpoints.check_checkpoint(path)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise UserError(str(error)) from error
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Refuses local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code.
-
-    Raises:
-        UserError: Names the key, the file and what to do.
-    """
+    """Raise for local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code."""
     for key, node in nodes(cfg.get('model'), 'model.'):
-        path = node.get('checkpoint')
-        if node.get('type') == 'Pretrained' and isinstance(path, str):
+        if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
             try:
-                check_checkpoint(path)
+                check_checkpoint(node['checkpoint'])
             except UserError as error:
                 raise UserError(f'{key}checkpoint: {error}') from error
 

@@ -1,28 +1,32 @@
 """One look at the data, as the training will see it.
 
 MMEngine's Runner builds the data sets of a config; each is looked at while it does. For the time of its construction a
-data set's class is a subclass that notes what reading and filtering leave out, and looks at the list of images before
-it is serialized. So nothing is read twice, order and random numbers are the Runner's, and every format, class and
-wrapper counts that the training takes. What the evaluator alone reads is looked at in the object that it has loaded.
+data set's class is a subclass that keeps the index of its file, counts what an image's entry loses, and looks at the
+list of images before it is serialized. So nothing is read twice, order and random numbers are the Runner's, and every
+format, class and wrapper counts that the training takes. What the evaluator alone reads is looked at in the object that
+it has loaded.
 """
 
 from __future__ import annotations
 
 import copy
 import gc
-import glob
 import os
+import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
-from xml.etree import ElementTree
 
 import mmengine.registry as roots
 import numpy as np
+from mmdet.evaluation import CocoMetric
+from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -32,33 +36,18 @@ from mmengine.runner import Runner
 from mmdet_gfl.engine import coco_files
 from mmdet_gfl.engine.coco_files import PAGE
 from mmdet_gfl.engine.errors import UserError, note, some
+from mmdet_gfl.engine.type_checks import explained, nodes
 
-VOC_FOLDERS = ('JPEGImages', 'Annotations', 'ImageSets', 'VOC2007', 'VOC2012')
-#: Fields of a Pascal VOC file that MMDetection reads as numbers, and how.
-XML_NUMBERS: dict[str, type] = dict(difficult=int) | {
-    f'bndbox/{side}': float for side in ('xmin', 'ymin', 'xmax', 'ymax')
-}
-
-
-def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All dicts inside ``value``, each with the dotted key that leads to it."""
-    if isinstance(value, dict):
-        yield key, value
-        for name, child in value.items():
-            yield from nodes(child, f'{key}{name}.')
-    elif isinstance(value, (list, tuple)):
-        for index, child in enumerate(value):
-            yield from nodes(child, f'{key}{index}.')
-
+#: Errors of reading a file that is not there or has other content, and the packages whose errors they are.
+READING_ERRORS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, FileNotFoundError)
+READING_ERRORS += (LookupError, SyntaxError, TypeError, ValueError)
+READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
 
 # Before anything is read --------------------------------------------------------------------------------------------
 
 
 def check_data(cfg: Config, *splits: str) -> None:
     """Raise for annotation files that are missing, before a long training reads the first of them.
-
-    The files are those of the configured classes, asked for where these will read them; only what is certainly
-    missing is refused.
 
     Args:
         cfg: The config.
@@ -69,24 +58,15 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, node in _data_sets(loader.get('dataset'), f'{split}_dataloader.dataset.', cfg.get('default_scope')):
-            _check_data_set(key, node)
+        for key, node in nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
+            if {'ann_file', 'data_prefix'} & node.keys() and class_of(node, cfg.get('default_scope')) is not None:
+                if isinstance(prefix := node.get('data_prefix'), str):
+                    raise UserError(
+                        f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})'
+                    )
+                _check_file(key, node, node.get('data_root') or '')
         for key, node in nodes(cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.'):
-            path = node.get('ann_file')
-            if isinstance(path, str) and path:
-                _check_file(f'{key}ann_file', path, node.get('backend_args'), f'{key}ann_file=/path/to/file.json')
-
-
-def _data_sets(node: Any, key: str, scope: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The innermost data sets of a config whose class is one of MMEngine's, with their dotted keys."""
-    if not isinstance(node, dict):
-        return
-    if 'dataset' in node or 'datasets' in node:
-        yield from _data_sets(node.get('dataset'), f'{key}dataset.', scope)
-        for index, child in enumerate(node.get('datasets') or ()):
-            yield from _data_sets(child, f'{key}datasets.{index}.', scope)
-    elif class_of(node, scope) is not None:
-        yield key, node
+            _check_file(key, node)
 
 
 def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
@@ -101,48 +81,32 @@ def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseData
     return kind if isinstance(kind, type) and issubclass(kind, BaseDataset) else None
 
 
-def _check_data_set(key: str, node: dict[str, Any]) -> None:
-    prefix, metainfo = node.get('data_prefix'), node.get('metainfo')
-    if isinstance(prefix, str):
-        raise UserError(f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})')
-    classes = metainfo.get('classes') if isinstance(metainfo, dict) else None
-    if isinstance(classes, str) and not os.path.isfile(classes):
-        raise UserError(
-            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
-            f'the comma of a single class: classes=({classes!r},)'
-        )
-    root, path = node.get('data_root') or '', node.get('ann_file')
-    if isinstance(path, str) and path:
-        whole = path if '://' in path or os.path.isabs(path) else os.path.join(root, path)
-        found = '' if os.path.isabs(path) else _contents(root)
-        _check_file(f'{key}ann_file', whole, node.get('backend_args'), f'{key}data_root=/path/to/data', found)
-
-
-def _check_file(key: str, path: str, backend_args: Any, option: str, found: str = '') -> None:
+def _check_file(key: str, node: dict[str, Any], root: str = '') -> None:
+    path = node.get('ann_file')
+    if not isinstance(path, str) or not path:
+        return
+    whole = path if '://' in path else os.path.join(root, path)
     try:
-        if fileio.exists(path, backend_args=copy.deepcopy(backend_args)):
+        if fileio.exists(whole, backend_args=copy.deepcopy(node.get('backend_args'))):
             return
     except Exception:  # a storage that cannot say it, or whose client is not here
         return
+    option = f'{key}data_root=/path/to/data' if root else f'{key}ann_file=/path/to/file'
     raise UserError(
-        f'{key}: {os.path.abspath(path)} does not exist{found}; put or link the data there, or point the config to it '
-        f'(--cfg-options {option})'
+        f'{key}ann_file: {os.path.abspath(whole)} does not exist{_contents(Path(root)) if root else ""}; put or link '
+        f'the data there, or point the config to it (--cfg-options {option})'
     )
 
 
-def _contents(root: str) -> str:
+def _contents(folder: Path) -> str:
     """The contents of a data folder, as the end of a sentence."""
-    folder = Path(root)
-    if not root or not folder.is_dir():
+    if not folder.is_dir():
         return ''
-    if any((folder / name).is_dir() for name in VOC_FOLDERS):
+    names = sorted(entry.name for entry in folder.iterdir())
+    if 'JPEGImages' in names or 'VOC2007' in names or 'VOC2012' in names:
         return f" (the folder is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
-    if (folder / 'labels').is_dir():
-        return f' (the folder looks like YOLO format, which has to be converted to COCO format: {PAGE})'
     jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
-    if jsons:
-        return f' (the folder has {some(jsons)})'
-    return f' (the folder has {some(sorted(entry.name for entry in folder.iterdir())) or "nothing in it"})'
+    return f' (the folder has {some(jsons or names) or "nothing in it"})'
 
 
 # While a data set is built ------------------------------------------------------------------------------------------
@@ -150,271 +114,205 @@ def _contents(root: str) -> str:
 
 @dataclass
 class Record:
-    """Facts about a data set, collected while it is built.
+    """Facts about a data set, collected while it is built."""
 
-    Attributes:
-        key: The dotted key of its config.
-        dataset: The data set.
-        api: Index of its file, for data sets that read COCO format.
-        left_out: Objects that are not delivered, counted by reason.
-        examples: A value for each reason.
-        ids: File names by id of the image.
-        classes: Names in the order of the labels.
-        counts: Objects of each class; those marked to be ignored do not count.
-        ignored: Objects marked to be ignored, and those without an area.
-        shares: True if all boxes lie in a square of one pixel, as shares of the image's size do.
-    """
-
-    key: str
-    dataset: Any = None
-    api: Any = None
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    ids: dict[Any, str] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
-    counts: Any = None
-    ignored: int = 0
-    shares: bool = False
+    key: str  # dotted key of its config
+    dataset: Any = None  # once it is built
+    api: Any = None  # index of its file while it is built, in COCO format
+    entry: Any = None  # the image's that is being read
+    read: int = 0  # objects so far
+    names: Counter[str] = field(default_factory=Counter)  # of objects that are no class, in Pascal VOC format
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)  # reason: number of objects, value of the first
+    ids: dict[Any, str] = field(default_factory=dict)  # id of each image: name of its file
+    classes: list[str] = field(default_factory=list)  # in the order of the labels
+    counts: Any = None  # objects of each class that are not to be ignored
+    ignored: int = 0  # objects to be ignored, or without an area
 
     def leave_out(self, reason: str, example: str, count: int = 1) -> None:
         """Count objects that are not delivered."""
-        if count:
-            self.left_out[reason] += count
-            self.examples.setdefault(reason, example)
+        before, first = self.left_out.get(reason, (0, example))
+        if count > 0:
+            self.left_out[reason] = before + count, first
 
-    @property
-    def reasons(self) -> str:
-        """All reasons with their numbers, as the end of a sentence."""
-        return '; '.join(f'{n} {reason}, such as {self.examples[reason]}' for reason, n in self.left_out.items())
-
-    @property
-    def total(self) -> int:
-        """Number of objects in the files."""
+    def sentence(self) -> tuple[int, int, str]:
+        """Number of objects that are left out and of all in the files, and the reasons as the end of a sentence."""
+        out = sum(count for count, _ in self.left_out.values())
         delivered = 0 if self.counts is None else int(self.counts.sum())
-        return delivered + self.ignored + self.left_out.total()
+        reasons = [f'{count} {reason}, such as {first}' for reason, (count, first) in self.left_out.items()]
+        return out, delivered + self.ignored + out, '; '.join(reasons)
 
 
 class _Observed(BaseDataset):
-    """The steps of a data set's construction, with a look at each; a base of the class that :func:`observed` makes."""
+    """The construction of a data set with a look at it; a base of the class that :class:`CheckDataHook` makes."""
 
     record: ClassVar[Record]
     observed_class: ClassVar[Any]
 
     def full_init(self) -> None:
-        """Build the data set, look at its list of images, and then serialize it where the config wants that."""
+        """Build the data set, look at its list of images, and then serialize it where the config wants that.
+
+        Raises:
+            UserError: A file cannot be read; or see :func:`examine`.
+        """
         if self._fully_initialized:
             return
-        serialize = vars(self)['serialize_data']
-        self.serialize_data = False
-        with _garbage_collector_paused():
+        serialize, self.serialize_data = vars(self)['serialize_data'], False
+        collecting = gc.isenabled()
+        gc.disable()  # it would walk through millions of entries, which hold no cycles, again and again
+        try:
             super().full_init()
             self.serialize_data = serialize
             if 'data_bytes' not in vars(self):
                 examine(self.record, self)
                 if serialize:
                     self.data_bytes, self.data_address = self._serialize_data()
+        except READING_ERRORS as error:
+            if not _is_of_a_reader(error):
+                raise
+            raise _unreadable(self.record, self, error) from error
+        finally:
+            if collecting:
+                gc.enable()
         self.record.dataset, self.record.api = self, None
         self.__class__ = self.observed_class
 
     def COCOAPI(self, path: str) -> Any:
-        """Read a file in COCO format, as data sets of this format do."""
-        key = f'{self.record.key}ann_file'
-        try:
-            api = self.observed_class.COCOAPI(path)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise coco_files.unreadable(key, str(self.ann_file), error) from error
+        """Read a file in COCO format, as data sets of this format do, and keep its index."""
+        api = self.observed_class.COCOAPI(path)
         if coco_files.is_plain(api):
-            coco_files.check_entries(key, str(self.ann_file), api)
+            coco_files.check_entries(f'{self.record.key}ann_file', str(self.ann_file), api)
             self.record.api = api
-            strays = [(number, len(found)) for number, found in api.imgToAnns.items() if number not in api.imgs]
-            for number, count in strays:
-                example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
-                self.record.leave_out('of images that the file does not list', example, count)
         return api
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation files; then compare the classes with the names that the labels stand for."""
-        infos = super().load_data_list()
-        record, classes = self.record, self._metainfo.get('classes')
-        record.classes = list(classes) if isinstance(classes, (list, tuple)) else []
-        numbers = getattr(self, 'cat2label', None)
-        if record.api is not None and isinstance(numbers, dict) and any(info.get('instances') for info in infos):
-            names = [record.api.cats[number]['name'] for number in numbers]
-            if names != record.classes:
-                names = [category['name'] for category in record.api.dataset['categories']]
-                coco_files.check_class_names(f'{record.key}ann_file', str(self.ann_file), record.classes, names)
-        return infos
-
-    def parse_data_info(self, raw_data_info: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
+    def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
-        try:
-            info = super().parse_data_info(raw_data_info)
-        except (AttributeError, KeyError, TypeError, ValueError, SyntaxError):
-            _check_entry(f'{self.record.key}ann_file', str(self.ann_file), raw_data_info)
-            raise
-        if self.record.api is not None and isinstance(info, dict) and 'instances' in info:
-            annotations = raw_data_info['raw_ann_info']
-            if len(annotations) != len(info['instances']):
-                self._count_left_out(annotations, raw_data_info['raw_img_info'], len(info['instances']))
+        self.record.entry = raw
+        info = super().parse_data_info(raw)
+        self.record.entry = None
+        if isinstance(info, dict) and 'instances' in info:
+            delivered = len(info['instances'])
+            self.record.read += delivered
+            api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
+            if api is not None and 'raw_ann_info' in raw and len(raw['raw_ann_info']) != delivered:
+                image, wanted = raw['raw_img_info'], getattr(self, 'cat2label', ())
+                reasons = [coco_files.why_left_out(one, image, api, wanted) for one in raw['raw_ann_info']]
+                for reason, example in filter(None, reasons):
+                    self.record.leave_out(reason, example)
+                name, rest = self.observed_class.__name__, reasons.count(None) - delivered
+                self.record.leave_out(f'by {name}', f'in {image.get("file_name")}', rest)
         return info
 
-    def _count_left_out(self, annotations: list[dict[str, Any]], image: dict[str, Any], delivered: int) -> None:
-        wanted = getattr(self, 'cat2label', ())
-        reasons = [coco_files.why_left_out(annotation, image, self.record.api, wanted) for annotation in annotations]
-        for reason, example in filter(None, reasons):
-            self.record.leave_out(reason, example)
-        rest = reasons.count(None) - delivered
-        self.record.leave_out(f'by {self.observed_class.__name__}', f'in {image.get("file_name")}', max(rest, 0))
-
-    def _parse_instance_info(self, raw_ann_info: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
+    def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
         """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
-        instances = self.observed_class._parse_instance_info(self, raw_ann_info, *args, **options)
-        for name in (entry.findtext('name') for entry in raw_ann_info.findall('object')):
-            if name not in self._metainfo['classes']:
-                self.record.leave_out('of classes that metainfo.classes leaves out', repr(name))
-        return instances
-
-    def filter_data(self) -> list[dict[str, Any]]:
-        """Filter the images, and count the objects of those that go."""
-        before = _count_objects(self.data_list)
-        infos: list[dict[str, Any]] = super().filter_data()
-        count = before - _count_objects(infos)
-        self.record.leave_out('in images that filter_cfg leaves out', f'filter_cfg={self.filter_cfg}', count)
-        return infos
+        names = (str(entry.findtext('name')) for entry in tree.iterfind('object'))
+        self.record.names.update(name for name in names if name not in self._metainfo['classes'])
+        found: list[dict[str, Any]] = super()._parse_instance_info(tree, *args, **options)
+        return found
 
 
-@contextmanager
-def _garbage_collector_paused() -> Iterator[None]:
-    """Spare the collector from walking through millions of entries, which hold no cycles, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _is_of_a_reader(error: Exception) -> bool:
+    """True for an error of MMDetection's reading; False for one of a data set's own code."""
+    packages = [frame.f_globals['__name__'].partition('.')[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next(name for name in reversed(packages) if name not in sys.stdlib_module_names) in READERS
 
 
-def _count_objects(infos: list[dict[str, Any]]) -> int:
-    return sum(len(info.get('instances', ())) for info in infos)
-
-
-def _check_entry(key: str, path: str, raw: dict[str, Any]) -> None:
-    """Raise for the value of an image's entry that could not be read, if its format is known."""
-    for annotation in raw.get('raw_ann_info', ()):
-        coco_files.check_annotation(key, path, annotation)
-    path = raw.get('xml_path', '')
-    if not path:
-        return
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise UserError(f'{key}: {path} is not XML ({error})') from error
-    for name in ('size/width', 'size/height'):
-        _check_number(key, path, root, name, int)
-    for number, entry in enumerate(root.findall('object')):
-        for name, read in XML_NUMBERS.items():
-            _check_number(key, f'{path}, object {number}', entry, name, read)
-
-
-def _check_number(key: str, where: str, entry: ElementTree.Element, name: str, read: Any) -> None:
-    found = entry.find(name)
-    if found is None and not name.startswith('bndbox'):
-        return
-    try:
-        read(None if found is None else found.text)
-    except (TypeError, ValueError) as error:
-        value = 'missing' if found is None else repr(found.text)
-        kind = 'a whole number' if read is int else 'a number'
-        raise UserError(f'{key}: {where}: {name} is {value}, and Pascal VOC format needs {kind}') from error
+def _unreadable(record: Record, dataset: _Observed, error: Exception) -> UserError:
+    """The error for a file that the data set cannot read; it names the image's entry, and in COCO format the field."""
+    key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
+    if isinstance(entry, dict):
+        if 'raw_ann_info' in entry:
+            coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
+        for annotation in entry.get('raw_ann_info', ()):
+            coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
+        path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
+    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}'
+    return UserError(f'{key}: {path} {what}; {PAGE} shows the formats')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
-    """Look at the images and objects that a data set delivers, and note their numbers.
-
-    Args:
-        record: What is noted, and the data set's key.
-        dataset: The data set, filtered and not yet serialized.
+    """Look at the images and objects that a data set delivers, filtered and not yet serialized, and note their numbers.
 
     Raises:
-        UserError: There is no image; an image is not there; a box is not finite, or its sides are in the wrong order;
-            a label is outside the classes. Names the file, the object and the value.
+        UserError: The classes are not the file's; there is no image; an image is not there; a box is not finite, or its
+            sides are in the wrong order; a label is outside the classes. Names the file, the object and the value.
     """
-    infos = dataset.data_list
-    if not infos:
-        out = f': {record.reasons}' if record.left_out else ''
+    key, infos, classes = record.key, dataset.data_list, dataset.metainfo.get('classes')
+    if isinstance(classes, str):
         raise UserError(
-            f'{record.key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg}{out}; give '
-            f'the annotation file of these images, or change filter_cfg'
+            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
+            f'the comma of a single class: classes=({classes!r},)'
         )
-    record.ids = {info['img_id']: str(info.get('img_path')) for info in infos if 'img_id' in info}
-    _check_images(record, dataset, infos)
+    record.classes = list(classes or ())
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
-    labels = _labels(instances)
-    if labels is None or not all('bbox' in instance for instance in instances):
-        return  # masks alone, segments, captions
+    _count_left_out(record, dataset, len(instances))
+    if not infos:
+        raise UserError(
+            f'{key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg} (left out: '
+            f'{record.sentence()[2] or "nothing"}); give the annotation file of these images, or change filter_cfg'
+        )
+    record.ids = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
+    _check_images(record, dataset, infos)
+    try:
+        labels = np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
+        boxes = np.array([instance['bbox'] for instance in instances], float)
+    except (KeyError, TypeError, ValueError):
+        return  # objects of no class or of several, masks alone, segments, captions
     used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
-    _check_labels(record, dataset, labels, used)
-    boxes = _boxes(instances)
-    if boxes is not None:
-        _check_boxes(record, dataset, boxes, used)
+    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
+    if record.classes and len(wrong):
+        raise UserError(
+            f'{key}metainfo.classes has {len(record.classes)} classes, but {_find(dataset, wrong[0])[1]} has the label '
+            f'{labels[wrong[0]]}, counted from 0; give the classes that the file has, all of them where the data set '
+            f'takes no selection'
+        )
+    if boxes.size == 4 * len(instances):  # others are rotated
+        boxes = boxes.reshape(-1, 4)
+        _check_boxes(key, dataset, boxes, used)
         used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        record.shares = bool(used.any()) and bool(np.ptp(boxes[used], axis=0).max() <= 1 and boxes[used].max() <= 1)
     record.ignored = len(used) - int(used.sum())
     record.counts = np.bincount(labels[used], minlength=len(record.classes))
 
 
-def _labels(instances: list[dict[str, Any]]) -> np.ndarray | None:
-    """Classes of the objects, (G,); None for objects of no class or of several."""
-    try:
-        return np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
-    except (KeyError, TypeError, ValueError):
-        return None
+def _count_left_out(record: Record, dataset: BaseDataset, delivered: int) -> None:
+    """Count what parsing has not seen to be left out; raise for classes that are not those of a COCO file."""
+    if record.names:
+        reason = 'of classes that metainfo.classes leaves out'
+        record.leave_out(reason, repr(record.names.most_common(1)[0][0]), record.names.total())
+    if dataset._indices is None:
+        example = f'filter_cfg={dataset.filter_cfg}'
+        record.leave_out('in images that filter_cfg leaves out', example, record.read - delivered)
+    if (api := record.api) is None:
+        return
+    for number, strays in api.imgToAnns.items():
+        if number not in api.imgs:
+            example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
+            record.leave_out('of images that the file does not list', example, len(strays))
+    numbers = getattr(dataset, 'cat2label', None)
+    if record.read and numbers and [api.cats[number]['name'] for number in numbers] != record.classes:
+        names = [category['name'] for category in api.dataset['categories']]
+        coco_files.check_class_names(f'{record.key}ann_file', str(dataset.ann_file), record.classes, names)
 
 
-def _boxes(instances: list[dict[str, Any]]) -> np.ndarray | None:
-    """Corners of the boxes, (G, 4); None for other boxes, as rotated ones."""
-    try:
-        boxes = np.array([instance['bbox'] for instance in instances], float)
-    except (TypeError, ValueError):
-        return None
-    return boxes.reshape(-1, 4) if boxes.size == 4 * len(instances) else None
-
-
-def _check_labels(record: Record, dataset: BaseDataset, labels: np.ndarray, used: np.ndarray) -> None:
-    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
-    if record.classes and len(wrong):
+def _check_boxes(key: str, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
+    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
+    wrong = np.flatnonzero(used & ~((boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)))
+    what = f'{len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite'
+    if not len(wrong):
+        wrong = np.flatnonzero(used)
+        if not len(wrong) or not 0 < boxes[used].max() <= 1 or boxes[used].min() < -1:
+            return
+        what = f'all boxes of {dataset.ann_file} lie between 0 and 1, as shares of the image do, and not in pixels'
+    info, name = _find(dataset, wrong[0])
+    loaded = _load(dataset, info, 'gt_bboxes')
+    corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
+    if loaded is None or (corners.shape[-1:] == (4,) and _has_row(corners, boxes[wrong[0]])):
         raise UserError(
-            f'{record.key}metainfo.classes has {len(record.classes)} classes, but {_name_of(dataset, wrong[0])} has '
-            f'the label {labels[wrong[0]]}, which {type(dataset).__name__} counts from 0; give the classes that the '
-            f'file has, all of them where the data set takes no selection'
+            f'{key}ann_file: {what}; {name} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
         )
 
 
-def _check_boxes(record: Record, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
-    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
-    wrong = np.flatnonzero(
-        used & ~((boxes[:, 2:] >= boxes[:, :2]) & np.isfinite(boxes).reshape(-1, 2, 2).all(1)).all(1)
-    )
-    if not len(wrong):
-        return
-    info, _ = _find(dataset.data_list, wrong[0])
-    if _repaired(dataset, info):
-        return
-    raise UserError(
-        f'{record.key}ann_file: {len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite; '
-        f'{_name_of(dataset, wrong[0])} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
-    )
-
-
-def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
-    """True if a transform of the data set loads the boxes of an image in another order than they are written."""
-    try:
-        loaded = _load(dataset, info, 'gt_bboxes')
-    except OSError:
-        return False
-    corners = np.asarray(getattr(loaded, 'tensor', loaded) if loaded is not None else np.full((1, 4), np.nan))
-    return corners.ndim != 2 or corners.shape[1] != 4 or bool((corners[:, 2:] >= corners[:, :2]).all())
+def _has_row(rows: np.ndarray, row: np.ndarray) -> bool:
+    return bool(np.isclose(rows, row, equal_nan=True).all(axis=-1).any())
 
 
 def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
@@ -427,19 +325,14 @@ def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
     return None if results is None else results.get(name)
 
 
-def _find(infos: list[dict[str, Any]], number: int) -> tuple[dict[str, Any], int]:
-    """The image of the object with this number, and its number there."""
-    for info in infos:
+def _find(dataset: BaseDataset, number: int) -> tuple[dict[str, Any], str]:
+    """The image of the object with this number, and the object's name in a sentence."""
+    for info in dataset.data_list:
         if number < len(info.get('instances', ())):
             break
         number -= len(info.get('instances', ()))
-    return info, int(number)
-
-
-def _name_of(dataset: BaseDataset, number: int) -> str:
-    info, number = _find(dataset.data_list, number)
     place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
-    return f'object {number} of {place}'
+    return info, f'object {number} of {place}'
 
 
 def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, Any]]) -> None:
@@ -450,112 +343,74 @@ def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, An
         return
     try:
         _load(dataset, paths[missing[0]], 'img')
-    except FileNotFoundError:
-        pass
-    else:
-        return
-    raise UserError(
-        f'{record.key}data_prefix: {len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there, such '
-        f'as {os.path.abspath(missing[0])}{_found_instead(dataset, missing[0])}; fetch them, point data_prefix (now '
-        f'{dataset.data_prefix}) to their folder, or take them out of the file'
-    )
-
-
-def _found_instead(dataset: BaseDataset, path: str) -> str:
-    """A file found in place of a missing image, as the end of a sentence."""
-    others = sorted(Path(path).parent.glob(f'{glob.escape(Path(path).stem)}.*')) if Path(path).parent.is_dir() else []
-    if others:
-        return f' (there is {others[0].name}; this format may ask for one suffix)'
-    for prefix in filter(None, dataset.data_prefix.values()):
-        inner = os.path.join(dataset.data_root or '', os.path.relpath(path, prefix))
-        if os.path.exists(inner):
-            return f' (the file names hold the folder already: there is {inner})'
-    return ''
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{record.key}data_prefix={dataset.data_prefix}: {len(missing)} of the {len(paths)} images of '
+            f'{dataset.ann_file} are not there, such as {os.path.abspath(missing[0])}; fetch them, point data_prefix '
+            f'to their folder, or take them out of the file'
+        ) from error
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """Those of the files that are not there; each folder is listed once."""
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = _files_in(folder or '.')
-        if name not in listed[folder]:
-            missing.append(path)
-    return missing
-
-
-def _files_in(folder: str) -> set[str]:
-    """Names of the files in a folder; links that lead nowhere, in a circle or where nothing may be read are none."""
-    if not os.path.isdir(folder):
-        return set()
-    with os.scandir(folder) as entries:
-        return {
-            entry.name for entry in entries if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
-        }
+    """Those of the files that are not there, or links that lead nowhere or in a circle; each folder is listed once."""
+    paths = list(paths)
+    there = {os.path.dirname(path): set[str]() for path in paths}
+    for folder, names in there.items():
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder or '.') as entries:
+            names.update(e.name for e in entries if (os.path.isfile(e.path) if e.is_symlink() else e.is_file()))
+    return [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
 
 
 # When all is built --------------------------------------------------------------------------------------------------
 
 
-class Observer:
-    """Looks at the data sets of several splits while they are built, and then at what they are together."""
+class CheckDataHook(Hook):
+    """Looks at the data sets of a run while they are built, and at all of them and the evaluators before it begins.
 
-    def __init__(self) -> None:
-        self.records: dict[str, list[Record]] = {}
+    Args:
+        *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, *splits: str) -> None:
+        self.records: dict[str, list[Record]] = {split: [] for split in splits}
 
     def observed(self, split: str, node: Any, key: str) -> Any:
         """A data set's config whose innermost data sets are looked at while they are built."""
+        if isinstance(node, (list, tuple)):
+            return [self.observed(split, part, f'{key}{index}.') for index, part in enumerate(node)]
         if not isinstance(node, dict):
             return node
-        if 'dataset' in node or 'datasets' in node:
-            parts = [
-                self.observed(split, part, f'{key}datasets.{i}.') for i, part in enumerate(node.get('datasets', ()))
-            ]
-            inner = dict(dataset=self.observed(split, node.get('dataset'), f'{key}dataset.'), datasets=parts)
-            return dict(node, **{name: value for name, value in inner.items() if name in node})
+        node = dict(node) | {
+            name: self.observed(split, node[name], f'{key}{name}.') for name in ('dataset', 'datasets') if name in node
+        }
         cls = class_of(node)
-        if cls is None:
-            return node
-        record = Record(key)
-        self.records.setdefault(split, []).append(record)
-        attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
-        return dict(node, type=type(cls.__name__, (_Observed, cls), attributes))
+        if cls is not None:
+            record = Record(key)
+            self.records[split].append(record)
+            attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
+            node['type'] = type(cls.__name__, (_Observed, cls), attributes)
+        return node
 
-    def check(self, split: str, metrics: Sequence[Any], configs: Any) -> None:
-        """Look at a split as a whole, once its data sets and its evaluator are there.
-
-        Args:
-            split: ``'train'``, ``'val'`` or ``'test'``.
-            metrics: Of the split's evaluator.
-            configs: The evaluator's config, which names their files.
+    def before_run(self, runner: Runner) -> None:
+        """Look at each split that runs, and at all of them together.
 
         Raises:
-            UserError: A training has no object; the evaluator's file does not fit the data set.
+            UserError: See :meth:`check`; or the validation numbers the training's classes in another order.
+            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
         """
-        records = [record for record in self.records.get(split, ()) if record.dataset is not None]
-        for record in records:
-            if record.left_out:
-                out = record.left_out.total()
-                note(f'{record.key[:-1]}: {out} of the {record.total} objects are left out: {record.reasons}')
-        if split == 'train':
-            _check_objects(records)
-        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
-        files = [(key, node['ann_file']) for key, node in nodes(configs, f'{split}_evaluator.') if node.get('ann_file')]
-        if len(records) == len(indexed) == len(files) == 1:
-            names = {number: Path(path).name for number, path in records[0].ids.items()}
-            key, path = files[0]
-            coco_files.check_ground_truth(f'{key}ann_file', path, indexed[0]._coco_api, records[0].classes, names)
-        elif len(records) == 1 and not indexed and any(type(metric).__name__ == 'CocoMetric' for metric in metrics):
-            _check_packed_instances(split, records[0])
+        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+        from mmdet_gfl.models.dense_heads import DenseGFLMixin
 
-    def check_order(self) -> None:
-        """Raise for a validation whose classes are the training's in another order.
-
-        Raises:
-            UserError: Names both orders.
-        """
+        for split in self.records:
+            loop = getattr(runner, f'{split}_loop')
+            if loop is None:
+                continue
+            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+            evaluator = None if split == 'train' else loop.evaluator
+            self.check(split, evaluator, runner.cfg.get(f'{split}_evaluator'))
         for record in self.records.get('val', ()):
             for other in self.records.get('train', ()):
                 if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
@@ -564,32 +419,66 @@ class Observer:
                         f'{other.key}metainfo.classes are {some(other.classes)}, and a label is a number in that '
                         f'order; give both one order: in metainfo.classes, and of the categories of COCO files'
                     )
+        self.records.clear()
+
+    def check(self, split: str, evaluator: Any = None, configs: Any = None) -> None:
+        """Look at a split as a whole, once its data sets and its evaluator are there.
+
+        Args:
+            split: ``'train'``, ``'val'`` or ``'test'``.
+            evaluator: The split's, if it has one.
+            configs: The evaluator's config, which names its files.
+
+        Raises:
+            UserError: A training has no object; the evaluator's file does not fit the data set.
+        """
+        records = [record for record in self.records[split] if record.dataset is not None]
+        for record in records:
+            out, total, reasons = record.sentence()
+            if out:
+                note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
+        if split == 'train' and records and all(record.counts is not None for record in records):
+            _check_objects(records)
+        metrics = evaluator.metrics if evaluator is not None and records else []
+        found = nodes(configs, f'{split}_evaluator.')
+        files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]
+        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
+        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
+        for number, metric in enumerate(metrics):
+            judged = [records[number]] if several else records
+            if metric in indexed and len(files) == len(indexed):
+                key, path = files[indexed.index(metric)]
+                images = {number: name for record in judged for number, name in record.ids.items()}
+                coco_files.check_ground_truth(key, path, metric._coco_api, judged[0].classes, images)
+            elif type(metric) is CocoMetric and metric._coco_api is None:
+                _check_packed_instances(split, judged[0])
 
 
 def _check_objects(records: list[Record]) -> None:
     """Raise for a training without objects; note classes without any."""
-    known = [record for record in records if record.counts is not None]
-    if not known or len(known) < len(records):
+    key, files, classes = records[0].key, some(record.dataset.ann_file for record in records), records[0].classes
+    if not sum(record.counts.sum() for record in records):
+        ignored, total = sum(record.ignored for record in records), sum(record.sentence()[1] for record in records)
+        reasons = [record.sentence()[2] for record in records]
+        reasons += [f'{ignored} marked to be ignored, or without an area'] * bool(ignored)
+        why = f'all {total} objects are left out: {"; ".join(filter(None, reasons))}'
+        raise UserError(
+            f'{key}ann_file: {files} has nothing to learn for the classes {some(classes)}: '
+            f'{why if total else "there is no object at all"}; give the annotation file of the training images, and '
+            f'boxes, areas and classes as {PAGE} shows them'
+        )
+    if any(record.classes != classes for record in records):
         return
-    key, files = known[0].key, some(record.dataset.ann_file for record in known)
-    ignored = sum(record.ignored for record in known)
-    if not sum(record.counts.sum() for record in known):
-        total, reasons = sum(record.total for record in known), '; '.join(filter(None, (r.reasons for r in known)))
-        more = f'{ignored} marked to be ignored, or without an area' if ignored else ''
-        why = '; '.join(filter(None, (reasons, more)))
-        why = f'all {total} objects are left out: {why}' if total else 'there is no object at all'
-        raise UserError(
-            f'{key}ann_file: {files} has nothing to learn for the classes {some(known[0].classes)}: {why}; give the '
-            f'annotation file of the training images, and boxes, areas and classes as {PAGE} shows them'
-        )
-    if all(record.shares for record in known):
-        raise UserError(
-            f'{key}ann_file: all boxes of {files} lie between 0 and 1, as shares of the image do; write them in pixels'
-        )
-    if all(record.classes == known[0].classes for record in known):
-        absent = [name for name, n in zip(known[0].classes, sum(record.counts for record in known)) if not n]
-        if absent:
-            note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
+    names = sum((record.names for record in records), Counter())
+    absent = [name for name, count in zip(classes, sum(record.counts for record in records)) if not count]
+    for name in absent:
+        for other in get_close_matches(name, names, n=1):
+            raise UserError(
+                f'{key}metainfo.classes has {name!r}, which no object of {files} is called, but {names[other]} of the '
+                f'objects left out are called {other!r}; write the class as the files do, or take it out'
+            )
+    if absent:
+        note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
 
 
 def _check_packed_instances(split: str, record: Record) -> None:
@@ -602,37 +491,6 @@ def _check_packed_instances(split: str, record: Record) -> None:
         )
 
 
-class CheckDataHook(Hook):
-    """Looks at the data of a run when MMEngine's Runner has built it; made by :func:`observe`."""
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, observer: Observer, splits: Sequence[str]) -> None:
-        self.observer = observer
-        self.splits = splits
-
-    def before_run(self, runner: Runner) -> None:
-        """Look at each split that runs, and at all of them together.
-
-        Raises:
-            UserError: See :meth:`Observer.check` and :meth:`Observer.check_order`.
-            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
-        """
-        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
-        from mmdet_gfl.models.dense_heads import DenseGFLMixin
-
-        for split in self.splits:
-            loop = getattr(runner, f'{split}_loop')
-            if loop is None:
-                continue
-            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
-                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
-            metrics = loop.evaluator.metrics if split != 'train' else ()
-            self.observer.check(split, metrics, runner.cfg.get(f'{split}_evaluator'))
-        self.observer.check_order()
-        self.observer.records.clear()
-
-
 def observe(runner: Any, *splits: str) -> None:
     """Have a Runner's data sets looked at while it builds them, and its evaluators before it begins.
 
@@ -640,27 +498,28 @@ def observe(runner: Any, *splits: str) -> None:
         runner: The Runner, before it has built them. Its config, which it has written into the work dir, stays.
         *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
     """
-    observer = Observer()
+    hook = CheckDataHook(*splits)
     for split in splits:
         loader = getattr(runner, f'_{split}_dataloader', None)
         if isinstance(loader, dict) and 'dataset' in loader:
-            node = observer.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
+            node = hook.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
             setattr(runner, f'_{split}_dataloader', dict(loader, dataset=node))
-    runner.register_hook(CheckDataHook(observer, splits))
+    runner.register_hook(hook)
 
 
 def build_dataset(cfg: Config, split: str) -> Any:
     """The data set of a split, looked at as a Runner's is.
 
     Raises:
-        UserError: It has no images, or what it has cannot be used.
+        UserError: It has no images, or what it has cannot be used; or a part of it cannot be built.
     """
     check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
     roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
-    observer = Observer()
-    node = observer.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
-    dataset = roots.DATASETS.build(copy.deepcopy(node))
-    if hasattr(dataset, 'full_init'):
-        dataset.full_init()
-    observer.check(split, (), None)
+    hook = CheckDataHook(split)
+    with explained(cfg):
+        node = hook.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
+        dataset = roots.DATASETS.build(copy.deepcopy(node))
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    hook.check(split)
     return dataset

@@ -1,7 +1,7 @@
 """What ``tools/train.py`` and ``tools/test.py`` do before MMEngine's Runner takes over.
 
-Everything that can be wrong with the user's files is looked for before anything is built, and answered in one sentence
-(:class:`UserError`) that names it and the way out.
+A fault of the user's is answered in one sentence (:class:`UserError`) that names it and the way out, before anything
+is built or where MMEngine meets it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import difflib
 import errno
 import os
 import subprocess
-import traceback
 import urllib.error
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,11 @@ from torch import distributed
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
-from mmdet_gfl.engine import type_checks
+from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook as CheckCheckpointHook
 from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
 from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
 from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
 from mmdet_gfl.engine.checkpoint_checks import start_of as start_of
-from mmdet_gfl.engine.checkpoint_checks import watch_loading as watch_loading
 from mmdet_gfl.engine.data_checks import build_dataset as build_dataset
 from mmdet_gfl.engine.data_checks import check_data as check_data
 from mmdet_gfl.engine.data_checks import observe as observe
@@ -41,6 +38,8 @@ from mmdet_gfl.engine.errors import is_first_rank as is_first_rank
 from mmdet_gfl.engine.errors import note
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
+from mmdet_gfl.engine.type_checks import check_losses
+from mmdet_gfl.engine.type_checks import explained as explained
 from mmdet_gfl.utils.processes import end_with_parent
 
 
@@ -58,40 +57,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of a tool's arguments, checked: its options merged, its folder and launcher set.
+    """The config of a tool's arguments: its options merged, its folder and launcher set.
 
     Raises:
-        UserError: The file is missing or no config, an option does not fit it, or a type in it is unknown.
+        UserError: The file is missing or no config, an option does not fit it, or processes do not know of each other.
     """
-    end_with_torchrun()
+    if 'TORCHELASTIC_RUN_ID' in os.environ:  # a torchrun that is killed ends nobody, and these would train on
+        end_with_parent(os.getppid())
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.allow_unsafe_checkpoint:
         allow_unsafe_checkpoints()
     cfg = read_config(args.config)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        merge_options(cfg, args.cfg_options)
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
-    check_types(cfg)
+    merge_options(cfg, args.cfg_options or {})
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     check_launcher(cfg)
     use_backend_of_device(cfg)
     return cfg
 
 
-def end_with_torchrun() -> None:
-    """Lets a process that torchrun has started end with it, also where torchrun is killed and can end nobody.
-
-    The processes left would train on, into the folder in which the next attempt trains.
-    """
-    if 'TORCHELASTIC_RUN_ID' in os.environ:
-        end_with_parent(os.getppid())
-
-
 def read_config(path: str) -> Config:
-    """Reads a config file; see :func:`load_config`."""
+    """Read a config file; see :func:`load_config`."""
     if not Path(path).is_file():
         meant = _config_meant(Path(path))
         hint = f'did you mean {meant}?' if meant else '`python -m mmdet_gfl configs` lists the shipped ones.'
@@ -103,111 +89,70 @@ def read_config(path: str) -> Config:
 
 
 def _config_meant(path: Path) -> Path | None:
-    """The config of this name, with or without ``.py``, or of one close to it: of the same folder, else a shipped one.
-
-    A shipped one is given by the path that opens it from here.
-    """
-    beside = list(path.parent.glob('*.py')) if path.parent.is_dir() else []
-    shipped = [_from_here(shipped_configs.CONFIG_DIR / f'{name}.py') for name in shipped_configs.names()]
-    for cutoff in (1.0, 0.6):
-        for files in (beside, shipped):
-            by_name = {file.name.removesuffix('.py'): file for file in files}
-            close = difflib.get_close_matches(path.name.removesuffix('.py'), by_name, n=1, cutoff=cutoff)
-            if close:
-                return by_name[close[0]]
-    return None
-
-
-def _from_here(file: Path) -> Path:
-    """A file without the links that lead to it: relative if it is below the current folder."""
-    file, here = file.resolve(), Path.cwd().resolve()
-    return file.relative_to(here) if file.is_relative_to(here) else file
+    """The config of this name or closest to it, with or without ``.py``: of the same folder, or a shipped one."""
+    here = Path.cwd().resolve()
+    shipped = [(shipped_configs.CONFIG_DIR / f'{name}.py').resolve() for name in shipped_configs.names()]
+    files = [file.relative_to(here) if file.is_relative_to(here) else file for file in shipped]
+    by_name = {file.name.removesuffix('.py'): file for file in (*files, *path.parent.glob('*.py'))}
+    close = difflib.get_close_matches(path.name.removesuffix('.py'), by_name, n=1)
+    return by_name[close[0]] if close else None
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Puts ``--cfg-options`` into the config; a key below a node that is not there yet is said, it may be a typo.
+    """Merge ``--cfg-options`` into the config; note a key below a node that is not there yet, which may be a typo.
 
     Raises:
         UserError: An option leads through something that has no keys, or to an entry that a list has not.
     """
     for key, value in options.items():
-        _note_new_parent(cfg._cfg_dict, key)
+        node, known = cfg._cfg_dict, ''
+        for name in key.split('.')[:-1]:
+            if not isinstance(node, dict):  # a list: merging knows its entries
+                break
+            if name not in node:
+                close = difflib.get_close_matches(name, map(str, node), n=1)
+                hint = f' (did you mean {known}{close[0]}?)' if close else ''
+                note(f'--cfg-options {key}: the config has no {known}{name} yet{hint}')
+                break
+            node, known = node[name], f'{known}{name}.'
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise UserError(f'--cfg-options {key}={value!r} does not fit the config: {error}') from error
 
 
-def _note_new_parent(node: Any, key: str) -> None:
-    """Says the first part of a dotted key, but for the last, that the config has not."""
-    known = ''
-    for name in key.split('.')[:-1]:
-        if not isinstance(node, dict):  # a list: merging knows its entries
-            return
-        if name not in node:
-            close = difflib.get_close_matches(name, [str(other) for other in node], n=1)
-            hint = f' (did you mean {known}{close[0]}?)' if close else ''
-            note(f'--cfg-options {key}: the config has no {known}{name} yet{hint}')
-            return
-        node, known = node[name], f'{known}{name}.'
-
-
-def check_types(cfg: Config) -> None:
-    """Refuses a ``type`` that no registry knows, where it is certain which one it is built from, and a misplaced QFL.
-
-    Raises:
-        UserError: Names the key, the value and the nearest part, or the head to use.
-    """
-    sentence = type_checks.unknown_type(cfg) or type_checks.misplaced_loss(cfg)
-    if sentence:
-        raise UserError(sentence)
-
-
 def check_launcher(cfg: Config) -> None:
-    """Refuses several processes that do not know of each other, which would write into one work dir.
-
-    Raises:
-        UserError: torchrun has started this, and ``--launcher`` does not say so.
-    """
+    """Raise for several processes that do not know of each other, which would write into one work dir."""
     count = os.environ.get('WORLD_SIZE', '1')
     if cfg.launcher == 'none' and count.isdigit() and int(count) > 1:
         raise UserError(f'torchrun has started {count} processes (WORLD_SIZE={count}): add --launcher pytorch')
+    if cfg.launcher == 'slurm' and 'SLURM_PROCID' not in os.environ:
+        raise UserError('--launcher slurm: Slurm has not started this process; use tools/slurm_train.sh, or srun')
 
 
 def use_backend_of_device(cfg: Config) -> None:
-    """Lets processes on CPUs talk through gloo, since NCCL, the usual setting, needs GPUs.
+    """Let processes on CPUs talk through gloo, since NCCL, the usual setting, needs GPUs.
 
     MMEngine selects a GPU before it connects the processes of torchrun or Slurm, and gives one to the wrapper of the
-    model; so without GPUs they are connected here, and the wrapper gets none.
+    model; so without GPUs they are connected here, with torchrun's variables, and the wrapper gets none.
     """
     if torch.cuda.is_available():
         return
     dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg')
     if dist_cfg is not None and dist_cfg.get('backend') == 'nccl':
         dist_cfg.backend = 'gloo'
+    env = os.environ
     if cfg.launcher == 'slurm':
-        _name_slurm_ranks()
-    if cfg.launcher in ('pytorch', 'slurm') and 'RANK' in os.environ:
+        env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID'])
+        env.setdefault('MASTER_PORT', '29500')
+        if 'MASTER_ADDR' not in env:
+            hosts = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+            env['MASTER_ADDR'] = subprocess.run(hosts, check=True, capture_output=True, text=True).stdout.split()[0]
+    if cfg.launcher in ('pytorch', 'slurm') and 'RANK' in env:
         cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', broadcast_buffers=False))
         cfg.model_wrapper_cfg.setdefault('device_ids', None)
         if not distributed.is_initialized():
             distributed.init_process_group('gloo')
-
-
-def _name_slurm_ranks() -> None:
-    """Gives the tasks of a Slurm job torchrun's variables, as MMEngine does after it has selected a GPU.
-
-    Raises:
-        UserError: Slurm has not started this.
-    """
-    env = os.environ
-    if 'SLURM_PROCID' not in env:
-        raise UserError('--launcher slurm: Slurm has not started this process; use tools/slurm_train.sh, or srun')
-    env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'], LOCAL_RANK=env['SLURM_LOCALID'])
-    env.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in env:
-        hosts = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
-        env['MASTER_ADDR'] = subprocess.run(hosts, check=True, capture_output=True, text=True).stdout.split()[0]
 
 
 def images_a_step(cfg: Config) -> tuple[int, int]:
@@ -228,10 +173,7 @@ def scaled_lr(cfg: Config) -> tuple[float, str]:
     lr, scale = cfg.optim_wrapper.optimizer.lr, cfg.get('auto_scale_lr') or {}
     if not scale.get('enable'):
         return lr, 'not scaled'
-    batch, _ = images_a_step(cfg)
-    base = scale.get('base_batch_size')
-    if not base:
-        raise UserError('auto_scale_lr.enable is on without auto_scale_lr.base_batch_size, the batch the lr is for')
+    (batch, _), base = images_a_step(cfg), scale['base_batch_size']
     return lr * batch / base, f'{lr:g} for a batch of {base}, scaled to {batch}'
 
 
@@ -243,39 +185,34 @@ def world_size(launcher: str) -> int:
 
 
 def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:
-    """Prints, once and on the first rank, what is about to happen and where its results go."""
+    """Print, on the first rank, what is about to happen, where its results go, and the batch and lr of a training."""
     if not is_first_rank():
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-    print(f'{task} on {world_size(cfg.launcher)} x {device}; results go to {os.path.abspath(cfg.work_dir)}')
-    if task == 'training':
-        print(f'{_start(cfg, checkpoint)}; {_batch_and_lr(cfg)}', flush=True)
-
-
-def _start(cfg: Config, checkpoint: str | None) -> str:
-    if checkpoint is None:
-        return 'starting from the config alone'
-    return f'{"going on" if cfg.get("resume") else "starting"} from {checkpoint}'
-
-
-def _batch_and_lr(cfg: Config) -> str:
+    print(f'{task} on {world_size(cfg.launcher)} x {device}; results go to {os.path.abspath(cfg.work_dir)}', flush=True)
+    if task != 'training':
+        return
+    start = f'{"going on" if cfg.get("resume") else "starting"} from {checkpoint or "the config alone"}'
     try:
         (batch, steps), (lr, how) = images_a_step(cfg), scaled_lr(cfg)
     except (AttributeError, KeyError, TypeError):  # a batch sampler of its own, several optimizers, ...
-        return 'effective batch size and lr as the config says'
+        print(f'{start}; effective batch size and lr as the config says', flush=True)
+        return
     accumulated = f' ({batch} images x {steps} accumulated)' if steps != 1 else ''
     rate = 'lr as in the checkpoint' if cfg.get('resume') else f'lr {lr:g} ({how})'
-    return f'effective batch size {batch * steps}{accumulated}, {rate}'
+    print(f'{start}; effective batch size {batch * steps}{accumulated}, {rate}', flush=True)
 
 
 def build_runner(cfg: Config) -> Runner:
     """MMEngine's Runner, or the one that the config names.
 
     Raises:
-        UserError: As :func:`explained`; or the model has deformable convolutions, which nothing here can run.
+        UserError: As :func:`explained` and :func:`check_losses`; or the model has deformable convolutions, which
+            nothing here can run.
     """
     with explained(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_losses(runner.model)
     try:
         check_deformable_convolutions(runner.model)
     except RuntimeError as error:
@@ -283,34 +220,13 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
-@contextmanager
-def explained(cfg: Config) -> Iterator[None]:
-    """What building a model, a data set or a hook fails on, in one sentence where it is an entry of the config.
-
-    Raises:
-        UserError: A class does not take an argument of the config, or a part of this package refuses one.
-    """
-    try:
-        yield
-    except TypeError as error:
-        sentence = type_checks.unknown_argument(cfg, error)
-        if sentence is None:
-            raise
-        raise UserError(sentence) from error
-    except ValueError as error:
-        if not _is_ours(error):
-            raise
-        raise UserError(str(error)) from error
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether a line of this package has raised the error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
-
-
 def run(action: Callable[[], Any], cfg: Config) -> None:
-    """Runs the training or the test and leaves the process group.
+    """Run the training or the test and leave the process group.
+
+    A thread of gloo's drops the tensors of the last exchange a moment after it, and needs Python for that; where Python
+    is at its end by then, the process aborts, and torchrun calls a training failed that was done. A barrier has no
+    tensors and hands Python to that thread while it waits. After an error the group is left to the launcher, which ends
+    the other processes.
 
     Args:
         action: What is run; it builds the data sets.
@@ -322,7 +238,9 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
     try:
         with explained(cfg):
             action()
-            _leave_process_group()
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.barrier()
+                distributed.destroy_process_group()
     except urllib.error.URLError as error:
         raise UserError(
             f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '
@@ -338,21 +256,8 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
         ) from error
 
 
-def _leave_process_group() -> None:
-    """Ends the talk between the processes, if there was any, when all have done their work.
-
-    A thread of gloo's drops the tensors of the last exchange a moment after it, and needs Python for that. Where Python
-    is at its end by then the process aborts ("terminate called without an active exception"), and torchrun calls a
-    training failed that was done. A barrier has no tensors and hands Python to that thread while it waits. After an
-    error the group is left to the launcher, which ends the other processes: leaving it would wait for them.
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
 def use_tta(cfg: Config) -> None:
-    """Turns the test into one with test-time augmentation; a config without ``tta_model`` gets horizontal flips.
+    """Turn the test into one with test-time augmentation; a config without ``tta_model`` gets horizontal flips.
 
     Raises:
         UserError: The test data set is made of several.

@@ -49,8 +49,9 @@ def test_hosts_by_their_stock_heads(registered):
 
 def test_a_misplaced_loss_names_the_new_host(registered):
     head = dict(stock_config('ATSS'), type='NewHead', loss_cls=dict(type='QualityFocalLoss'))
-    said = type_checks.misplaced_loss(Config(dict(model=dict(bbox_head=head))))
-    assert "use model.bbox_head.type='mmdet_gfl.NewGFLHead'" in said
+    model = torch.nn.ModuleDict(dict(bbox_head=MMDET_MODELS.build(head)))
+    with pytest.raises(UserError, match=r"use model\.bbox_head\.type='mmdet_gfl\.NewGFLHead'"):
+        type_checks.check_losses(model)
 
 
 def test_distance_targets_of_the_new_head(registered):

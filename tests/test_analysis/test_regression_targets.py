@@ -408,7 +408,11 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
             'gives no image under',
         ),
         (dict(train_dataloader=dict(dataset=dict(data_prefix=dict(img='nowhere/')))), 'train', '12 of the 12 images'),
-        (dict(train_dataloader=dict(dataset=dict(nonsense=1))), 'train', 'cannot be built: TypeError'),
+        (
+            dict(train_dataloader=dict(dataset=dict(nonsense=1))),
+            'train',
+            'dataset.nonsense=1: CocoDataset takes no nonsense',
+        ),
         (dict(train_dataloader=dict(dataset=dict(pipeline=[]))), 'train', 'does not end in PackDetInputs'),
     ],
 )

@@ -36,7 +36,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import load_state_dict
 
 from mmdet_gfl.compat.operators import torchvision_ops
-from mmdet_gfl.engine.launch import check_types
 from mmdet_gfl.models.boxes import BoxRepresentation
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.predict_mixin import PredictMixin
@@ -201,7 +200,6 @@ def test_the_defaults_that_the_tables_name():
 
 
 def test_the_config_finds_them_by_custom_imports(config):
-    check_types(config)
     head = MMDET_MODELS.build(ConfigDict(config.model.bbox_head, train_cfg=config.model.train_cfg))
     assert type(head).__name__ == 'ATSSGFLHead' and type(head.box).__module__ == 'my_project.log_box'
     assert type(head.quality).__name__ == 'CenterIoUQuality' and head.quality.iou_share == 0.5

@@ -225,6 +225,12 @@ def reversed_validation(cfg, checkout):
     cfg.val_dataloader.dataset.metainfo.update(classes=CLASSES[::-1])
 
 
+def misspelt_class(cfg, checkout):
+    """A training on the VOC set, with a class that is not written as in its files."""
+    cfg.train_dataloader.dataset = Config.fromfile('my_voc.py').train_dataloader.dataset
+    cfg.train_dataloader.dataset.metainfo.classes = ('person', 'car', 'dog', 'chiar')
+
+
 def reversed_box(cfg, checkout):
     """A training on the VOC set, with an object from right to left."""
     file = next((checkout / 'data/voc/Annotations').glob('image1*'))
@@ -236,6 +242,9 @@ BROKEN = {
     "is not in COCO format: it has no list 'categories'": lambda cfg, checkout: rewritten(
         checkout, lambda content: content.pop('categories')
     ),
+    'cannot be read by': lambda cfg, checkout: (checkout / 'data/mine/annotations/train.json').write_text(
+        '<annotation/>'
+    ),
     'bbox=None, not a list of four numbers': lambda cfg, checkout: rewritten(
         checkout, lambda content: content['annotations'][0].update(bbox=None)
     ),
@@ -244,6 +253,7 @@ BROKEN = {
     ),
     'is no category of': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=('person', 'bus')),
     'lists them as': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=CLASSES[::-1]),
+    'which no object of ... is called': misspelt_class,
     'a label is a number in that order': reversed_validation,
     'images of ... are not there': lambda cfg, checkout: next((checkout / 'data/mine/images').glob('image1*')).unlink(),
     'are not x1 <= x2, y1 <= y2 and finite': reversed_box,
@@ -253,7 +263,7 @@ BROKEN = {
     'does not hold the images of': lambda cfg, checkout: cfg.val_evaluator.update(
         ann_file='data/mine/annotations/train.json'
     ),
-    'iscrowd=None, and pycocotools needs a number': lambda cfg, checkout: rewritten(
+    'iscrowd=None, not a number': lambda cfg, checkout: rewritten(
         checkout, lambda content: content['annotations'][0].update(iscrowd=None), 'val'
     ),
     'but the data set of ... has 4 classes': lambda cfg, checkout: cfg.model.bbox_head.update(num_classes=80),

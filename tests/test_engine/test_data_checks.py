@@ -269,7 +269,7 @@ def test_missing_files_are_named_before_anything_is_read(cfg, data):
     'folders, words',
     [
         (['JPEGImages'], "Pascal VOC format, which type='VOCDataset' reads"),
-        (['labels', 'images'], 'YOLO format'),
+        (['labels', 'images'], r'\(the folder has images, labels\)'),
         (['a', 'b', 'c', 'd', 'e'], r'\(the folder has a, b, c, d and 1 more\)'),
         ([], 'nothing in it'),
     ],
@@ -323,7 +323,7 @@ def test_a_class_without_its_comma(cfg, tmp_path):
 def test_missing_images_are_counted(cfg, data):
     for name in ('train1.jpg', 'train4.jpg'):
         (data / 'train' / name).unlink()
-    says(cfg, r'data_prefix: 2 of the 5 images of .*train\.json are not there, such as .*train1\.jpg; fetch them')
+    says(cfg, r'data_prefix=.*: 2 of the 5 images of .*train\.json are not there, such as .*train1\.jpg; fetch them')
     cfg.train_dataloader.dataset.indices = 1
     build_dataset(cfg, 'train')
 
@@ -341,7 +341,7 @@ def test_file_names_that_hold_the_folder(cfg, data):
         'train',
         lambda wrong: [image.update(file_name=f'train/{image["file_name"]}') for image in wrong['images']],
     )
-    says(cfg, r'5 of the 5 .*the file names hold the folder already: there is .*train/train0\.jpg')
+    says(cfg, r'5 of the 5 .*such as .*/train/train/train0\.jpg')
     cfg.train_dataloader.dataset.data_prefix.img = ''
     build_dataset(cfg, 'train')
 
@@ -368,7 +368,7 @@ def test_missing_files(tmp_path):
     (folder / 'circle.jpg').symlink_to('circle.jpg')  # which the system refuses to follow
     (folder / 'folder.jpg').mkdir()
     there = [f'{folder}/1.jpg', f'{folder}/link.jpg']
-    lost = [f'{folder}/{name}.jpg' for name in ('lost', 'circle', 'folder', '2')] + [f'{tmp_path}/b/1.jpg']
+    lost = [f'{folder}/{name}.jpg' for name in ('lost', 'circle', 'folder', '2')] + [f'{tmp_path}/b//1.jpg']
     assert missing_files([*there, *lost]) == lost
 
 
@@ -378,21 +378,24 @@ def test_missing_files(tmp_path):
 @pytest.mark.parametrize(
     'text, words',
     [
-        ('<annotation/>', "a JSON file .*type='VOCDataset'"),
+        ('<annotation/>', 'JSONDecodeError: Expecting value'),
         ('[{"file": "a.jpg"}]', "annotation file format <class 'list'> not supported"),
         ('{}', "no list 'images' beside nothing"),
         ('{"info": {}, "shapes": []}', "no list 'images' beside info, shapes"),
-        ('{"images": [], "categories": {"cat": 1}}', 'string indices|an entry lacks'),
-        ('{"images": [{"file_name": "a"}], "categories": []}', "an entry lacks 'id'"),
-        ('{"images": [{"id": 1}], "categories": []}', r'images\[0\]\.file_name=None is not a text'),
-        ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "an entry lacks 'image_id'"),
-        (codecs.BOM_UTF8 + b'{}', 'JSON in another encoding .*BOM.*save it as UTF-8'),
-        ('{"info": "\xfc"}'.encode('latin-1'), 'JSON in another encoding .*save it as UTF-8'),
+        ('{"images": [], "categories": {"cat": 1}}', 'TypeError: string indices'),
+        ('{"images": [{"file_name": "a"}], "categories": []}', "KeyError: 'id'"),
+        ('{"images": [{"id": 1}], "categories": []}', r'image with id 1 has no file_name \(a text\)'),
+        ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "KeyError: 'image_id'"),
+        (codecs.BOM_UTF8 + b'{}', 'JSONDecodeError: Unexpected UTF-8 BOM'),
+        ('{"info": "\xfc"}'.encode('latin-1'), "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xfc"),
     ],
 )
 def test_a_file_that_is_not_coco(cfg, data, text, words):
     write(data, 'train', text)
-    says(cfg, rf'train_dataloader\.dataset\.ann_file: .*train\.json is .*({words})')
+    says(
+        cfg,
+        rf'^train_dataloader\.dataset\.ann_file: .*train\.json (is not in COCO format|cannot be read by Coco).*{words}',
+    )
 
 
 @pytest.mark.parametrize(
@@ -402,9 +405,8 @@ def test_a_file_that_is_not_coco(cfg, data, text, words):
         ('annotations', 'bbox', ['4', '6', '20', '30'], 'bbox=.*, not a list of four numbers'),
         ('annotations', 'bbox', None, 'bbox=None, not a list of four numbers'),
         ('annotations', 'area', None, 'area=None, not a number'),
-        ('annotations', 'category_id', [1], r'unhashable'),
-        ('images', 'height', '40', r"images\[1\]\.height='40' is not a number"),
-        ('images', 'file_name', None, r'images\[1\]\.file_name=None is not a text'),
+        ('images', 'height', '40', "image with id 2 has height='40', not a number"),
+        ('images', 'file_name', None, 'image with id 2 has file_name=None, not a text'),
     ],
 )
 def test_values_that_are_not_cocos(cfg, data, name, field, value, words):
@@ -493,6 +495,44 @@ def test_objects_that_a_filter_or_an_own_class_leaves_out(cfg, data, capsys):
     assert '2 of the 4 objects are left out: 2 by Few, such as in train0.jpg' in capsys.readouterr().out
     cfg.train_dataloader.dataset.update(type='CocoDataset', filter_cfg=dict(min_size=45))
     says(cfg, r'gives no image under filter_cfg=.*min_size.*: 4 in images that filter_cfg leaves out')
+
+
+def test_an_own_class_with_its_own_entries_is_left_alone(cfg, data, capsys):
+    rewrite(data, 'train', lambda other: [entry.pop('area') for entry in other['annotations']])
+
+    class Points(CocoDataset):
+        def load_data_list(self):
+            api = self.COCOAPI(self.ann_file)
+            return [
+                self.parse_data_info(dict(image=image, objects=api.imgToAnns[image['id']]))
+                for image in api.imgs.values()
+            ]
+
+        def parse_data_info(self, raw):
+            path = os.path.join(self.data_prefix['img'], raw['image']['file_name'])
+            boxes = [dict(bbox=[1, 1, 3, 3], bbox_label=number % 3) for number, _ in enumerate(raw['objects'])]
+            return dict(img_id=raw['image']['id'], img_path=path, height=40, width=50, instances=boxes)
+
+    cfg.train_dataloader.dataset.type = Points
+    build_dataset(cfg, 'train')
+    assert 'no object of the class dog, bird' in capsys.readouterr().out
+
+
+def test_an_own_class_that_leaves_all_out(cfg, data):
+    rewrite(data, 'train', lambda other: [entry.pop('area') for entry in other['annotations']])
+
+    class NoPoints(CocoDataset):
+        def parse_data_info(self, raw):
+            return super().parse_data_info(dict(raw, raw_ann_info=[]))
+
+    cfg.train_dataloader.dataset.type = NoPoints
+    says(cfg, 'all 4 objects are left out: 4 by NoPoints, such as in train0.jpg')
+
+
+def test_images_that_indices_leave_out_are_not_counted(cfg, capsys):
+    cfg.train_dataloader.dataset.indices = 3
+    build_dataset(cfg, 'train')
+    assert 'left out' not in capsys.readouterr().out
 
 
 def test_a_part_without_objects(cfg, data):
@@ -594,9 +634,9 @@ def test_num_classes_and_classes_agree(cfg, split):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(iscrowd=None), 'the annotation with id 2 has iscrowd=None, and pycocotools needs a number'),
+        (dict(iscrowd=None), 'the annotation with id 2 has iscrowd=None, not a number'),
         (dict(iscrowd='0'), "iscrowd='0'"),
-        (dict(id='b'), "id 'b' has id='b', and pycocotools needs a number"),
+        (dict(id='b'), "id 'b' has id='b', not a number"),
         (dict(area=None), 'area=None, not a number'),
     ],
 )
@@ -631,6 +671,30 @@ def test_an_evaluator_with_the_file_of_another_set(cfg, data, capsys):
     cfg.val_dataloader.dataset.indices = 2
     start(cfg)
     assert 'copy.json has 3 images, and the data set 2 of them; the objects of the others' in capsys.readouterr().out
+
+
+def test_each_of_several_evaluators_has_the_images_that_it_judges(cfg, data):
+    (data / 'annotations' / 'more.json').write_text(json.dumps(coco(['train0.jpg', 'train1.jpg'], first=31)))
+    first, more = cfg.val_dataloader.dataset.to_dict(), cfg.val_dataloader.dataset.to_dict()
+    more.update(ann_file='annotations/more.json', data_prefix=dict(img='train/'))
+    metrics = [
+        dict(type='CocoMetric', ann_file=str(data / 'annotations' / f'{name}.json'), prefix=name)
+        for name in ('val', 'more')
+    ]
+    cfg.val_evaluator = metrics
+    start_says(
+        cfg, r'^val_evaluator\.1\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg with id 11'
+    )
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, more])
+    start_says(
+        cfg, r'^val_evaluator\.0\.ann_file: .*val\.json does not hold the images .*such as train0\.jpg with id 31'
+    )
+    evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics, dataset_prefixes=['a', 'b'])
+    cfg.val_evaluator = evaluator
+    start(cfg)
+    evaluator['metrics'] = metrics[::-1]
+    cfg.val_evaluator = evaluator
+    start_says(cfg, r'^val_evaluator\.metrics\.0\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg')
 
 
 def test_an_evaluator_with_classes_in_another_order(cfg, data):
@@ -703,7 +767,7 @@ def test_voc_that_is_there_passes(voc, capsys):
 
 def test_voc_images_of_another_suffix(voc, tmp_path):
     (tmp_path / 'JPEGImages' / 'two.jpg').rename(tmp_path / 'JPEGImages' / 'two.png')
-    says(voc, r'data_prefix: 1 of the 3 images .*JPEGImages/two\.jpg \(there is two\.png; ')
+    says(voc, r'data_prefix=.*: 1 of the 3 images .*JPEGImages/two\.jpg; fetch them')
 
 
 @pytest.mark.parametrize('box', [(30, 4, 2, 36), (2, 36, 30, 4), (30, 36, 2, 4)])
@@ -728,9 +792,9 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
         (
             'difficult',
             'Unspecified',
-            "object 0: difficult is 'Unspecified', and Pascal VOC format needs a whole number",
+            r"VOCDataset: ValueError: invalid literal for int\(\) with base 10: 'Unspecified'; docs",
         ),
-        ('bndbox', None, 'object 0: bndbox/xmin is missing, .* needs a number'),
+        ('bndbox', None, 'VOCDataset: AttributeError: .*has no attribute'),
     ],
 )
 def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
@@ -742,9 +806,9 @@ def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
         entry.find(field).text = text
     file = tmp_path / 'Annotations' / 'three.xml'
     file.write_text(ElementTree.tostring(broken, encoding='unicode'))
-    says(voc, rf'train_dataloader\.dataset\.ann_file: .*three\.xml, {words}')
+    says(voc, rf'train_dataloader\.dataset\.ann_file: .*three\.xml cannot be read by {words}')
     file.write_text('<annotation>')
-    says(voc, r'three\.xml is not XML \(no element found')
+    says(voc, r'three\.xml cannot be read .*ParseError: no element found')
 
 
 def test_voc_boxes_as_shares_of_the_image(voc, tmp_path):
@@ -754,10 +818,14 @@ def test_voc_boxes_as_shares_of_the_image(voc, tmp_path):
 
 
 def test_voc_classes_that_no_object_has(voc, capsys):
-    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
+    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'sofa', 'bird')
     build_dataset(voc, 'train')
     said = capsys.readouterr().out
-    assert "such as 'dog'" in said and 'no object of the class dgo' in said
+    assert "such as 'dog'" in said and 'no object of the class sofa' in said
+    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
+    says(
+        voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of the objects left out .*'dog'; write"
+    )
     voc.train_dataloader.dataset.metainfo.classes = ('person', 'sofa')
     says(voc, 'for the classes person, sofa: all 3 objects are left out: 3 of classes that metainfo.classes leaves out')
 
@@ -774,6 +842,13 @@ def test_wider_face(voc, tmp_path):
     draw(tmp_path / 'event' / 'two.jpg')
     (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 4, 2, 36), {})))
     says(voc, r'object 0 of .*two\.xml is \[30\.0, 4\.0, 2\.0, 36\.0\]')
+    (tmp_path / 'Annotations' / 'two.xml').write_text(xml(('face', (30, 'left', 2, 36), {})))
+    says(voc, r"train\.txt, image two cannot be read .*could not convert string to float: 'left'")
+    (tmp_path / 'Annotations' / 'two.xml').unlink()
+    says(voc, r'train\.txt, image two cannot be read .*FileNotFoundError: .*two\.xml')
+    for image in ('one', 'two', 'three'):
+        (tmp_path / 'Annotations' / f'{image}.xml').write_text(xml())
+    says(voc, 'nothing to learn for the classes face: there is no object at all')
 
 
 @pytest.fixture
@@ -800,13 +875,69 @@ def test_crowd_human(crowd):
     write_boxes([2, 4, 20, 30])
     assert type(build_dataset(cfg, 'train')) is CrowdHumanDataset
     write_boxes([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.2, 0.2])
-    says(cfg, 'all boxes of .*odgt lie between 0 and 1, as shares of the image do; write them in pixels')
+    says(
+        cfg,
+        r'all boxes of .*odgt lie between 0 and 1, as shares of .*, and not in pixels; object 0 of .* is \[0\.1',
+    )
     write_boxes([2, 4, 20, 30], [20, 4, -10, 30])
     says(cfg, r'1 of the 2 boxes are not x1 <= x2, .*object 1 of .*odgt, image .*a\.jpg is \[20\.0, 4\.0, 10\.0')
     write_boxes([2, 4, float('nan'), 30])
     says(cfg, 'are not x1 <= x2, y1 <= y2 and finite; .*nan')
     write_boxes([2, 4, 20, 30], tag='mask')
     says(cfg, 'all 1 objects are left out: 1 marked to be ignored')
+    write_boxes()
+    says(cfg, 'nothing to learn for the classes person: there is no object at all')
+
+
+def test_crowd_human_that_cannot_be_read(crowd, tmp_path):
+    cfg, write_boxes = crowd
+    write_boxes([2, 4, 20, 30])
+    build_dataset(cfg, 'train')  # which writes the sizes of the images into a file
+    (tmp_path / 'Images' / 'a.jpg').unlink()
+    says(cfg, r'data_prefix=.*: 1 of the 1 images of .*odgt are not there, such as .*Images/a\.jpg')
+    write_boxes([2, 4, 20, 30])
+    says(cfg, r'ann_file: .*odgt, image a cannot be read by CrowdHumanDataset: FileNotFoundError: .*a\.jpg')
+    (tmp_path / 'Images' / 'a.jpg').write_bytes(b'broken')
+    says(cfg, 'odgt, image a cannot be read .*AttributeError')
+    draw(tmp_path / 'Images' / 'a.jpg')
+    (tmp_path / 'annotation_train.odgt').write_text(json.dumps(dict(ID='a', gtboxes=[dict(tag='person')])))
+    says(cfg, "odgt, image a cannot be read .*KeyError: 'fbox'")
+    (tmp_path / 'annotation_train.odgt').write_text('a,person,2,4')
+    says(cfg, 'odgt cannot be read .*JSONDecodeError')
+
+
+def test_lvis(cfg, data, capsys):
+    pytest.importorskip('lvis', reason='MMDetection says where the package is to be had')
+
+    def change(other):
+        for image in other['images']:
+            name = image.pop('file_name')
+            image.update(coco_url=f'http://images.cocodataset.org/{name}', not_exhaustive_category_ids=[])
+        for entry in other['categories']:
+            entry.update(frequency='f', image_count=1, instance_count=1)
+
+    rewrite(data, 'train', change)
+    dataset = cfg.train_dataloader.dataset
+    dataset.type = 'LVISV1Dataset'
+    assert len(build_dataset(cfg, 'train')) == 5 and 'note' not in capsys.readouterr().out
+    dataset.metainfo.classes = CLASSES[:2]
+    says(cfg, r'metainfo\.classes has 2 classes, but object 0 of .*train2\.jpg has the label 2, .*takes no selection')
+    dataset.metainfo.classes = CLASSES
+    (data / 'train' / 'train1.jpg').unlink()
+    says(cfg, r'1 of the 5 images .*train1\.jpg')
+    draw(data / 'train' / 'train1.jpg')
+    rewrite(data, 'train', lambda wrong: wrong['annotations'][0].update(area=0))
+    build_dataset(cfg, 'train')
+    assert '1 of the 4 objects are left out: 1 without an area' in capsys.readouterr().out
+    rewrite(data, 'train', lambda wrong: wrong['annotations'][1].update(bbox=[1, 2, 3]))
+    says(cfg, r'the annotation with id 2 has bbox=\[1, 2, 3\], not a list of four numbers')
+
+
+def test_a_file_in_the_format_of_mmengine_that_cannot_be_read(tmp_path):
+    file = tmp_path / 'a.json'
+    file.write_text('{"images": []}')
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type=BaseDataset, ann_file=str(file), pipeline=[]))))
+    says(cfg, r'dataset\.ann_file: .*a\.json cannot be read .*ValueError: Annotation must have data_list and metainfo')
 
 
 class Own(BaseDataset):

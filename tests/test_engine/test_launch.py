@@ -76,13 +76,6 @@ def test_a_config_that_is_no_python(tmp_path):
         launch.load_config(args(file))
 
 
-def test_a_typo_in_a_type_is_named_with_its_key(shipped):
-    with pytest.raises(
-        launch.UserError, match=r"model\.bbox_head\.type='mmdet_gfl\.GFLHaed' .*mean mmdet_gfl\.GFLHead"
-    ):
-        launch.load_config(args(shipped, cfg_options={'model.bbox_head.type': 'mmdet_gfl.GFLHaed'}))
-
-
 def test_work_dir_of_flag_config_or_name(shipped, tmp_path):
     assert launch.load_config(args(shipped)).work_dir == os.path.join('work_dirs', 'gfl_r50_fpn_1x_coco')
     assert launch.load_config(args(shipped, cfg_options=dict(work_dir='a'))).work_dir == 'a'
@@ -125,11 +118,11 @@ def test_odd_configs_are_announced_too(shipped, capsys, odd):
     assert 'effective batch size and lr as the config says' in capsys.readouterr().out
 
 
-def test_scaling_without_a_base_is_named(shipped):
+def test_scaling_without_a_base_is_announced_as_it_is(shipped, capsys):
     cfg = launch.load_config(args(shipped))
     cfg.auto_scale_lr = dict(enable=True)
-    with pytest.raises(launch.UserError, match='base_batch_size'):
-        launch.announce(cfg, 'training')
+    launch.announce(cfg, 'training')
+    assert 'effective batch size and lr as the config says' in capsys.readouterr().out  # MMEngine refuses it
 
 
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
@@ -350,11 +343,14 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     wrapped.module.module = model
     launch.check_fit(wrapped, path)
     model['head'] = torch.nn.Linear(3, 5)
-    with pytest.raises(launch.UserError, match=r'head\.weight has the shape \(5, 3\) .* has \(4, 3\)'):
+    with pytest.raises(
+        launch.UserError,
+        match=r'size mismatch for head\.weight: .*\[4, 3\]\) from checkpoint, .*\[5, 3\]\); use it with',
+    ):
         launch.check_fit(model, path)
     model['other'] = model['head']
     del model['head']
-    with pytest.raises(launch.UserError, match=r'other\.weight .*lacks it'):
+    with pytest.raises(launch.UserError, match=r'other\.weight of the model is not in the file'):
         launch.check_fit(model, path)
     del model['other']
     with pytest.raises(launch.UserError, match=r'the file has head\.bias, and the model no such layer'):
@@ -388,7 +384,7 @@ def loading(model, path, use, hook=None):
     """What is said of a checkpoint that a Runner has just loaded."""
     runner = object.__new__(launch.Runner)
     runner.model, runner._hooks = model, [hook or CheckpointHook()]
-    launch.watch_loading(runner, path, use)
+    runner.register_hook(launch.CheckCheckpointHook(path, use))
     runner.call_hook('after_load_checkpoint', checkpoint=torch.load(path, weights_only=False))
 
 
@@ -401,7 +397,7 @@ def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
     torch.save(whole | dict(state_dict=torch.nn.Linear(2, 4).state_dict()), path)
     for use in ('resume', 'test'):
         with pytest.raises(
-            launch.UserError, match=r'weight has the shape \(3, 2\) in the model, and the file has \(4, 2\)'
+            launch.UserError, match=r'size mismatch for weight: .*\[4, 2\]\) from checkpoint, .*\[3, 2\]\); use'
         ):
             loading(model, path, use)
     loading(model, path, 'start')  # as for other classes

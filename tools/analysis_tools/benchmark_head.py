@@ -167,7 +167,6 @@ def main() -> None:
     cfg = launch.read_config(args.config)
     launch.merge_options(cfg, args.cfg_options or {})
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
-    launch.check_types(cfg)
     with contextlib.redirect_stdout(sys.stderr):
         heads, results = run(args, cfg, device)
     header = describe(args, cfg, device, heads)

@@ -42,7 +42,6 @@ def main() -> None:
     if args.cfg_options is not None:
         launch.merge_options(cfg, args.cfg_options)
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
-    launch.check_types(cfg)
     launch.check_data(cfg, args.split)
     folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
     make_folder('--out-dir', folder)
