@@ -44,7 +44,7 @@ LEVELS = dict(ssd300=6, ssd512=7, rtmdet=3)
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     place = tmp_path_factory.mktemp('shapes')
-    make_shapes(place, Parameters(train=4, val=2, width=160, height=128), workers=1)
+    make_shapes(place, Parameters(train=4, val=2, width=160, height=128))
     return place
 
 
