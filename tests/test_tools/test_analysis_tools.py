@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -105,7 +106,7 @@ def test_every_host_is_drawn(name, models, shapes, tool, tmp_path):
     truth = ['--ann-file', shapes / 'annotations' / 'instances_val.json']
     few = ['--max-images', 2 if name == 'gfl' else 1, '--max-rows', 1, '--max-boxes', 3, '--score-thr', 0.1]
     said = tool('draw_distributions', shapes / 'val', *models(name), *truth, '--out-dir', tmp_path, *few)
-    written = [tmp_path / '000001.bmp', tmp_path / '000002.png'][: few[1]]
+    written = [tmp_path / '000001.png', tmp_path / '000002.png'][: few[1]]
     assert said.splitlines()[-few[1] :] == [str(path) for path in written] and len(list(tmp_path.iterdir())) == few[1]
     for path in written:
         drawn = cv2.imread(str(path))
@@ -118,7 +119,7 @@ def test_every_host_is_drawn(name, models, shapes, tool, tmp_path):
 def test_one_image_and_few_boxes(models, shapes, tool, tmp_path):
     arguments = [shapes / 'val' / '000003.bmp', *models('gfl'), '--out-dir', tmp_path / 'new' / 'folder']
     tool('draw_distributions', *arguments, '--max-boxes', 2, '--max-rows', 1, '--score-thr', 0.999)
-    drawn = cv2.imread(str(tmp_path / 'new' / 'folder' / '000003.bmp'))
+    drawn = cv2.imread(str(tmp_path / 'new' / 'folder' / '000003.png'))
     assert drawn is not None and drawn.shape[1] < 1.3 * drawn.shape[0]  # no detection, no panels
 
 
@@ -321,7 +322,9 @@ def test_shares_that_are_none(flag, value, tool):
 def test_deviations_beside_the_truth(models, tool, tmp_path):
     out = tmp_path / 'deep' / 'uncertainty.png'
     both = [*models('gfl'), *models('gaussian'), '--names', 'GFL', 'Gaussian']
-    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out)
+    more = replace(MINI, val=20).shapes.address
+    options = ['--cfg-options', f'val_dataloader.dataset.data_root={more}']
+    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out, *options)
     lines = said.splitlines()
     (first,) = (number for number, line in enumerate(lines) if line.startswith('| model | sides | rank correlation |'))
     of_models, of_kinds = (
@@ -341,7 +344,9 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
     assert drawn.shape[0] > 300 and drawn.std() > 10
 
     # The numbers are those of the model's own detections.
-    loaded = detector.load(Config.fromfile(models('gfl')[0]), models('gfl')[1], 'cpu')
+    cfg = Config.fromfile(models('gfl')[0])
+    cfg.val_dataloader.dataset.data_root = more
+    loaded = detector.load(cfg, models('gfl')[1], 'cpu')
     judged = uncertainty.judge(uncertainty.sides_of(loaded, 'val', 0.05))
     assert of_models[0][1:3] == [str(judged.number), f'{judged.correlation:.2f}']
 
