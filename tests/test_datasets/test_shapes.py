@@ -28,6 +28,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
+from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.datasets.shapes import CLASSES, Parameters, drawing, export, make_shapes
 from mmdet_gfl.datasets.shapes.coco_format import annotation, side_visible
 from mmdet_gfl.datasets.shapes.dataset import ShapesDataset
@@ -348,7 +349,28 @@ def test_a_picture_depends_on_split_number_and_seed_and_not_on_how_many_there_ar
         assert (draw(split, index, parameters)[0] != picture).mean() > 0.5
 
 
-def test_processes_draw_the_same(monkeypatch):
+@pytest.mark.parametrize(
+    'split, index, parameters, colour, labels, boxes',
+    [
+        (
+            *('train', 0, Parameters(), [85.6, 82.7, 142.4], [4, 10, 9, 4]),
+            [[133.86, 201.62, 99.31, 78.75], [150.18, 166.83, 102.91, 123.59], [81.58, 178.27, 76.53, 44.35]],
+        ),
+        (
+            *('val', 4, Mini().shapes, [101.7, 102.3, 94.0], [1, 2, 5, 1, 5]),
+            [[22.75, 54.03, 67.36, 57.41], [30.71, 4.62, 67.46, 40.37], [20.88, 13.33, 71.26, 67.5]],
+        ),
+    ],
+)
+def test_pictures_are_those_of_former_versions(split, index, parameters, colour, labels, boxes):
+    """Results on the shapes are compared over the years."""
+    picture, objects = draw(split, index, parameters)
+    assert picture.mean((0, 1)).tolist() == pytest.approx(colour, abs=0.3)
+    assert [one['category_id'] for one in objects] == labels
+    assert np.allclose([one['bbox'] for one in objects[:3]], boxes, atol=0.02)
+
+
+def test_processes_draw_the_same():
     """The worker starts from nothing, as do machines of a cluster; nothing of this process's memory is there."""
     here, loader = dataset(), DataLoader(dataset(), num_workers=1, multiprocessing_context='spawn', collate_fn=list)
     there = [item for batch in loader for item in batch]

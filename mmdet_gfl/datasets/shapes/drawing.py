@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 
 from .coco_format import annotation, categories
@@ -47,10 +48,12 @@ def annotation_file(split: str, parameters: Parameters) -> bytes:
 
     What is visible of an object is known when the picture is finished, so this draws every picture of the split.
     """
+    count, width, height = getattr(parameters, split), parameters.width, parameters.height
+    print_log(f'drawing {count} images of {width} x {height} px: {parameters.address}{split}', logger='current')
     images: Annotations = []
     annotations: Annotations = []
-    for index in range(getattr(parameters, split)):
-        images.append(dict(id=index + 1, file_name=image_name(index), width=parameters.width, height=parameters.height))
+    for index in range(count):
+        images.append(dict(id=index + 1, file_name=image_name(index), width=width, height=height))
         for fields in drawer(parameters)(split, index)[1]:  # ids start at 1: pycocotools takes annotation 0 for none
             annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, **fields))
     info = dict(description='shapes of mmdet_gfl', url=parameters.address)
