@@ -9,6 +9,7 @@ registry in use (MMDetection's, as a rule), goes up to the root, and comes down 
 
 from typing import Any
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
@@ -17,6 +18,10 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmdet_gfl', locations=['mmdet_gfl.models'])
 #: What watches a training.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmdet_gfl', locations=['mmdet_gfl.engine.hooks'])
+#: The built-in data set.
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='mmdet_gfl', locations=['mmdet_gfl.datasets.shapes.dataset']
+)
 
 
 def registered_hosts() -> dict[str, type]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine import fileio
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.engine.launch import UserError
@@ -92,7 +92,7 @@ def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float 
 
     turn_on_distributions(detector)
     dataset = dataset_of(detector.cfg, split)
-    annotations = read_annotations(Path(str(dataset.ann_file)))
+    annotations = read_annotations(str(dataset.ann_file))
     model: Any = detector.model
     found = []
     for batch in Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset)):
@@ -110,19 +110,19 @@ def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float 
     return sides
 
 
-def read_annotations(path: Path) -> dict[int, list[dict[str, Any]]]:
+def read_annotations(path: str) -> dict[int, list[dict[str, Any]]]:
     """The objects of a shapes annotation file by image id, without crowds; labels start at 0.
 
     Raises:
         UserError: The file is not of the shapes data set.
     """
-    content = json.loads(path.read_text())
+    content = json.loads(fileio.get_text(path))
     objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for one in content['annotations']:
         if 'side_std' not in one:
             raise UserError(
                 f'{path} does not say how ambiguous its sides are; only the built-in shapes do '
-                f'(tools/dataset_converters/make_shapes.py, docs/shapes.md)'
+                f'(configs/_base_/datasets/shapes_detection.py, docs/shapes.md)'
             )
         if not one['iscrowd']:
             objects[one['image_id']].append(one)

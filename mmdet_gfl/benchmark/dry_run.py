@@ -14,8 +14,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdet_gfl.datasets.shapes.generator import make_shapes
-
 from .commands import Launcher, environment
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
@@ -84,15 +82,15 @@ def dry_run(
     waiting, done = open_jobs(configs, seeds, work_dir)
     say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
     left = list(dict.fromkeys(job.config for job in waiting))
-    for note in lr_notes([preset.config(config, seeds[0], work_dir / 'shapes') for config in left], preset.gpus):
+    for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
     total, failed = 0.0, 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_timing_folder(work_dir)))
-        data_root = _data(folder, preset)
+        few = _with_few_images(preset)
         for config in left:
-            cfg = preset.config(config, seeds[0], data_root)
+            cfg = few.config(config, seeds[0])
             count = sum(job.config == config for job in waiting)
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
@@ -139,13 +137,12 @@ def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str
     return Timing(**found), None
 
 
-def _data(folder: Path, preset: Preset) -> Path:
-    """A few shapes of the run's size, enough for a timing."""
-    if preset.mini is not None:
-        few = ITERATIONS * preset.mini.batch_size
-        mini = replace(preset.mini, train=min(few, preset.mini.train), val=min(few, preset.mini.val))
-        make_shapes(folder / 'shapes', mini.shapes)
-    return folder / 'shapes'
+def _with_few_images(preset: Preset) -> Preset:
+    """The preset with as many of the shapes as a timing needs; COCO is taken as it is."""
+    if preset.mini is None:
+        return preset
+    few = ITERATIONS * preset.mini.batch_size
+    return replace(preset, mini=replace(preset.mini, train=min(few, preset.mini.train), val=min(few, preset.mini.val)))
 
 
 def _whole(timing: Timing, preset: Preset) -> Timing:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_gfl.datasets.shapes.layout import Parameters
+from mmdet_gfl.datasets.shapes import Parameters
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 
@@ -61,12 +60,11 @@ SSD_SIZES = (0.1, 0.25, 0.5, 0.75, 1.0)
 SCHEDULE_HOOKS = ('EMAHook', 'PipelineSwitchHook')
 
 
-def shrink(cfg: Config, data_root: str | Path, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: B008  frozen
+def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: B008  frozen
     """A config of the project as a mini run; the given one stays as it is.
 
     Args:
         cfg: Any config of ``configs/`` with a single-stage detector.
-        data_root: Folder of the shapes of ``mini.shapes``.
         mini: The size.
         seed: Of initialisation, order and augmentation.
 
@@ -85,7 +83,7 @@ def shrink(cfg: Config, data_root: str | Path, mini: Mini = Mini(), seed: int = 
         bgr_to_rgb=True,
         pad_size_divisor=kind.pad_size_divisor,
     )
-    _replace(small, _data(Path(data_root), mini) | _schedule(mini))
+    _replace(small, _data(mini) | _schedule(mini))
     small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
     small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
     small.default_hooks.logger.interval = 10
@@ -184,16 +182,16 @@ KINDS = dict(
 )
 
 
-def _data(root: Path, mini: Mini) -> dict[str, Any]:
+def _data(mini: Mini) -> dict[str, Any]:
     """The loaders and the evaluator of the shapes, at the run's size."""
     shapes = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / 'shapes_detection.py')
     for loader in (shapes.train_dataloader, shapes.val_dataloader):
         loader.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
-        loader.dataset.update(data_root=str(root), metainfo=dict(classes=CLASSES))
+        loader.dataset.update(data_root=mini.shapes.address, metainfo=dict(classes=CLASSES))
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = (mini.size, mini.size)
-    shapes.val_evaluator.ann_file = str(root / 'annotations' / 'instances_val.json')
+    shapes.val_evaluator.ann_file = f'{mini.shapes.address}annotations/instances_val.json'
     return dict(
         train_dataloader=shapes.train_dataloader,
         val_dataloader=shapes.val_dataloader,

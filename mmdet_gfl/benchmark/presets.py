@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -54,20 +53,19 @@ class Preset:
         """Images a step that are the same for every row; 0 where each has its own."""
         return self.gpus * (self.batch_size or 0)
 
-    def config(self, name: str, seed: int, data_root: Path) -> Config:
+    def config(self, name: str, seed: int) -> Config:
         """A row's config, resolved.
 
         Args:
             name: Relative to ``configs/``.
             seed: Of initialisation, order and augmentation.
-            data_root: Folder of the shapes; COCO is where the config says.
 
         Raises:
             RowError: The batch does not fit the number of GPUs, or an option the config.
         """
         row = Config.fromfile(CONFIG_DIR / name)
         if self.mini is not None:
-            cfg = shrink(row, data_root, self.mini, seed)
+            cfg = shrink(row, self.mini, seed)
             cfg.train_dataloader.batch_size = _share(self.mini.batch_size, self.gpus)
         else:
             cfg = as_in_paper(row, name, self.gpus, self.batch_size)
@@ -135,8 +133,8 @@ def _is_finite(value: Any) -> bool:
 
 
 def _and_its_data(preset: Preset, configs: Sequence[str]) -> str:
-    """What the paper preset misses besides GPUs, as the end of a sentence; the shapes of the mini preset are made."""
-    found = (missing(preset.config(config, 0, Path())) for config in configs if preset.mini is None)
+    """What the paper preset misses besides GPUs, as the end of a sentence; the shapes of the mini preset are drawn."""
+    found = (missing(preset.config(config, 0)) for config in configs if preset.mini is None)
     problem = next(filter(None, found), None)
     return f'. Its data is missing too: {problem}' if problem else ''
 

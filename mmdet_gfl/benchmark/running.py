@@ -139,7 +139,7 @@ class Queue:
         Raises:
             OSError: The folder cannot be made or locked.
         """
-        cfg = self.preset.config(job.config, job.seed, self.work_dir / 'shapes')
+        cfg = self.preset.config(job.config, job.seed)
         place.mkdir(parents=True, exist_ok=True)
         lock = locks.acquire(place / '.lock')
         if lock is None:
@@ -273,7 +273,7 @@ def run_all(
     waiting, done = open_jobs(configs, seeds, work_dir)
     screen = Screen(sys.stdout)
     screen.say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
-    cfgs = [preset.config(config, seeds[0], work_dir / 'shapes') for config in configs]
+    cfgs = [preset.config(config, seeds[0]) for config in configs]
     for note in lr_notes(cfgs, preset.gpus):
         screen.say(note)
     prepare(work_dir, preset, screen.say)

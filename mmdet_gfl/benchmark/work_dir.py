@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmdet_gfl.datasets.shapes.generator import make_shapes
-from mmdet_gfl.datasets.shapes.storage import ShapesError
-
 from . import locks
-from .commands import cores
 from .presets import Preset
 from .results import place_of, read, read_result, read_results, write
 from .rows import RowError
@@ -39,25 +35,20 @@ def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> t
 
 
 def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
-    """Sees to it that the work dir is for these settings and has its data; one process at a time.
+    """Sees to it that the work dir is for these settings; one process at a time.
 
     Raises:
-        RowError: It is for others, holds something else in the data's place, or cannot be written to.
+        RowError: It is for others, or cannot be written to.
     """
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / '.prepare.lock').touch()
     except OSError as error:
         raise not_writable(work_dir, error) from error
-    with locks.waiting(work_dir / '.prepare.lock', lambda: say('waiting for another process to make the data ...')):
+    with locks.waiting(
+        work_dir / '.prepare.lock', lambda: say('waiting for another process that looks at the work dir ...')
+    ):
         check_settings(work_dir, preset)
-        if preset.mini is not None:
-            images = preset.mini.train + preset.mini.val
-            workers = max(1, min(cores(), images // 200))
-            try:
-                make_shapes(work_dir / 'shapes', preset.mini.shapes, workers=workers)
-            except ShapesError as error:
-                raise RowError(f'{str(error).partition(";")[0]}; name another --work-dir') from error
         write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))
 
 

@@ -1,7 +1,5 @@
 """A row as the paper trains it, or shrunk; what may stand in one work dir."""
 
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 
@@ -15,7 +13,7 @@ GFL, SSD, FOVEA = 'gfl/gfl_r50_fpn_1x_coco.py', 'ssd/ssd512_coco.py', 'foveabox/
 
 
 def paper(name, **arguments):
-    return Preset('paper', **arguments).config(name, 3, Path('/nowhere'))
+    return Preset('paper', **arguments).config(name, 3)
 
 
 def test_the_paper_trains_8_gpus_and_the_batch_of_the_lr():
@@ -42,7 +40,7 @@ def test_another_batch_scales_the_lr_and_says_so():
 
 def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
     for preset in (Preset('paper', 8), Preset('mini', 1, mini=Mini())):
-        cfg = preset.config(GFL, 3, Path('/nowhere'))
+        cfg = preset.config(GFL, 3)
         assert cfg.randomness == dict(seed=3)
         assert cfg.custom_imports.imports == ['mmdet_gfl', 'mmdet_gfl.benchmark.hooks']
         assert [hook.type for hook in cfg.custom_hooks[-3:]] == [
@@ -57,20 +55,20 @@ def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
 def test_options_win_in_every_row():
     options = {'val_dataloader.dataset.data_root': '/mine/', 'train_cfg.max_epochs': 2}
     for preset in (Preset('paper', 1, options=options), Preset('mini', 1, mini=Mini(), options=options)):
-        cfg = preset.config(GFL, 0, Path('/nowhere'))
+        cfg = preset.config(GFL, 0)
         assert cfg.train_cfg.max_epochs == 2
         assert cfg.val_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == '/mine/'
     with pytest.raises(RowError, match='--cfg-options model.backbone.depth.x=1 does not fit'):
-        Preset('paper', 1, options={'model.backbone.depth.x': 1}).config(GFL, 0, Path('/nowhere'))
+        Preset('paper', 1, options={'model.backbone.depth.x': 1}).config(GFL, 0)
 
 
 def test_the_mini_batch_is_shared_out():
     mini = Mini(batch_size=16)
-    two, one = (Preset('mini', gpus, mini=mini).config(GFL, 0, Path('/nowhere')) for gpus in (2, 1))
+    two, one = (Preset('mini', gpus, mini=mini).config(GFL, 0) for gpus in (2, 1))
     assert two.train_dataloader.batch_size == 8 and one.train_dataloader.batch_size == 16
     assert two.param_scheduler == one.param_scheduler and two.optim_wrapper == one.optim_wrapper
     with pytest.raises(RowError, match='--gpus 3 does not divide the batch of 16'):
-        Preset('mini', 3, mini=mini).config(GFL, 0, Path('/nowhere'))
+        Preset('mini', 3, mini=mini).config(GFL, 0)
 
 
 def test_choosing():
@@ -113,7 +111,7 @@ def test_gpus_and_data_that_are_missing_are_named_at_once(tmp_path, monkeypatch)
     with pytest.raises(RowError, match=r'has 2; give --gpus 2: .*batch\. Its data is missing too: train_dataloader\.'):
         presets.choose('paper', None, None, {}, None, 2, [GFL])
     assert presets.choose('paper', None, None, {}, None, 8, [GFL]) == Preset('paper', 8)  # said for each row later
-    with pytest.raises(RowError, match='batch$'):  # the shapes are made
+    with pytest.raises(RowError, match='batch$'):  # the shapes are drawn
         presets.choose('mini', 4, None, {}, None, 2, [GFL])
     monkeypatch.setattr(presets, 'missing', lambda cfg: None)
     with pytest.raises(RowError, match='batch$'):

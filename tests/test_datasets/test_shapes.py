@@ -1,63 +1,77 @@
-"""The shapes data set: what is drawn is annotated, it depends on its parameters alone, it is whole or absent."""
+"""The shapes data set: what is drawn is annotated, it depends on its parameters alone, and files equal addresses."""
 
 import functools
-import json
 import math
-import multiprocessing
-import os
-import re
-import shutil
-import signal
+import pickle
+import runpy
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import mmcv
 import numpy as np
 import pytest
+import torch
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine import fileio
 from mmengine.config import Config
+from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from torch.utils.data import DataLoader
 
-from mmdet_gfl.datasets.shapes import CLASSES, Parameters, ShapesError, generator, make_shapes, storage
-from mmdet_gfl.datasets.shapes.__main__ import Progress, main
+from mmdet_gfl.benchmark.mini import Mini
+from mmdet_gfl.datasets.shapes import CLASSES, Parameters, drawing, export, make_shapes
 from mmdet_gfl.datasets.shapes.coco_format import annotation, side_visible
+from mmdet_gfl.datasets.shapes.dataset import ShapesDataset
+from mmdet_gfl.datasets.shapes.drawing import draw
 from mmdet_gfl.datasets.shapes.edges import Side, coverage, random_side
+from mmdet_gfl.datasets.shapes.export import main
 from mmdet_gfl.datasets.shapes.items import Item, rendered
 from mmdet_gfl.datasets.shapes.outlines import area, bounding_box, moved, random_outline
+from mmdet_gfl.datasets.shapes.parameters import parse
 from mmdet_gfl.datasets.shapes.scene import CROWD_AT, EMPTY_EVERY, Scene, random_scene
+from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.engine.launch import check_data
 
-SMALL = Parameters(train=20, val=3, width=64, height=48, seed=5)
+SMALL = Parameters(train=20, val=6, width=64, height=48, seed=5)
 SHARP = (Side(),) * 4
 SMEARED = [Side('blur', 3.0), Side('fade', 4.0), Side('ghost', 5.0), Side('blur', 1.0), Side('fade', 1.3)]
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob('*') if path.is_file()}
+PIPELINE = (dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs'))
 
 
 @functools.cache
 def annotations_of(length: int, count: int) -> list[dict]:
     """The annotations of the first ``count`` pictures of ``length`` x ``length`` px."""
     parameters = Parameters(width=length, height=length)
-    return [fields for index in range(count) for fields in generator.draw('train', index, parameters)[1]]
+    return [fields for index in range(count) for fields in draw('train', index, parameters)[1]]
 
 
 @pytest.fixture(scope='module')
-def finished(tmp_path_factory) -> Path:
-    """A small set that no test changes."""
-    root = tmp_path_factory.mktemp('finished') / 'shapes'
+def exported(tmp_path_factory) -> Path:
+    """The small set as files."""
+    root = tmp_path_factory.mktemp('exported') / 'shapes'
     make_shapes(root, SMALL)
     return root
 
 
-@pytest.fixture
-def own(tmp_path) -> Path:
-    """A small set of the test's own."""
-    make_shapes(tmp_path / 'shapes', SMALL)
-    return tmp_path / 'shapes'
+def dataset(split='train', root=SMALL.address, pipeline=PIPELINE, **options) -> ShapesDataset:
+    """A split of the small set."""
+    return ShapesDataset(
+        data_root=str(root),
+        ann_file=f'annotations/instances_{split}.json',
+        data_prefix=dict(img=f'{split}/'),
+        pipeline=list(pipeline),
+        **options,
+    )
 
 
 # --- outlines and edges -------------------------------------------------------------------------------------------
@@ -245,18 +259,9 @@ def test_a_shadow_is_soft_all_around_also_where_the_image_cuts_it(box):
         assert max(abs(np.diff(plane, axis=0)).max(), abs(np.diff(plane, axis=1)).max()) < 15
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are():
-    assert generator.draw('val', 3, SMALL) == generator.draw('val', 3, replace(SMALL, train=999, val=9))
-    assert generator.draw('val', 3, SMALL) != generator.draw('train', 3, SMALL)
-    assert generator.draw('val', 3, SMALL) != generator.draw('val', 3, replace(SMALL, seed=6))
-
-
-# --- the set ------------------------------------------------------------------------------------------------------
-
-
 def test_only_the_classes_asked_for_are_drawn():
     parameters = Parameters(width=160, height=160, classes=('star', 'ring'))
-    drawn = [fields for index in range(12) for fields in generator.draw('train', index, parameters)[1]]
+    drawn = [fields for index in range(12) for fields in draw('train', index, parameters)[1]]
     assert {CLASSES[fields['category_id'] - 1] for fields in drawn} == {'star', 'ring'}
 
 
@@ -270,35 +275,132 @@ def test_without_clutter_the_ground_is_calm_and_sides_are_as_ambiguous_as_ever()
 
     assert roughness(0.0) < 0.5 * roughness(1.0)
     smeared = [
-        np.mean([std > 0 for index in range(60) for item in generator.draw('train', index, parameters)[1]
+        np.mean([std > 0 for index in range(60) for item in draw('train', index, parameters)[1]
                  if not item['iscrowd'] for std in item['side_std']])
         for parameters in (Parameters(width=160, height=160), Parameters(width=160, height=160, clutter=0))
     ]  # fmt: skip
     assert smeared[0] == pytest.approx(smeared[1], abs=0.05)
 
 
-def test_sets_from_before_there_were_clutter_and_classes_are_made_anew_unless_others_are_wanted(own, finished):
-    manifest = json.loads((own / 'shapes.json').read_text()) | dict(version=1)
-    for key in ('clutter', 'classes'):
-        del manifest['parameters'][key]
-    (own / 'shapes.json').write_text(json.dumps(manifest))
-    with pytest.raises(ShapesError, match='clutter is 1.0, wanted 0.5'):
-        make_shapes(own, replace(SMALL, clutter=0.5))
-    outcome = make_shapes(own, SMALL)
-    assert outcome.made and 'than version 1' in outcome.reason
-    assert contents(own) == contents(finished)
+# --- addresses and files ------------------------------------------------------------------------------------------
 
 
-def test_same_bytes_whatever_the_number_of_workers(finished, tmp_path):
-    done = []
-    make_shapes(tmp_path / 'again', SMALL, workers=2, progress=lambda *counts: done.append(counts))
-    assert contents(tmp_path / 'again') == contents(finished)
-    assert done == [(count, 23) for count in range(1, 24)]
-    assert [path.name for path in tmp_path.iterdir()] == ['again']
+@pytest.mark.parametrize(
+    'parameters, address',
+    [
+        (Parameters(), 'shapes://'),
+        (SMALL, 'shapes://train=20/val=6/width=64/height=48/seed=5/'),
+        (Parameters(clutter=0.0, classes=('star', 'ring')), 'shapes://clutter=0.0/classes=star+ring/'),
+    ],
+)
+def test_an_address_says_what_determines_a_set(parameters, address):
+    assert parameters.address == address
+    assert parse(address) == (parameters, '')
+    assert parse(f'{address}/train/000001.bmp') == (parameters, 'train/000001.bmp')
 
 
-def test_pycocotools_loads_it(finished):
-    coco = COCO(finished / 'annotations' / 'instances_train.json')
+@pytest.mark.parametrize(
+    'address, words',
+    [
+        ('shapes://wide=3', "there is no 'wide'; there are train, val, width"),
+        ('shapes://train=many', 'train=many is not possible; give a number, such as train=1000'),
+        ('shapes://clutter=2', 'clutter=2.0 is not possible; give a number from 0 to 1'),
+        ('shapes://classes=star+square', "there is no 'square'; there are ellipse, rectangle"),
+    ],
+)
+def test_addresses_that_are_not_possible(address, words):
+    for read in (fileio.exists, fileio.get, dataset_at):
+        with pytest.raises(UserError) as error:
+            read(address)
+        assert words in str(error.value) and address in str(error.value)
+
+
+def dataset_at(address):
+    return dataset(root=address)
+
+
+def test_files_that_a_set_does_not_have():
+    for path in ('train/000021.bmp', 'train/000000.bmp', 'train/21.bmp', 'test/000001.bmp', 'annotations', ''):
+        assert not fileio.exists(SMALL.address + path)
+        with pytest.raises(FileNotFoundError, match=r'shapes://train=20/.*: the set has no file'):
+            fileio.get(SMALL.address + path)
+    assert fileio.exists(f'{SMALL.address}train/000020.bmp')
+
+
+def test_a_local_copy_is_there_as_long_as_it_is_used():
+    address = f'{SMALL.address}annotations/instances_val.json'
+    with fileio.get_local_path(address) as path:
+        assert Path(path).read_text() == fileio.get_text(address)
+    assert not Path(path).exists()
+
+
+def test_images_are_what_is_drawn():
+    image = mmcv.imfrombytes(fileio.get(f'{SMALL.address}val/000004.bmp'))
+    assert (image == draw('val', 3, SMALL)[0]).all() and image.std() > 5
+    loaded = dataset('val')[3]['inputs']
+    assert (loaded.permute(1, 2, 0).numpy() == image).all()
+
+
+def test_a_picture_depends_on_split_number_and_seed_and_not_on_how_many_there_are():
+    picture, objects = draw('val', 3, SMALL)
+    again, same = draw('val', 3, replace(SMALL, train=999, val=9))
+    assert (picture == again).all() and objects == same
+    for split, index, parameters in (('train', 3, SMALL), ('val', 2, SMALL), ('val', 3, replace(SMALL, seed=6))):
+        assert (draw(split, index, parameters)[0] != picture).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    'split, index, parameters, colour, labels, boxes',
+    [
+        (
+            *('train', 0, Parameters(), [85.6, 82.7, 142.4], [4, 10, 9, 4]),
+            [[133.86, 201.62, 99.31, 78.75], [150.18, 166.83, 102.91, 123.59], [81.58, 178.27, 76.53, 44.35]],
+        ),
+        (
+            *('val', 4, Mini().shapes, [101.7, 102.3, 94.0], [1, 2, 5, 1, 5]),
+            [[22.75, 54.03, 67.36, 57.41], [30.71, 4.62, 67.46, 40.37], [20.88, 13.33, 71.26, 67.5]],
+        ),
+    ],
+)
+def test_pictures_are_those_of_former_versions(split, index, parameters, colour, labels, boxes):
+    """Results on the shapes are compared over the years."""
+    picture, objects = draw(split, index, parameters)
+    assert picture.mean((0, 1)).tolist() == pytest.approx(colour, abs=0.3)
+    assert [one['category_id'] for one in objects] == labels
+    assert np.allclose([one['bbox'] for one in objects[:3]], boxes, atol=0.02)
+
+
+def test_processes_draw_the_same():
+    """The worker starts from nothing, as do machines of a cluster; nothing of this process's memory is there."""
+    here, loader = dataset(), DataLoader(dataset(), num_workers=1, multiprocessing_context='spawn', collate_fn=list)
+    there = [item for batch in loader for item in batch]
+    assert len(there) == len(here) == 20
+    for one, other in zip(here, there):
+        assert (one['inputs'] == other['inputs']).all()
+        assert (
+            one['data_samples'].gt_instances.bboxes.tensor == other['data_samples'].gt_instances.bboxes.tensor
+        ).all()
+
+
+def test_pictures_stay_in_memory_the_last_ones_where_there_is_no_room(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, 'CACHED_BYTES', 3 * 3 * 64 * 48)  # three pictures
+    monkeypatch.setattr(drawing, 'draw', lambda *key: drawn.append(key[1]) or draw(*key))
+    read = drawing.drawer(replace(SMALL, seed=99))
+    for index, expected in ((0, [0]), (1, [0, 1]), (2, [0, 1, 2]), (0, [0, 1, 2]), (3, [0, 1, 2, 3])):
+        assert mmcv.imfrombytes(read('train', index)[0]).shape == (48, 64, 3)
+        assert drawn == expected
+    read('train', 0)
+    assert drawn == [0, 1, 2, 3]
+    read('train', 1)  # which was read least lately
+    assert drawn == [0, 1, 2, 3, 1]
+
+
+# --- the data set -------------------------------------------------------------------------------------------------
+
+
+def test_pycocotools_loads_it(exported):
+    coco = COCO(exported / 'annotations' / 'instances_train.json')
     assert [category['name'] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
     assert len(coco.getImgIds()) == 20 and min(coco.getAnnIds()) == 1
     counts = {image: len(coco.getAnnIds(imgIds=image)) for image in coco.getImgIds()}
@@ -308,156 +410,196 @@ def test_pycocotools_loads_it(finished):
     assert all(coco.annToMask(crowd).sum() == pytest.approx(crowd['area'], rel=0.2) for crowd in crowds)
 
 
-def test_the_config_reads_it(finished, root):
+def test_files_and_addresses_are_the_same_data_set(exported):
+    drawn, stored = dataset(), dataset(root=exported)
+    assert len(drawn) == len(stored) == 20 and drawn.metainfo['classes'] == CLASSES
+    for one, other in zip(drawn, stored):
+        assert (one['inputs'] == other['inputs']).all()
+    for one, other in zip(drawn.load_data_list(), stored.load_data_list()):
+        assert one.pop('img_path').removeprefix(SMALL.address) == other.pop('img_path').removeprefix(f'{exported}/')
+        assert one == other
+
+
+def test_an_entry_holds_what_is_drawn():
+    info = dataset('val').get_data_info(4)
+    objects = draw('val', 4, SMALL)[1]
+    assert (info['img_id'], info['height'], info['width']) == (5, 48, 64)
+    assert info['img_path'] == f'{SMALL.address}val/000005.bmp'
+    assert [one['bbox_label'] for one in info['instances']] == [one['category_id'] - 1 for one in objects]
+    assert [one['ignore_flag'] for one in info['instances']] == [one['iscrowd'] for one in objects]
+    assert np.allclose([one['bbox'] for one in info['instances']], [corners(one['bbox']) for one in objects])
+    assert sum(one['ignore_flag'] for one in info['instances']) == 1
+
+
+def test_the_config_reads_it(exported, root, monkeypatch):
+    path = root / 'configs' / '_base_' / 'datasets' / 'shapes_detection.py'
+    assert Config.fromfile(path).train_dataloader.dataset.data_root == 'shapes://'
+    for place in (SMALL.address, str(exported)):
+        monkeypatch.setenv('SHAPES_ROOT', place)
+        cfg = Config.fromfile(path)
+        check_data(cfg, 'train', 'val')
+        for loader, images in ((cfg.train_dataloader, 20), (cfg.val_dataloader, 6)):
+            built = DATASETS.build(loader.dataset)
+            assert built.metainfo['classes'] == CLASSES and len(built) == images
+            sample = built[0]
+            assert tuple(sample['inputs'].shape) == (3, 240, 320)
+        assert len(sample['data_samples'].gt_instances) > 0
+    monkeypatch.setenv('SHAPES_ROOT', 'shapes://seed=one')
+    with pytest.raises(UserError, match='seed=one is not possible'):
+        check_data(Config.fromfile(path), 'train')
+
+
+def test_filters_subsets_and_a_selection_of_classes():
+    assert len(dataset(filter_cfg=dict(filter_empty_gt=True))) == 19
+    assert len(dataset(filter_cfg=dict(filter_empty_gt=True), test_mode=True)) == 20
+    assert len(dataset(filter_cfg=dict(min_size=48))) == 20
+    assert [dataset(indices=[3, 7])[index]['data_samples'].img_id for index in (0, 1)] == [4, 8]
+    labels = [dataset(metainfo=dict(classes=('star', 'heart'))).get_cat_ids(index) for index in range(20)]
+    whole = [dataset().get_cat_ids(index) for index in range(20)]
+    chosen = [CLASSES.index('star'), CLASSES.index('heart')]
+    assert labels == [[chosen.index(label) for label in found if label in chosen] for found in whole]
+
+
+def test_wrappers_and_copies():
+    one = dict(
+        type='mmdet_gfl.ShapesDataset',
+        data_root=SMALL.address,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        pipeline=list(PIPELINE),
+    )
+    joined = DATASETS.build(dict(type='ConcatDataset', datasets=[one, one]))
+    repeated = DATASETS.build(dict(type='RepeatDataset', times=3, dataset=one))
+    balanced = DATASETS.build(dict(type='ClassBalancedDataset', oversample_thr=1e-3, dataset=one))
+    copied = pickle.loads(pickle.dumps(DATASETS.build(one)))
+    assert (len(joined), len(repeated), len(balanced), len(copied)) == (12, 18, 6, 6)
+    image = copied[2]['inputs']
+    assert all((other['inputs'] == image).all() for other in (joined[8], repeated[14], balanced[2]))
+
+
+# --- evaluation and tools -----------------------------------------------------------------------------------------
+
+
+def predictions(parameters: Parameters) -> list[DetDataSample]:
+    """Detections around the objects of the validation images, some missed and some of another class."""
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for item in dataset('val', parameters.address, pipeline=TEST_PIPELINE):
+        sample = item['data_samples']
+        objects = sample.instances
+        boxes = torch.tensor([one['bbox'] for one in objects]).reshape(-1, 4)
+        boxes = boxes + torch.randn(boxes.shape, generator=generator) * 0.06 * (boxes[:, 2:] - boxes[:, :2]).repeat(
+            1, 2
+        )
+        labels = torch.tensor([one['bbox_label'] for one in objects], dtype=torch.long)
+        scores = torch.rand(len(objects), generator=generator)
+        labels = torch.where(scores < 0.1, 0, labels)
+        keep = scores > 0.05
+        sample.pred_instances = InstanceData(bboxes=boxes[keep], labels=labels[keep], scores=scores[keep])
+        samples.append(sample)
+    return samples
+
+
+META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
+TEST_PIPELINE = (dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=META_KEYS))
+
+
+def test_evaluation_from_an_address_a_file_and_the_data_set_alone(tmp_path):
+    """Without a file CocoMetric takes a box's area for the object's: its small, medium and large differ."""
+    parameters = Parameters(train=1, val=20, width=160, height=160)
+    make_shapes(tmp_path / 'shapes', parameters)
+    path = 'annotations/instances_val.json'
+    places = dict(address=parameters.address + path, file=str(tmp_path / 'shapes' / path), none=None)
+    samples, scores = [sample.to_dict() for sample in predictions(parameters)], {}
+    for name, ann_file in places.items():
+        metric = CocoMetric(ann_file=ann_file, metric='bbox')
+        metric.dataset_meta = dict(classes=CLASSES)
+        metric.process({}, samples)
+        scores[name] = metric.evaluate(len(samples))
+    assert scores['address'] == scores['file'] and 0.2 < scores['file']['coco/bbox_mAP'] < 0.9
+    for key in ('mAP', 'mAP_50', 'mAP_75'):
+        assert scores['none'][f'coco/bbox_{key}'] == scores['file'][f'coco/bbox_{key}']
+
+
+def test_the_visualization_hook_draws_on_it(tmp_path, monkeypatch):
+    samples = predictions(SMALL)
+    visualizer = DetLocalVisualizer.get_instance('shapes')
+    visualizer.dataset_meta = dict(classes=CLASSES)
+    monkeypatch.setattr(Visualizer, 'get_current_instance', lambda: visualizer)
+    hook = DetVisualizationHook(draw=True, test_out_dir='drawn', score_thr=0.0)
+    runner = SimpleNamespace(work_dir=str(tmp_path), timestamp='now', iter=0)
+    hook.after_test_iter(runner, 0, {}, samples)
+    files = sorted((tmp_path / 'now' / 'drawn').iterdir())
+    assert [file.name for file in files] == [f'{number:06d}.bmp' for number in range(1, 7)]
+    for file, image in zip(files, (draw('val', index, SMALL)[0] for index in range(6))):
+        assert (cv2.imread(str(file))[:, :64] == image).mean() > 0.2  # what no label and no box covers
+
+
+def test_browse_dataset_shows_it(root, tmp_path, monkeypatch):
+    import mmdet
+
     cfg = Config.fromfile(root / 'configs' / '_base_' / 'datasets' / 'shapes_detection.py')
-    for loader, images in ((cfg.train_dataloader, 20), (cfg.val_dataloader, 3)):
-        dataset = DATASETS.build(dict(loader.dataset, data_root=str(finished)))
-        assert dataset.metainfo['classes'] == CLASSES and len(dataset) == images
-        sample = dataset[0]
-        assert tuple(sample['inputs'].shape) == (3, 240, 320)
-    assert len(sample['data_samples'].gt_instances) > 0
+    cfg.train_dataloader.dataset.data_root = SMALL.address
+    cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
+    cfg.default_scope = 'mmdet'
+    cfg.dump(tmp_path / 'config.py')
+    tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'analysis_tools' / 'browse_dataset.py'
+    monkeypatch.setattr(
+        sys, 'argv', [str(tool), str(tmp_path / 'config.py'), '--not-show', '--output-dir', str(tmp_path / 'out')]
+    )
+    runpy.run_path(str(tool), run_name='__main__')
+    assert len(list((tmp_path / 'out').glob('*.bmp'))) == 20
 
 
-def test_a_whole_set_is_left_alone(own):
-    before = {path: path.stat().st_mtime_ns for path in (own, *own.rglob('*'))}
-    outcome = make_shapes(own, SMALL)
-    assert (outcome.made, outcome.reason, outcome.leftovers) == (False, None, [])
-    assert {path: path.stat().st_mtime_ns for path in (own, *own.rglob('*'))} == before
+# --- files --------------------------------------------------------------------------------------------------------
 
 
-def drop_image(root: Path) -> str:
-    (root / 'train' / '000007.jpg').unlink()
-    return '000007.jpg is missing'
+def test_files_are_those_of_the_addresses(exported):
+    paths = sorted(path.relative_to(exported).as_posix() for path in exported.rglob('*') if path.is_file())
+    assert paths == sorted(drawing.files(SMALL)) and len(paths) == 28
+    assert all((exported / path).read_bytes() == fileio.get(SMALL.address + path) for path in paths)
+    assert [path.name for path in exported.parent.iterdir()] == ['shapes']
 
 
-def change_image(root: Path) -> str:
-    path = root / 'val' / '000002.jpg'
-    path.write_bytes(path.read_bytes()[:-1] + b'x')
-    return '000002.jpg was changed'
+def test_the_command_takes_options_and_the_address_of_a_config(exported, tmp_path, capsys):
+    main([str(tmp_path / 'one'), *['--train', '20', '--val', '6', '--size', '64', '48', '--seed', '5']])
+    main([str(tmp_path / 'two'), SMALL.address])
+    main([str(tmp_path / 'few'), SMALL.address, '--train', '1', '--classes', 'star', 'ring'])
+    for name in ('one', 'two'):
+        assert all(
+            (tmp_path / name / path).read_bytes() == (exported / path).read_bytes() for path in drawing.files(SMALL)
+        )
+    assert [path.name for path in (tmp_path / 'few' / 'train').iterdir()] == ['000001.bmp']
+    said = capsys.readouterr().out
+    assert 'shapes://train=1/val=6/width=64/height=48/seed=5/classes=star+ring/' in said and 'SHAPES_ROOT' in said
 
 
-def change_annotations(root: Path) -> str:
-    path = root / 'annotations' / 'instances_val.json'
-    path.write_text(path.read_text().replace('heart', 'hurt'))
-    return 'instances_val.json was changed'
-
-
-def cut_manifest(root: Path) -> str:
-    (root / 'shapes.json').write_bytes((root / 'shapes.json').read_bytes()[:100])
-    return 'shapes.json is damaged'
-
-
-def thin_manifest(root: Path) -> str:
-    manifest = json.loads((root / 'shapes.json').read_text())
-    manifest['files'].popitem()
-    (root / 'shapes.json').write_text(json.dumps(manifest))
-    return 'shapes.json is damaged'
-
-
-def age_manifest(root: Path) -> str:
-    manifest = json.loads((root / 'shapes.json').read_text()) | dict(version=0)
-    (root / 'shapes.json').write_text(json.dumps(manifest))
-    return 'version 0'
-
-
-@pytest.mark.parametrize(
-    'damage', [drop_image, change_image, change_annotations, cut_manifest, thin_manifest, age_manifest]
-)
-def test_a_damaged_set_is_made_anew(own, finished, damage):
-    words = damage(own)
-    outcome = make_shapes(own, SMALL)
-    assert outcome.made and words in outcome.reason
-    assert contents(own) == contents(finished)
-    assert [path.name for path in own.parent.iterdir()] == ['shapes']
-
-
-def test_a_damaged_set_with_files_of_the_user_is_refused(own):
-    drop_image(own)
-    (own / 'train' / 'mine.txt').write_text('mine')
-    before = contents(own)
-    with pytest.raises(ShapesError, match=r'000007.jpg is missing.*train/mine.txt is no part of it'):
-        make_shapes(own, SMALL)
-    assert contents(own) == before
-
-
-def test_a_link_in_a_damaged_set_is_refused(own, tmp_path):
-    (tmp_path / 'elsewhere').mkdir()
-    (own / 'val').rename(tmp_path / 'elsewhere' / 'val')
-    (own / 'val').symlink_to(tmp_path / 'elsewhere' / 'val')
-    drop_image(own)
-    with pytest.raises(ShapesError, match='val is no part of it'):
-        make_shapes(own, SMALL)
-    assert len(list((tmp_path / 'elsewhere' / 'val').iterdir())) == 3
-
-
-def test_folders_and_files_of_the_user_are_refused(tmp_path):
+def test_a_folder_of_the_user_is_refused_and_an_empty_one_filled(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'folder' / 'thesis.tex').write_text('mine')
     (tmp_path / 'file').write_text('mine')
     for name in ('folder', 'file'):
-        with pytest.raises(ShapesError, match=f'{name} is there already and is no shapes data set'):
-            make_shapes(tmp_path / name, SMALL, overwrite=True)
-    assert contents(tmp_path) == {'folder/thesis.tex': b'mine', 'file': b'mine'}
+        with pytest.raises(UserError, match=f'{name} exists already; remove it, or name another folder'):
+            make_shapes(tmp_path / name, SMALL)
+    assert [path.name for path in (tmp_path / 'folder').iterdir()] == ['thesis.tex']
+    (tmp_path / 'empty').mkdir()
+    make_shapes(tmp_path / 'empty', Parameters(1, 1, 32, 32))
+    assert len(list((tmp_path / 'empty').rglob('*.bmp'))) == 2
 
 
-def test_an_empty_folder_is_filled(tmp_path):
-    assert make_shapes(tmp_path, Parameters(1, 1, 32, 32)).made
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_a_folder_is_whole_or_absent(error, tmp_path, monkeypatch):
+    def fails():
+        assert not (tmp_path / 'shapes').exists()
+        assert len(list(tmp_path.glob('.shapes.unfinished-*/train/1.png'))) == 1
+        raise error
 
-
-def test_other_parameters_need_overwrite(own):
-    before, other = contents(own), replace(SMALL, train=21, seed=9)
-    with pytest.raises(ShapesError, match='train is 20, wanted 21, seed is 5, wanted 9.*--overwrite'):
-        make_shapes(own, other)
-    assert contents(own) == before
-    assert make_shapes(own, other, overwrite=True).reason == 'its parameters differ'
-    assert json.loads((own / 'shapes.json').read_text())['parameters'] == other.as_json()
-    assert not make_shapes(own, other, overwrite=True).made
-
-
-def test_killed_in_the_middle(tmp_path):
-    root = tmp_path / 'shapes'
-    command = [sys.executable, '-m', 'mmdet_gfl.datasets.shapes', root, '--train', '5000', '--size', '64', '64']
-    process = subprocess.Popen([*map(str, command), '--workers', '2'], stdout=subprocess.PIPE)
-    pictures = '.shapes.unfinished-*/train/*.jpg'
-    while len(list(tmp_path.glob(pictures))) < 20:
-        assert process.poll() is None
-        time.sleep(0.02)
-    assert storage.remove_leftovers(root) == []  # the writer lives
-    process.send_signal(signal.SIGKILL)
-    process.communicate()  # ends when no worker holds the pipe any more
-    assert not root.exists() and len(list(tmp_path.glob(pictures))) < 5000
-    outcome = make_shapes(root, SMALL)
-    assert outcome.made and [folder.name.split('-')[0] for folder in outcome.leftovers] == ['.shapes.unfinished']
-    assert [path.name for path in tmp_path.iterdir()] == ['shapes']
-
-
-def test_leftovers_with_other_files_stay(tmp_path):
-    folder = tmp_path / '.shapes.unfinished-0123abcd'
-    folder.mkdir()
-    (folder / 'mine.txt').write_text('mine')
-    assert storage.remove_leftovers(tmp_path / 'shapes') == [] and folder.exists()
-
-
-def test_nothing_stays_when_drawing_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, 'finish', lambda *args: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
-    with pytest.raises(OSError, match='No space left'):
-        make_shapes(tmp_path / 'shapes', Parameters(1, 1, 32, 32))
+    monkeypatch.setattr(export, 'files', lambda _: {'train/1.png': lambda: b'', 'val/1.png': fails})
+    with pytest.raises((UserError, KeyboardInterrupt)) as raised:
+        make_shapes(tmp_path / 'shapes', SMALL)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_goes_wrong_in_a_worker_is_raised(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        list(generator._drawn_by_workers(tmp_path / 'absent', SMALL, 2))
-
-
-def test_a_worker_that_ends_early_is_noticed():
-    context = multiprocessing.get_context('spawn')
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=os._exit, args=(3,))
-    process.start()
-    sender.close()
-    with pytest.raises(ShapesError, match='exit status 3.*fewer workers'):
-        list(generator._received({receiver: process}))
+    if isinstance(error, OSError):
+        assert 'cannot be written (No space left on device' in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -466,40 +608,20 @@ def test_a_worker_that_ends_early_is_noticed():
         (['--train', '0'], 'train=0 is not possible; give an integer from 1'),
         (['--size', '320', '8'], 'height=8 is not possible; give an integer from 32'),
         (['--seed', '-1'], 'seed=-1 is not possible'),
-        (['--workers', '0'], 'workers=0 is not possible'),
         (['--clutter', '1.5'], 'clutter=1.5 is not possible; give a number from 0 to 1'),
         (['--classes', 'star', 'square'], "there is no 'square'; there are ellipse, rectangle"),
         (['--classes', 'star', 'star'], 'give each once'),
     ],
 )
-def test_command_line_errors_are_named(arguments, words, tmp_path, capsys):
-    assert main([str(tmp_path / 'shapes'), *arguments]) == 1
-    assert words in capsys.readouterr().err and not (tmp_path / 'shapes').exists()
+def test_command_line_errors_are_named(arguments, words, tmp_path):
+    with pytest.raises(UserError) as error:
+        main([str(tmp_path / 'shapes'), *arguments])
+    assert words in str(error.value) and not (tmp_path / 'shapes').exists()
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_a_place_that_cannot_be_written_is_named_by_the_command(tmp_path):
     (tmp_path / 'file').write_text('mine')
-    assert main([str(tmp_path / 'file' / 'shapes'), '--workers', '1']) == 1
-    assert re.search(r'error: \S+file/shapes cannot be written \(.*\); name a folder', capsys.readouterr().err)
-
-
-@pytest.mark.parametrize('workers', ['1', '2'])
-def test_stopping_leaves_nothing(workers, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Progress, '__call__', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-    writers, remove = [], shutil.rmtree
-
-    def watched(*args, **options):
-        writers.append(len(multiprocessing.active_children()))
-        remove(*args, **options)
-
-    monkeypatch.setattr(storage.shutil, 'rmtree', watched)
-    assert main([str(tmp_path / 'shapes'), '--size', '32', '32', '--workers', workers]) == 130
-    assert 'stopped' in capsys.readouterr().err and list(tmp_path.iterdir()) == []
-    assert writers == [0]
-
-
-def test_command_line_says_what_it_did(finished, capsys):
-    arguments = [str(finished), '--train', '20', '--val', '3', '--size', '64', '48', '--seed', '5']
-    assert main(arguments) == 0
-    output = capsys.readouterr().out
-    assert 'was there already, whole' in output and 'shapes_detection.py' in output and 'num_classes=10' in output
+    command = [sys.executable, '-m', 'mmdet_gfl.datasets.shapes', tmp_path / 'file' / 'shapes', '--size', '32', '32']
+    done = subprocess.run([*map(str, command), '--train', '1', '--val', '1'], capture_output=True, text=True)
+    assert done.returncode == 1 and 'file/shapes cannot be written (' in done.stderr
+    assert 'name a folder' in done.stderr and 'Traceback' not in done.stderr

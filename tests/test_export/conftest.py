@@ -51,7 +51,7 @@ def randomize(model: nn.Module) -> nn.Module:
 def config(root: Path, name: str, size: int = SIZE) -> Config:
     """A shipped config, shrunk."""
     mini = Mini(size=size, channels=64, stacked_convs=1, batch_size=2)
-    return shrink(Config.fromfile(root / 'configs' / CONFIGS[name]), Path('shapes'), mini)
+    return shrink(Config.fromfile(root / 'configs' / CONFIGS[name]), mini)
 
 
 @pytest.fixture(scope='session')

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,12 +19,12 @@ from torch import nn
 
 from mmdet_gfl.analysis import detector, uncertainty
 from mmdet_gfl.benchmark.mini import CLASSES, Mini, shrink
-from mmdet_gfl.datasets.shapes import Parameters, make_shapes
+from mmdet_gfl.datasets.shapes import make_shapes
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.visualization import pictures
 
 SIZE = 128
-MINI = Mini(size=SIZE, channels=64, stacked_convs=1, batch_size=3)
+MINI = Mini(size=SIZE, train=1, val=4, channels=64, stacked_convs=1, batch_size=3)
 CONFIGS = dict(
     gfl='gfl/gfl_r50_fpn_1x_coco.py',
     gaussian='atss/atss_r50_fpn_gaussian_1x_coco.py',
@@ -40,18 +41,18 @@ CONFIGS = dict(
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('shapes')
-    make_shapes(folder, Parameters(train=1, val=4, width=SIZE, height=SIZE), workers=1)
+    make_shapes(folder, MINI.shapes)
     return folder
 
 
 @pytest.fixture(scope='module')
-def models(root, shapes, tmp_path_factory):
+def models(root, tmp_path_factory):
     """Config and checkpoint by the names of ``CONFIGS``; made when asked for."""
     folder, made = tmp_path_factory.mktemp('models'), {}
 
     def get(name):
         if name not in made:
-            cfg = shrink(Config.fromfile(root / 'configs' / CONFIGS[name]), shapes, MINI)
+            cfg = shrink(Config.fromfile(root / 'configs' / CONFIGS[name]), MINI)
             cfg.dump(folder / f'{name}.py')
             state = dict(state_dict=with_peaks(cfg).state_dict())
             torch.save(state, folder / f'{name}.pth')
@@ -116,7 +117,7 @@ def test_every_host_is_drawn(name, models, shapes, tool, tmp_path):
 
 
 def test_one_image_and_few_boxes(models, shapes, tool, tmp_path):
-    arguments = [shapes / 'val' / '000003.jpg', *models('gfl'), '--out-dir', tmp_path / 'new' / 'folder']
+    arguments = [shapes / 'val' / '000003.bmp', *models('gfl'), '--out-dir', tmp_path / 'new' / 'folder']
     tool('draw_distributions', *arguments, '--max-boxes', 2, '--max-rows', 1, '--score-thr', 0.999)
     drawn = cv2.imread(str(tmp_path / 'new' / 'folder' / '000003.png'))
     assert drawn is not None and drawn.shape[1] < 1.3 * drawn.shape[0]  # no detection, no panels
@@ -129,11 +130,11 @@ def test_the_detections_drawn_are_those_of_the_model(name, models, shapes):
     assert loaded.classes == tuple(CLASSES)  # the checkpoint names none, so the config does
     images, _ = detector.images_of(cfg, models(name)[1], 'val', 'cpu')
     assert detector.turn_on_distributions(loaded) == 'full'
-    found = pictures.detect(loaded, shapes / 'val' / '000001.jpg', 0.0)
+    found = pictures.detect(loaded, shapes / 'val' / '000001.bmp', 0.0)
     np.testing.assert_allclose(found.bboxes, images[0][0].boxes, atol=1e-3)
     np.testing.assert_allclose(found.scores, images[0][0].scores, atol=1e-5)
     assert found.bbox_distribution.shape == (len(found), 4, 17) and len(found) > 20
-    assert len(pictures.detect(loaded, shapes / 'val' / '000001.jpg', 0.5)) == (found.scores > 0.5).sum()
+    assert len(pictures.detect(loaded, shapes / 'val' / '000001.bmp', 0.5)) == (found.scores > 0.5).sum()
 
 
 def test_no_distributions(models, tool, shapes, tmp_path):
@@ -212,7 +213,7 @@ def test_images_that_cannot_be_drawn(models, tool, tmp_path):
 
 def test_no_image_is_overwritten(models, tool, shapes, tmp_path):
     image = tmp_path / 'a.png'
-    image.write_bytes((shapes / 'val' / '000001.jpg').read_bytes())
+    image.write_bytes((shapes / 'val' / '000001.bmp').read_bytes())
     before = image.read_bytes()
     with pytest.raises(UserError, match=r'the picture would overwrite the image .*a\.png; name another folder'):
         tool('draw_distributions', image, *models('gfl'), '--out-dir', tmp_path)
@@ -321,7 +322,9 @@ def test_shares_that_are_none(flag, value, tool):
 def test_deviations_beside_the_truth(models, tool, tmp_path):
     out = tmp_path / 'deep' / 'uncertainty.png'
     both = [*models('gfl'), *models('gaussian'), '--names', 'GFL', 'Gaussian']
-    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out)
+    more = replace(MINI, val=20).shapes.address
+    options = ['--cfg-options', f'val_dataloader.dataset.data_root={more}']
+    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out, *options)
     lines = said.splitlines()
     (first,) = (number for number, line in enumerate(lines) if line.startswith('| model | sides | rank correlation |'))
     of_models, of_kinds = (
@@ -341,7 +344,9 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
     assert drawn.shape[0] > 300 and drawn.std() > 10
 
     # The numbers are those of the model's own detections.
-    loaded = detector.load(Config.fromfile(models('gfl')[0]), models('gfl')[1], 'cpu')
+    cfg = Config.fromfile(models('gfl')[0])
+    cfg.val_dataloader.dataset.data_root = more
+    loaded = detector.load(cfg, models('gfl')[1], 'cpu')
     judged = uncertainty.judge(uncertainty.sides_of(loaded, 'val', 0.05))
     assert of_models[0][1:3] == [str(judged.number), f'{judged.correlation:.2f}']
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from mmdet_gfl.benchmark.mini import Mini, shrink
-from mmdet_gfl.datasets.shapes.generator import make_shapes
 
 MINI = Mini(size=64, train=8, val=5, epochs=1, batch_size=2, channels=32, stacked_convs=1)
 #: Starts the tasks of a job on this machine, as Slurm does on its nodes, and writes down its own arguments.
@@ -41,13 +40,12 @@ SCONTROL = '#!/bin/sh\n[ "$*" = "show hostnames localhost" ] && echo localhost\n
 
 @pytest.fixture(scope='module')
 def place(root, tmp_path_factory):
-    """A folder with shapes, a tiny config for them, and the stand-ins for Slurm's programs."""
+    """A folder with a tiny config for the shapes, and the stand-ins for Slurm's programs."""
     from mmengine.config import Config
 
     place = tmp_path_factory.mktemp('dist')
-    make_shapes(place / 'shapes', MINI.shapes, workers=1)
     shipped = Config.fromfile(root / 'configs' / 'gfl' / 'gfl_r50_fpn_1x_coco.py')
-    small = shrink(shipped, place / 'shapes', MINI)
+    small = shrink(shipped, MINI)
     small.model.backbone.base_channels = 4
     small.model.neck.in_channels = [4, 8, 16, 32]
     small.model.bbox_head.norm_cfg = dict(type='GN', num_groups=4)  # one image's coarsest level has one cell

@@ -87,7 +87,7 @@ def set_scales(steps: Any) -> None:
 def small_config(path: Path, data: Path) -> Config:
     """The shipped config with a small model; the pipelines are its own, with smaller images."""
     cfg = Config.fromfile(path)
-    model = shrink(cfg, data, Mini(size=SIZE, channels=64, stacked_convs=1)).model
+    model = shrink(cfg, Mini(size=SIZE, channels=64, stacked_convs=1)).model
     model.bbox_head.num_classes = len(CLASSES)
     model.test_cfg.score_thr = 0.0
     model.test_cfg.max_per_img = 20

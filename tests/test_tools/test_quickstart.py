@@ -32,7 +32,7 @@ def test_table_3_in_small_twice(root, tmp_path):
     folder = tmp_path / 'quick start'
     assert (folder / 'report.md').is_file() and (folder / 'table_3.png').is_file()
     assert len(list(folder.glob('*/*/seed-0/result.json'))) == 4
-    assert len(list((folder / 'pictures').glob('*.png'))) == 8
+    assert len(list((folder / 'pictures').glob('*.png'))) == 12
     for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
         assert words in ran.stdout
     before = {file: file.stat().st_mtime_ns for file in folder.glob('*/*/seed-0/*.pth')}

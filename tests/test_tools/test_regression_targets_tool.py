@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdet_gfl.analysis import regression_targets
-from mmdet_gfl.datasets.shapes import Parameters, make_shapes
+from mmdet_gfl.datasets.shapes import Parameters
 from mmdet_gfl.engine.launch import UserError
 
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -41,17 +41,10 @@ CONFIGS = [
 LEVELS = dict(ssd300=6, ssd512=7, rtmdet=3)
 
 
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory):
-    place = tmp_path_factory.mktemp('shapes')
-    make_shapes(place, Parameters(train=4, val=2, width=160, height=128), workers=1)
-    return place
-
-
 @pytest.fixture
-def on_shapes(root, shapes, monkeypatch):
+def on_shapes(root, monkeypatch):
     """A config with the shapes as its data set; the pipeline stays its own."""
-    monkeypatch.setenv('SHAPES_ROOT', str(shapes))
+    monkeypatch.setenv('SHAPES_ROOT', Parameters(train=4, val=2, width=160, height=128).address)
     data = Config.fromfile(root / 'configs/_base_/datasets/shapes_detection.py').train_dataloader.dataset
 
     def read(name):
@@ -59,7 +52,7 @@ def on_shapes(root, shapes, monkeypatch):
         node = cfg.train_dataloader.dataset
         while 'dataset' in node:
             node = node.dataset
-        node.update({key: data[key] for key in ('data_root', 'metainfo', 'ann_file', 'data_prefix')})
+        node.update({key: data[key] for key in ('type', 'data_root', 'ann_file', 'data_prefix')})
         return cfg
 
     return read

@@ -257,15 +257,6 @@ def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
-    from mmdet_gfl.datasets.shapes.generator import make_shapes
-    from mmdet_gfl.datasets.shapes.layout import Parameters
-
-    make_shapes(tmp_path / 'shapes', Parameters(2, 2, 64, 64))
-    status, _, error = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
-    assert status == 2 and error.startswith('error: ') and error.count('\n') == 1
-    assert f'{tmp_path}/shapes holds a shapes data set of other parameters (train is 2, wanted 8' in error
-    assert error.endswith('; name another --work-dir\n')
-
     (tmp_path / 'settings.json').write_text(json.dumps(choose('mini', 1, None, dict(SIZES, epochs=9), None, 0).sizes()))
     status, _, error = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
     assert status == 2 and 'holds runs of other settings (epochs is 9 there, 6 here); name another --work-dir' in error

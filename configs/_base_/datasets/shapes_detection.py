@@ -1,12 +1,9 @@
-# The built-in shapes (docs/shapes.md): `python tools/dataset_converters/make_shapes.py` writes them to data/shapes/.
-# SHAPES_ROOT in the environment names another folder.
-dataset_type = 'CocoDataset'
-data_root = '{{$SHAPES_ROOT:data/shapes/}}'
+# The built-in shapes (docs/shapes.md), drawn in memory. `shapes://train=5000/width=640/seed=1` is another set; it and a
+# folder that tools/dataset_converters/make_shapes.py wrote can be given as SHAPES_ROOT in the environment.
+dataset_type = 'mmdet_gfl.ShapesDataset'
+data_root = '{{$SHAPES_ROOT:shapes://}}'
 backend_args = None
 image_size = (320, 320)
-metainfo = dict(
-    classes=('ellipse', 'rectangle', 'triangle', 'hexagon', 'star', 'cross', 'ring', 'crescent', 'heart', 'arrow')
-)
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
@@ -31,7 +28,6 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        metainfo=metainfo,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=False),  # the empty images train too
@@ -48,7 +44,6 @@ val_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        metainfo=metainfo,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,

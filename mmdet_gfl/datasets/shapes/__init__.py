@@ -1,11 +1,10 @@
 """The built-in data set: pictures of shapes, some sides of which are truly ambiguous, with the truth kept beside them.
 
-``python tools/dataset_converters/make_shapes.py`` writes it, docs/shapes.md explains it.
+Configs name it ``mmdet_gfl.ShapesDataset``; docs/shapes.md explains it.
 """
 
-from .generator import make_shapes
-from .layout import Parameters
+from .export import make_shapes
 from .outlines import CLASSES
-from .storage import ShapesError
+from .parameters import Parameters
 
-__all__ = ['CLASSES', 'Parameters', 'ShapesError', 'make_shapes']
+__all__ = ['CLASSES', 'Parameters', 'make_shapes']

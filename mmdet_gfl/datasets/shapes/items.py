@@ -78,7 +78,6 @@ def inside(corner: tuple[int, int], patch: Mask, size: tuple[int, int]) -> tuple
 
 def window(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Rows and columns of the picture that a patch of ``shape`` h, w at ``corner`` x, y takes."""
-    """Rows and columns of the picture that a patch of ``shape`` h, w at ``corner`` x, y takes."""
     return slice(corner[1], corner[1] + shape[0]), slice(corner[0], corner[0] + shape[1])
 
 
