@@ -31,11 +31,20 @@ def parse_args() -> argparse.Namespace:
         ('report', 'Markdown, JSON and a picture of the rows beside the baseline'),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('config', metavar='CONFIG', help='a path, or the name of a config that MMDetection ships')
+        command.add_argument(
+            'config',
+            metavar='CONFIG',
+            nargs=None if name == 'run' else '?',
+            help='a path, or the name of a config that MMDetection ships'
+            + ('' if name == 'run' else '; not needed with --work-dir'),
+        )
         command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablate/<name of the config>')
         if name == 'run':
             add_run_arguments(command)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.config is None and args.work_dir is None:
+        parser.error(f'{args.command}: name the config, or its --work-dir')
+    return args
 
 
 def add_run_arguments(command: argparse.ArgumentParser) -> None:
@@ -90,8 +99,8 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
 def main() -> int:
     """Runs the command and returns the exit status."""
     args = parse_args()
-    work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
     try:
+        work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
         arguments.check(args)
         if args.command == 'run':
             return run(args, work_dir)

@@ -129,7 +129,7 @@ class Ablation:
         options: ``--cfg-options``, which ``cfg`` has already.
         epochs: Of a quick look; None: the config's.
         fraction: Share of the training images; None: all.
-        known: Conversions by row, each made once.
+        known: Conversions by quality and box, each made once.
     """
 
     stem: str
@@ -141,7 +141,9 @@ class Ablation:
     fraction: float | None = None
     name: str = 'ablation'
     mini: None = None
-    known: dict[str, list[conversion.Conversion] | None] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[tuple[str | None, str | None], list[conversion.Conversion]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def sizes(self) -> dict[str, Any]:
         """Settings that results must share to stand in one table: the config as a whole, and the size of a step."""
@@ -210,32 +212,34 @@ class Ablation:
     @cached_property
     def host(self) -> Any:
         """The GFL head that stands for the config's own."""
-        return MODELS.get(conversion.convert_config(self.cfg)[0].converted['type'].removeprefix(conversion.PREFIX))
+        return MODELS.get(self.convert(None, None)[0].converted['type'].removeprefix(conversion.PREFIX))
 
     def converted(self, row: AblationRow) -> list[conversion.Conversion] | None:
         """The conversion of a row; None for the user's config as it is.
 
         Raises:
-            UserError: The row does not fit the host.
+            RowError: The row does not fit the host.
         """
-        if row.name not in self.known:
-            self.known[row.name] = None if row.box is None else self._convert(row)
-        return self.known[row.name]
-
-    def _convert(self, row: AblationRow) -> list[conversion.Conversion]:
+        if row.box is None:
+            return None
         quality = row.quality
         if quality == 'baseline' and not self.host.free_axes:  # of GFL on the ATSS head
             quality = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False)).baseline_quality
         try:
-            return conversion.convert_config(self.cfg, quality, row.box)
+            return self.convert(quality, row.box)
         except launch.UserError as error:
             raise RowError(f'row {row.name} does not fit this config: {error}') from error
+
+    def convert(self, quality: str | None, box: str | None) -> list[conversion.Conversion]:
+        """The config's conversion, see :func:`.conversion.convert_config`, made once."""
+        if (quality, box) not in self.known:
+            self.known[quality, box] = conversion.convert_config(self.cfg, quality, box)
+        return self.known[quality, box]
 
     @cached_property
     def stock(self) -> list[conversion.Conversion]:
         """The conversion to the point of the host that the stock head stands on."""
-        point = ('baseline', 'DiracBox') if self.host.free_axes else (None, None)
-        return conversion.convert_config(self.cfg, *point)
+        return self.convert('baseline', 'DiracBox') if self.host.free_axes else self.convert(None, None)
 
     def repeated(self) -> dict[str, str]:
         """Rows whose head is that of an earlier one, by name: the earlier row's name."""
@@ -308,7 +312,7 @@ def read_ablation(
     launch.merge_options(cfg, copy.deepcopy(options or {}))
     ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
     check_config(cfg, config)
-    _check_heads(conversion.convert_config(cfg), config)
+    _check_heads(ablation.convert(None, None), config)
     return ablation
 
 
