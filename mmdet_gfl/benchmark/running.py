@@ -126,7 +126,8 @@ class Queue:
             if not problem:
                 run.cfg.dump(place / 'config.py')
                 note(run)
-                self.start(run, 'train.py', ['--resume'], place, place / 'train.log')
+                begins = run.cfg.get('load_from') is not None and last_checkpoint(run) is None  # --resume overrides it
+                self.start(run, 'train.py', [] if begins else ['--resume'], place, place / 'train.log')
         except OSError as error:
             problem = sentence(error, place)
         if problem:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -346,3 +347,24 @@ def test_the_runner_trains_the_rows(retina, tmp_path, monkeypatch, capsys):
         ablation_report.write_report(tmp_path)
     )
     assert running.open_jobs(paths, [0, 1], tmp_path) == ([], 4)
+
+
+def test_load_from_is_where_a_training_begins_and_not_where_it_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, 'missing', lambda cfg: None)
+    started = []
+
+    class Recorder(FastLauncher):
+        def command(self, tool, arguments, name):
+            started.append('--resume' in arguments)
+            return super().command(tool, arguments, name)
+
+    plan = read_ablation('retinanet_r50_fpn_1x_coco', ['baseline'], options={'load_from': 'coco.pth'})
+    assert plan.config(plan.path_of('baseline'), 0, Path()).load_from == 'coco.pth'
+    run_dir = place_of(plan.path_of('baseline'), 0, tmp_path)
+    running.run_all([plan.path_of('baseline')], [0], tmp_path, plan, Recorder('none', 1))
+    (run_dir / 'result.json').unlink()
+    shutil.rmtree(run_dir / '20240101_000000')
+    (run_dir / 'last_checkpoint').write_text(str(run_dir / 'epoch_1.pth'))
+    (run_dir / 'epoch_1.pth').touch()
+    running.run_all([plan.path_of('baseline')], [0], tmp_path, plan, Recorder('none', 1))
+    assert started == [False, True]
