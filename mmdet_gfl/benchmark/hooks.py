@@ -113,7 +113,7 @@ class FiniteHook(Hook):
 
 @HOOKS.register_module()
 class WhereHook(Hook):
-    """Writes device, versions, processes and threads of a training into its work dir, as the training sees them."""
+    """Writes device, versions, processes, threads and parameters of a training into its work dir, as it sees them."""
 
     def before_run(self, runner: Runner) -> None:
         """Writes, on the first rank."""
@@ -125,6 +125,7 @@ class WhereHook(Hook):
             device=torch.cuda.get_device_name() if cuda else f'CPU, {os.cpu_count()} cores',
             processes=get_world_size(),
             threads=torch.get_num_threads(),
+            parameters=sum(parameter.numel() for parameter in runner.model.parameters()),
             versions={name: import_module(name).__version__ for name in names},
         )
         Path(runner.work_dir, WHERE).write_text(json.dumps(where))

@@ -41,7 +41,7 @@ def settings(results: Mapping[str, Sequence[Result]]) -> list[str]:
     for runs in results.values():
         for run in runs:
             ways.setdefault(_way(run), []).append(run)
-    return [f'{way} {_circumstances(runs)}' for way, runs in ways.items()] or ['Nothing was measured yet.']
+    return [f'{way} {circumstances(runs)}' for way, runs in ways.items()] or ['Nothing was measured yet.']
 
 
 def _way(run: Result) -> str:
@@ -60,7 +60,9 @@ def _way(run: Result) -> str:
     return f'Preset paper: the configs as they are, on the COCO images of data/coco.{changed}'
 
 
-def _circumstances(runs: Sequence[Result]) -> str:
+def circumstances(runs: Sequence[Result]) -> str:
+    """Runs, seeds, hours, machines and versions in a sentence."""
+
     def said(key: str) -> str:
         return ', '.join(dict.fromkeys(str(run.get(key)) for run in runs if run.get(key) is not None)) or 'unknown'
 
@@ -86,14 +88,14 @@ def _table(comparison: Comparison, picture: str | None) -> str:
             [line.row.label, _seeds(line), *(_score(line.row.paper.get(c), line.measured[c]) for c in COLUMNS)]
             for line in measured
         ]
-        parts.append(_grid(['row', 'seeds', *COLUMNS], cells))
+        parts.append(grid(['row', 'seeds', *COLUMNS], cells))
     compared = [line for line in measured if line.effects]
     if compared:
         cells = [
             [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), verdict(line.effects['AP'])]
             for line in compared
         ]
-        parts.append(_grid(['effect of', *COLUMNS, 'on AP'], cells))
+        parts.append(grid(['effect of', *COLUMNS, 'on AP'], cells))
         parts.append(_summary([line.effects['AP'] for line in compared]))
     if any(line.missing for line in lines):
         parts.append('Not measured: ' + '; '.join(_not_measured(line) for line in lines if line.missing) + '.')
@@ -158,9 +160,10 @@ def _others(results: Mapping[str, Sequence[Result]]) -> str:
         scores = [measure(runs, column) for column in COLUMNS]
         own = ['-' if found is None else _spread(f'{found.mean:.1f}', found.std) for found in scores]
         cells.append([config, str(len(runs)), *own])
-    return '## In none of these tables\n\n' + _grid(['config', 'seeds', *COLUMNS], cells)
+    return '## In none of these tables\n\n' + grid(['config', 'seeds', *COLUMNS], cells)
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [f'| {" | ".join(row)} |' for row in (head, *rows)]
     return '\n'.join([lines[0], '|' + '---|' * len(head), *lines[1:]])

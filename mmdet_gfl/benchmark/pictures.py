@@ -64,7 +64,7 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
     for axes in (left, right):
         axes.set_xlabel(_SYMBOLS.get(name, name))
         axes.set_xticks(values, [f'{value:g}' for value in values])
-        _tidy(axes, 'y')
+        tidy(axes, 'y')
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=2, fontsize=9, frameon=False)
     return figure
@@ -109,7 +109,7 @@ def _bars(comparison: Comparison) -> Figure:
     for axes in (left, right):
         axes.use_sticky_edges = False
         axes.margins(x=0.14)
-        _tidy(axes, 'x')
+        tidy(axes, 'x')
     left.set_xlim(left=0)
     handles = [
         left.barh(0, 0, color=color, label=label) for color, label in ((PAPER, 'paper (COCO)'), (MEASURED, 'measured'))
@@ -155,7 +155,8 @@ def _bar(axes: Axes, place: float, value: float, spread: float | None, color: st
     )
 
 
-def _tidy(axes: Axes, grid: str) -> None:
+def tidy(axes: Axes, grid: str) -> None:
+    """Remove the frame above and on the right, and draw grid lines of one axis."""
     for side in ('top', 'right'):
         axes.spines[side].set_visible(False)
     axes.grid(axis=grid, color='#DDDDDD', linewidth=0.6)  # type: ignore[arg-type]

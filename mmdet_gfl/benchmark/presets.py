@@ -16,6 +16,7 @@ from mmdet_gfl.engine import launch
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 from .mini import Mini, shrink
+from .results import Scores, scores_of
 from .rows import RowError
 
 #: GPUs of the paper's trainings; a row's batch is meant for them.
@@ -76,6 +77,10 @@ class Preset:
             raise RowError(str(error)) from error
         return watched(cfg, seed)
 
+    def scores_of(self, entry: dict[str, Any]) -> Scores:
+        """The paper's columns from the values that an evaluation has logged."""
+        return scores_of(entry)
+
 
 def choose(
     name: str,
@@ -109,12 +114,7 @@ def choose(
         raise RowError(
             '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
         )
-    for key, value in (options or {}).items():
-        if not _is_finite(value):
-            raise RowError(
-                f'--cfg-options {key}={value}: the config file of a row cannot hold inf or nan; give a finite number, '
-                'as 1e9 where there is to be no limit'
-            )
+    check_finite(options or {})
     preset = Preset(name, count, batch_size, sized(mini) if name == 'mini' else None, options or {})
     if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
         raise RowError(
@@ -123,6 +123,20 @@ def choose(
             + _and_its_data(preset, configs)
         )
     return preset
+
+
+def check_finite(options: dict[str, Any]) -> None:
+    """Refuse ``--cfg-options`` that the config file of a row cannot hold.
+
+    Raises:
+        RowError: A number in one of them is infinite or not a number.
+    """
+    for key, value in options.items():
+        if not _is_finite(value):
+            raise RowError(
+                f'--cfg-options {key}={value}: the config file of a row cannot hold inf or nan; give a finite number, '
+                'as 1e9 where there is to be no limit'
+            )
 
 
 def _is_finite(value: Any) -> bool:
@@ -216,7 +230,8 @@ def lr_notes(configs: Sequence[Config], gpus: int) -> list[str]:
     """A sentence for each kind of row whose lr is scaled, since its batch is not the one that its lr is for."""
     notes: dict[str, int] = {}
     for cfg in configs:
-        scale, per_gpu = cfg.auto_scale_lr, cfg.train_dataloader.batch_size
+        scale: Any = cfg.get('auto_scale_lr') or {}
+        per_gpu = cfg.train_dataloader.get('batch_size')
         if scale.get('enable') and gpus * per_gpu != scale.base_batch_size:
             lr = cfg.optim_wrapper.optimizer.lr
             note = (

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from mmdet_gfl.version import __version__
 
 from .hooks import WHERE
-from .presets import Preset
+from .plan import Plan
 
 #: The paper's columns and MMEngine's names of them.
 COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APS='mAP_s', APM='mAP_m', APL='mAP_l')
@@ -80,9 +81,17 @@ def scores_of(entry: dict[str, Any]) -> Scores:
     return {column: round(100 * value, 6) if value >= 0 else None for column, value in values.items()}
 
 
-def last_evaluation(place: Path) -> Evaluation | None:
+def headline(scores: Scores, undefined: str = 'not defined') -> str:
+    """The metric of a run in words: ``AP 41.2`` in percent, or another evaluator's first value as it gives it."""
+    name, value = next(iter(scores.items()))
+    if value is None:
+        return f'{name} {undefined}'
+    return f'{name} {value:.1f}' if name in COLUMNS else f'{name} {value:.4g}'
+
+
+def last_evaluation(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
     """The last evaluation that a training has written into its work dir; None where there was none."""
-    found = None
+    found: tuple[int, dict[str, Any]] | None = None
     for file in sorted(place.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
             try:
@@ -90,19 +99,17 @@ def last_evaluation(place: Path) -> Evaluation | None:
             except ValueError:  # cut short by a kill
                 continue
             if 'loss' not in entry and 'step' in entry:
-                found = Evaluation(entry['step'], scores_of(entry))
-    return found
+                found = entry['step'], entry
+    return None if found is None else Evaluation(found[0], read_scores(found[1]))
 
 
-def tested_scores(place: Path) -> Scores | None:
+def tested_scores(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Scores | None:
     """The scores of the last test below ``place/test``; None where there was none."""
     files = sorted((place / 'test').glob('*/*.json'))
-    return scores_of(read(files[-1])) if files else None
+    return read_scores(read(files[-1])) if files else None
 
 
-def result_of(
-    config: str, seed: int, scores: Scores, seconds: float, preset: Preset, cfg: Config, place: Path
-) -> Result:
+def result_of(config: str, seed: int, scores: Scores, seconds: float, preset: Plan, cfg: Config, place: Path) -> Result:
     """All that is to be known about a finished run; paths inside its work dir are given from there."""
     where = read(place / WHERE)
     return dict(
@@ -112,11 +119,12 @@ def result_of(
         seconds=round(seconds),
         preset=preset.name,
         mini=asdict(preset.mini) if preset.mini else None,
-        classes=cfg.model.bbox_head.get('num_classes'),
+        classes=(cfg.model.get('bbox_head') or {}).get('num_classes'),
+        parameters=where.get('parameters'),
         base_channels=cfg.model.backbone.get('base_channels', 64) if preset.mini else None,
         options=preset.options,
         gpus=preset.gpus,
-        images_a_step=preset.gpus * cfg.train_dataloader.batch_size,
+        images_a_step=preset.gpus * cfg.train_dataloader.get('batch_size', 1),
         epochs=cfg.train_cfg.max_epochs,
         versions={**where.get('versions', {}), 'mmdet_gfl': __version__},
         device=where.get('device', 'unknown'),
@@ -147,7 +155,8 @@ def read_result(file: Path) -> Result | None:
     scores = result.get('scores')
     if not isinstance(scores, dict) or 'config' not in result:
         return None
-    values = {column: scores.get(column) for column in COLUMNS}
+    columns = scores if scores.keys() - COLUMNS.keys() else COLUMNS  # of another evaluator, or the paper's
+    values = {column: scores.get(column) for column in columns}
     return {
         **result,
         'scores': {c: v if isinstance(v, (int, float)) and math.isfinite(v) else None for c, v in values.items()},

@@ -23,10 +23,12 @@ from mmdet_gfl.utils.processes import end_with_parent
 
 from . import locks
 from .commands import Launcher, environment
-from .presets import Preset, lr_notes, missing
+from .plan import Plan
+from .presets import lr_notes, missing
 from .progress import Progress, line_of, progress_of, reason_of, span, time_left
 from .results import (
     Scores,
+    headline,
     last_evaluation,
     place_of,
     read_result,
@@ -80,7 +82,7 @@ class Queue:
     """Trains the jobs, ``jobs`` at a time; see :func:`run_all`."""
 
     work_dir: Path
-    preset: Preset
+    preset: Plan
     launcher: Launcher
     jobs: int
     visible: Sequence[str]
@@ -124,7 +126,8 @@ class Queue:
             if not problem:
                 run.cfg.dump(place / 'config.py')
                 note(run)
-                self.start(run, 'train.py', ['--resume'], place, place / 'train.log')
+                begins = run.cfg.get('load_from') is not None and last_checkpoint(run) is None  # --resume overrides it
+                self.start(run, 'train.py', [] if begins else ['--resume'], place, place / 'train.log')
         except OSError as error:
             problem = sentence(error, place)
         if problem:
@@ -194,7 +197,7 @@ class Queue:
         """
         scores, problem = None, 'it ended without a checkpoint or without scores'
         try:
-            scores = scores_of_end(run)
+            scores = scores_of_end(run, self.preset)
             if scores is not None:
                 keep(run, scores, self.preset)
             elif run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
@@ -212,8 +215,8 @@ class Queue:
         note(run)
         run.lock.close()
         self.durations.append(run.seconds)
-        ap = 'not defined: no validation image has an object' if scores['AP'] is None else f'{scores["AP"]:.1f}'
-        self.say(f'[{job.number}/{self.total}] {job}: AP {ap} ({span(run.seconds)})')
+        metric = headline(scores, 'not defined: no validation image has an object')
+        self.say(f'[{job.number}/{self.total}] {job}: {metric} ({span(run.seconds)})')
 
     def fail(self, run: Running, reason: str, where: str) -> None:
         """Notes a run that has failed, and ends what lives of it; the others go on."""
@@ -244,7 +247,7 @@ def run_all(
     configs: Sequence[str],
     seeds: Sequence[int],
     work_dir: Path,
-    preset: Preset,
+    preset: Plan,
     launcher: Launcher,
     jobs: int = 1,
     visible: Sequence[str] = (),
@@ -301,16 +304,16 @@ def last_checkpoint(run: Running) -> str | None:
     return launch.start_of(cfg)
 
 
-def scores_of_end(run: Running) -> Scores | None:
+def scores_of_end(run: Running, preset: Plan) -> Scores | None:
     """The scores of a run's test, or of the evaluation after its last epoch; None where there is neither."""
-    scores = tested_scores(run.place) if run.log.name == 'test.log' else None
-    evaluation = last_evaluation(run.place)
+    scores = tested_scores(run.place, preset.scores_of) if run.log.name == 'test.log' else None
+    evaluation = last_evaluation(run.place, preset.scores_of)
     if scores is None and evaluation is not None and evaluation.epoch == run.cfg.train_cfg.max_epochs:
         return evaluation.scores
     return scores
 
 
-def keep(run: Running, scores: Scores, preset: Preset) -> None:
+def keep(run: Running, scores: Scores, preset: Plan) -> None:
     """Writes the result of a run.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import locks
 from .progress import line_of, progress_of
-from .results import found_seeds, place_of, read_result, read_state
+from .results import found_seeds, headline, place_of, read_result, read_state
 from .rows import RowError
 from .running import tail
 
@@ -38,8 +38,7 @@ def state_of(place: Path) -> tuple[str, str]:
     """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and what there is to say beside."""
     result = read_result(place / 'result.json')
     if result is not None:
-        ap = result['scores'].get('AP')
-        return 'done', 'AP not defined' if ap is None else f'AP {ap:.1f}'
+        return 'done', headline(result['scores'])
     log = place / 'train.log'
     progress = progress_of(tail(log, 0)) if log.is_file() else None
     if locks.is_held(place / '.lock'):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import locks
-from .presets import Preset
+from .plan import Plan
 from .results import place_of, read, read_result, read_results, write
 from .rows import RowError
 
@@ -34,7 +34,7 @@ def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> t
     return [Job(config, seed, done + number) for number, (config, seed) in enumerate(todo, start=1)], done
 
 
-def prepare(work_dir: Path, preset: Preset, say: Callable[[str], None]) -> None:
+def prepare(work_dir: Path, preset: Plan, say: Callable[[str], None]) -> None:
     """Sees to it that the work dir is for these settings; one process at a time.
 
     Raises:
@@ -57,7 +57,7 @@ def not_writable(work_dir: Path, error: OSError) -> RowError:
     return RowError(f'--work-dir {work_dir} cannot be written to ({error.strerror}); name another folder')
 
 
-def check_settings(work_dir: Path, preset: Preset) -> None:
+def check_settings(work_dir: Path, preset: Plan) -> None:
     """Refuses a work dir with runs of another size: they cannot stand in one table, nor be gone on with.
 
     Raises:

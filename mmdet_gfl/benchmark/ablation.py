@@ -1,0 +1,387 @@
+"""Rows of the paper's table 3 on a user's own config: which heads they have, and how each is trained."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmdet.evaluation import CocoMetric, LVISMetric
+from mmdet.registry import METRICS as MMDET_METRICS
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults
+from mmengine.registry import init_default_scope
+
+from mmdet_gfl import conversion
+from mmdet_gfl.engine import launch
+from mmdet_gfl.registry import MODELS, hosts_of_stock_heads
+
+from . import locks
+from .presets import check_finite, watched
+from .results import Scores, read, write
+from .rows import RowError
+from .shorten import shorten
+
+#: Entries of a log beside what an evaluator gives.
+NO_SCORES = frozenset({'data_time', 'time', 'step', 'epoch', 'iter', 'memory', 'lr', 'base_lr'})
+BASELINE = 'baseline'
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A row of an ablation.
+
+    Attributes:
+        name: Of its folder.
+        quality: Name of a registered quality; ``'baseline'``: the host's own; None: the host's default.
+        box: Name of a registered box representation; None for the user's config as it is.
+    """
+
+    name: str
+    quality: str | None = None
+    box: str | None = None
+
+
+#: The rows of table 3, and GFLv2.
+ROWS = {
+    row.name: row
+    for row in (
+        AblationRow(BASELINE),
+        AblationRow('qfl', None, 'DiracBox'),
+        AblationRow('dfl', 'baseline', 'GeneralBox'),
+        AblationRow('gfl', None, 'GeneralBox'),
+        AblationRow('gflv2', 'DistributionGuidedQuality', 'GeneralBox'),
+    )
+}
+
+
+def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[AblationRow]:
+    """The rows of a command line.
+
+    Args:
+        names: Of :data:`ROWS`; None: all of them.
+        own: Texts of ``--row``, as ``NAME:quality=...,box=...``.
+
+    Raises:
+        RowError: There is no such row, one is given twice, or a text is no row.
+    """
+    rows = [ROWS[_known(name)] for name in (ROWS if names is None else names)] + [read_row(text) for text in own]
+    given: set[str] = set()
+    for row in rows:
+        if row.name in given or (row.name in ROWS and row is not ROWS[row.name]):
+            raise RowError(f'row {row.name} is given twice, or named as one of {", ".join(ROWS)}; rename or remove it')
+        given.add(row.name)
+    return rows
+
+
+def _known(name: str) -> str:
+    if name in ROWS:
+        return name
+    close = difflib.get_close_matches(name.lower(), ROWS, n=1, cutoff=0.3)
+    hint = f'did you mean {close[0]}? ' if close else ''
+    raise RowError(f'--rows {name}: no such row; {hint}accepted: {", ".join(ROWS)}, any other by --row')
+
+
+def read_row(text: str) -> AblationRow:
+    """A row from ``NAME:quality=QUALITY,box=BOX``, either key optional.
+
+    Raises:
+        RowError: The text is not of that form.
+    """
+    name, _, rest = text.partition(':')
+    pairs = [pair.partition('=') for pair in rest.split(',')] if rest else []
+    given = {key: value for key, _, value in pairs if value}
+    if not re.fullmatch(r'[\w-]+', name) or len(given) != max(len(pairs), 1) or not given.keys() <= {'quality', 'box'}:
+        raise RowError(
+            f'--row {text}: write NAME:quality=QUALITY,box=BOX, one of the two or both, with a NAME of letters, '
+            'digits, _ and -'
+        )
+    return AblationRow(name, given.get('quality'), given.get('box', 'GeneralBox'))
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed that is given twice.
+
+    Raises:
+        RowError: Names it.
+    """
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise RowError(f'--seeds: {seed} is given {seeds.count(seed)} times; each seed counts once')
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A user's config and what its rows share; a :class:`.plan.Plan`.
+
+    Attributes:
+        stem: Name of the config, and of the rows' folder.
+        cfg: The config with ``--cfg-options``.
+        rows: By name.
+        gpus: Processes per row, one per GPU.
+        options: ``--cfg-options``, which ``cfg`` has already.
+        epochs: Of a quick look; None: the config's.
+        fraction: Share of the training images; None: all.
+        known: Conversions by quality and box, each made once.
+    """
+
+    stem: str
+    cfg: Config
+    rows: dict[str, AblationRow]
+    gpus: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    fraction: float | None = None
+    name: str = 'ablation'
+    mini: None = None
+    known: dict[tuple[str | None, str | None], list[conversion.Conversion]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def sizes(self) -> dict[str, Any]:
+        """Settings that results must share to stand in one table: the config as a whole, and the size of a step."""
+        resolved = json.loads(json.dumps(self.cfg.to_dict(), default=str))
+        batch = self.gpus * self.cfg.train_dataloader.get('batch_size', 1)
+        return dict(
+            preset=self.name,
+            config=self.stem,
+            images_a_step=batch,
+            epochs=self.epochs or self.cfg.train_cfg.max_epochs,
+            fraction=self.fraction or 1.0,
+            resolved=resolved,
+        )
+
+    def config(self, name: str, seed: int, data_root: Path) -> Config:
+        """The resolved config of a row.
+
+        Args:
+            name: As :meth:`path_of` gives it.
+            seed: Of initialisation, order and augmentation.
+            data_root: Without meaning here; the data is where the config says.
+        """
+        cfg = copy.deepcopy(self.short)
+        conversions = self.converted(self.rows[Path(name).name])
+        if conversions is not None:
+            cfg = conversion.apply(cfg, conversions)
+        cfg.default_hooks = cfg.get('default_hooks') or {}
+        cfg.default_hooks['checkpoint'] = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
+        cfg.load_from, cfg.resume = cfg.get('load_from'), False
+        return watched(cfg, seed)
+
+    def scores_of(self, entry: dict[str, Any]) -> Scores:
+        """The evaluator's numbers as it gives them, by their full names.
+
+        COCO's -1, for a score that is not defined, becomes None; COCO and LVIS give nothing where no image has a
+        detection, which is 0.
+
+        Raises:
+            ValueError: Another evaluator gives no number.
+        """
+        evaluator, kind = first_evaluator(self.cfg)
+        coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
+        scores = {
+            key: None if coco and value < 0 else float(value)
+            for key, value in entry.items()
+            if key not in NO_SCORES and isinstance(value, (int, float))
+        }
+        if scores:
+            return scores
+        if not coco:
+            raise ValueError('val_evaluator gives no number')
+        metric = evaluator.get('metric', 'bbox')
+        first = metric if isinstance(metric, str) else metric[0]
+        prefix = evaluator.get('prefix') or kind.default_prefix
+        return {f'{prefix}/{first}_{"AP" if issubclass(kind, LVISMetric) else "mAP"}': 0.0}
+
+    def path_of(self, row: str) -> str:
+        """Folder of a row below the work dir."""
+        return f'{self.stem}/{row}'
+
+    @cached_property
+    def short(self) -> Config:
+        """The config with the epochs and the images of this ablation."""
+        return shorten(self.cfg, self.epochs, self.fraction)
+
+    @cached_property
+    def host(self) -> Any:
+        """The GFL head that stands for the config's own."""
+        return MODELS.get(self.convert(None, None)[0].converted['type'].removeprefix(conversion.PREFIX))
+
+    def converted(self, row: AblationRow) -> list[conversion.Conversion] | None:
+        """The conversion of a row; None for the user's config as it is.
+
+        Raises:
+            RowError: The row does not fit the host.
+        """
+        if row.box is None:
+            return None
+        quality = row.quality
+        if quality == 'baseline' and not self.host.free_axes:  # of GFL on the ATSS head
+            quality = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False)).baseline_quality
+        try:
+            return self.convert(quality, row.box)
+        except launch.UserError as error:
+            raise RowError(f'row {row.name} does not fit this config: {error}') from error
+
+    def convert(self, quality: str | None, box: str | None) -> list[conversion.Conversion]:
+        """The config's conversion, see :func:`.conversion.convert_config`, made once."""
+        if (quality, box) not in self.known:
+            self.known[quality, box] = conversion.convert_config(self.cfg, quality, box)
+        return self.known[quality, box]
+
+    @cached_property
+    def stock(self) -> list[conversion.Conversion]:
+        """The conversion to the point of the host that the stock head stands on."""
+        return self.convert('baseline', 'DiracBox') if self.host.free_axes else self.convert(None, None)
+
+    def repeated(self) -> dict[str, str]:
+        """Rows whose head is that of an earlier one, by name: the earlier row's name."""
+        first: list[tuple[str, dict[str, Any]]] = []
+        repeated: dict[str, str] = {}
+        for row in self.rows.values():
+            head = self.identity(row)
+            same = next((name for name, other in first if other == head), None)
+            if same is None:
+                first.append((row.name, head))
+            else:
+                repeated[row.name] = same
+        return repeated
+
+    def identity(self, row: AblationRow) -> dict[str, Any]:
+        """A head config that is equal for rows with equal heads.
+
+        The stock head is the host's own point as long as its losses are the same there and it is MMDetection's class,
+        since what a class of the user's overrides is nowhere else.
+        """
+        conversions = self.converted(row)
+        if conversions is not None:
+            return conversions[0].converted
+        stock, point = self.stock[0].stock, self.stock[0].converted
+        kept = all(point.get(key) == value for key, value in stock.items() if key.startswith('loss_'))
+        kind = stock['type'] if isinstance(stock['type'], type) else MMDET_MODELS.get(stock['type'])
+        return point if kept and kind in hosts_of_stock_heads() else stock
+
+    def describe(self, row: AblationRow) -> str:
+        """The head of a row in words."""
+        conversions = self.converted(row)
+        if conversions is None:
+            name = str(getattr(self.stock[0].stock['type'], '__name__', self.stock[0].stock['type']))
+            gfl = '' if self.host.free_axes else ', which is GFL: the other rows are its ablations'
+            return f'{name.rpartition(".")[2]} as in the config{gfl}'
+        return next(note for note in conversions[0].notes if ' becomes ' in note).partition(' becomes ')[2]
+
+
+def read_ablation(
+    config: str,
+    rows: Sequence[AblationRow],
+    gpus: int | None = None,
+    options: dict[str, Any] | None = None,
+    epochs: int | None = None,
+    fraction: float | None = None,
+    devices: int = -1,
+) -> Ablation:
+    """The ablation of a command line.
+
+    Args:
+        config: A path, or the name of a config that MMDetection ships.
+        rows: See :func:`choose_rows`.
+        gpus: Per row; None: 1.
+        options: ``--cfg-options``.
+        epochs: Of a quick look.
+        fraction: Share of the training images, above 0 and at most 1.
+        devices: GPUs of this machine; -1 where the rows train elsewhere.
+
+    Raises:
+        RowError: The config cannot be ablated, or a number does not fit; one sentence says why.
+        UserError: It cannot be read, or has no head that can be converted.
+    """
+    if fraction is not None and not 0 < fraction <= 1:
+        raise RowError(f'--fraction {fraction:g}: give a share of the training images above 0 and at most 1')
+    if 0 < devices < (gpus or 1):
+        raise RowError(f'--gpus {gpus}: this machine has {devices}')
+    check_finite(options or {})
+    read_cfg, path, _ = conversion.read(config)
+    cfg = Config(read_cfg.to_dict(), filename=str(path))  # names in place of the classes of a pure-Python config
+    launch.merge_options(cfg, copy.deepcopy(options or {}))
+    ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
+    check_config(cfg, config)
+    _check_heads(ablation.convert(None, None), config)
+    return ablation
+
+
+def _check_heads(conversions: Sequence[conversion.Conversion], config: str) -> None:
+    if len(conversions) > 1:
+        keys = ', '.join(found.key for found in conversions)
+        raise RowError(f'{config} has {len(conversions)} heads that could change ({keys}); an ablation is of one head')
+
+
+def check_config(cfg: Config, config: str) -> None:
+    """Refuse a config whose training cannot be watched and compared.
+
+    Raises:
+        RowError: It has no epochs, no validation set, or no evaluator that gives numbers.
+    """
+    for key in ('train_dataloader', 'val_dataloader', 'val_cfg', 'val_evaluator'):
+        if not cfg.get(key):
+            raise RowError(f'{config} has no {key}: an ablation compares what val_evaluator measures after training')
+    loop = cfg.get('train_cfg') or {}
+    if not loop.get('max_epochs'):
+        raise RowError(f'{config}: train_cfg={dict(loop)} has no max_epochs; an ablation takes a training in epochs')
+    _, kind = first_evaluator(cfg)
+    if kind is None:
+        raise RowError(
+            f'{config}: val_evaluator gives no number to compare, only files; give an evaluator with a metric, '
+            'as CocoMetric or VOCMetric'
+        )
+
+
+def first_evaluator(cfg: Config) -> tuple[dict[str, Any], Any]:
+    """The config and class of the first evaluator that gives numbers; ``({}, None)`` where none does."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    given = cfg.val_evaluator
+    for node in given if isinstance(given, (list, tuple)) else [given]:
+        kind = MMDET_METRICS.get(node['type'])
+        writes_only = node.get('format_only') or (isinstance(kind, type) and issubclass(kind, DumpResults))
+        if not writes_only:
+            return dict(node), kind or node['type']
+    return {}, None
+
+
+def write_rows(ablation: Ablation, work_dir: Path) -> None:
+    """Add the rows of an ablation to those that the work dir knows, for its status and report."""
+    with locks.waiting(work_dir / '.prepare.lock', lambda: None):
+        known, repeated = read(work_dir / 'rows.json'), ablation.repeated()
+        for name, row in ablation.rows.items():
+            known[name] = dict(path=ablation.path_of(name), head=ablation.describe(row), same_as=repeated.get(name))
+        write(work_dir / 'rows.json', json.dumps(known, indent=1))
+
+
+def read_rows(work_dir: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a work dir by name: ``path``, ``head`` in words, and ``same_as``, the row that stands for it or None.
+
+    Raises:
+        RowError: It is not the work dir of an ablation.
+    """
+    rows = read(work_dir / 'rows.json')
+    if not rows:
+        raise RowError(f'{work_dir} is not the work dir of an ablation; name the one of an `ablate.py run`')
+    return rows
+
+
+def listing(ablation: Ablation, seeds: Sequence[int], work_dir: Path) -> str:
+    """Rows, heads and folders of an ablation, in lines."""
+    repeated, width = ablation.repeated(), max(map(len, ablation.rows))
+    heads = {name: ablation.describe(row) for name, row in ablation.rows.items()}
+    wide = max(map(len, heads.values()))
+    lines = [f'{ablation.cfg.filename}, seeds {", ".join(map(str, seeds))}:']
+    for name, head in heads.items():
+        where = f'is {repeated[name]} on this host: not run' if name in repeated else work_dir / ablation.path_of(name)
+        lines.append(f'  {name:{width}}  {head:{wide}}  {where}')
+    return '\n'.join(lines)

@@ -1,0 +1,306 @@
+"""The report of an ablation: Markdown, JSON and a picture of each row beside the baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .ablation import BASELINE, read_rows
+from .compare import Measured, measure
+from .markdown import circumstances, grid
+from .paired import Paired, paired
+from .pictures import GREY, MEASURED, tidy
+from .results import Result, found_seeds, place_of, read, read_results, write
+from .rows import RowError
+from .status import state_of
+
+#: Columns of the tables; an evaluator may give one per class.
+SHOWN = 6
+_HOW_TO_READ = (
+    "Differences are paired: a row's score less the baseline's with the same seed, averaged over the seeds that both "
+    "have. The interval is Student's, 95%, over these seeds: it holds the spread of trainings on these images, not "
+    'that of other images. A row is better or worse where its interval leaves out zero, by {metric}, which is taken to '
+    'be higher for a better detector. With several rows, one in twenty intervals leaves out zero by chance.'
+)
+_THRESHOLDS = (
+    'A score of a GFL head means class x IoU, so a score threshold of the baseline does not carry over: '
+    '`tools/analysis_tools/pick_threshold.py` selects one on the validation images.'
+)
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """What was measured of a row.
+
+    Attributes:
+        name: Of the row.
+        head: In words.
+        same_as: The row that stands for it; None where it has runs of its own.
+        measured: By column; None where no seed has the score.
+        differences: To the baseline by column; None without a common seed. Empty for the baseline.
+        parameters: Of the detector; None where unknown.
+        missing: State of the seeds without a result, in words.
+    """
+
+    name: str
+    head: str
+    same_as: str | None
+    measured: dict[str, Measured | None]
+    differences: dict[str, Paired | None]
+    parameters: int | None
+    missing: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A column's unit and name in the report.
+
+    Attributes:
+        factor: 100 for fractions, which are shown in percent; else 1.
+        digits: After the point.
+        label: The column's name without the evaluator's.
+    """
+
+    factor: float
+    digits: int
+    label: str
+
+    def show(self, value: float, sign: str = '') -> str:
+        """A scaled value as text."""
+        return format(round(value, self.digits) + 0.0, f'{sign}.{self.digits}f')
+
+
+def write_report(work_dir: Path) -> str:
+    """Write ``report.md``, ``report.json`` and ``report.png``; return the first.
+
+    Raises:
+        RowError: It is not the work dir of an ablation.
+    """
+    if not work_dir.is_dir():
+        raise RowError(f'--work-dir {work_dir} does not exist; name the one of an `ablate.py run`')
+    known = read_rows(work_dir)
+    states = {name: _states(row['path'], work_dir) for name, row in known.items()}  # before the results
+    results = read_results(work_dir)
+    by_row = {name: results.get(row['path'], []) for name, row in known.items()}
+    scales = scales_of([run for runs in by_row.values() for run in runs])
+    reports = rows_of(known, by_row, states, scales)
+    picture = 'report.png' if scales and any(report.measured[next(iter(scales))] for report in reports) else None
+    if picture:
+        draw(reports, scales, work_dir / picture)
+    title = next(iter(known.values()))['path'].partition('/')[0]
+    text = page(title, reports, scales, by_row, read(work_dir / 'settings.json'), picture)
+    write(work_dir / 'report.md', text + '\n')
+    write(work_dir / 'report.json', json.dumps(as_json(reports, scales, by_row), indent=1, allow_nan=False))
+    return text
+
+
+def _states(path: str, work_dir: Path) -> dict[int, str]:
+    """The seeds of a row without a result that have begun, by seed."""
+    states = {}
+    for seed in found_seeds(path, work_dir):
+        kind, more = state_of(place_of(path, seed, work_dir))
+        if kind not in ('done', 'not begun'):
+            states[seed] = (f'{kind}: {more}' if more else kind).replace(f'{work_dir}/', '')
+    return states
+
+
+def scales_of(results: Sequence[Result]) -> dict[str, Scale]:
+    """The columns that the evaluator gives, its first value first, and how each is shown."""
+    if not results:
+        return {}
+    fullest = max(results, key=lambda run: len(run['scores']))
+    scales = {}
+    for column in list(fullest['scores'])[:SHOWN]:
+        values = [value for run in results if (value := run['scores'].get(column)) is not None]
+        fractions = all(0 <= value <= 1 for value in values)
+        digits = 1 if fractions or max(map(abs, values)) >= 10 else 3
+        label = column.rpartition('/')[2].removeprefix('bbox_')
+        scales[column] = Scale(100.0 if fractions else 1.0, digits, label)
+    return scales
+
+
+def rows_of(
+    known: Mapping[str, Mapping[str, Any]],
+    by_row: Mapping[str, Sequence[Result]],
+    states: Mapping[str, Mapping[int, str]],
+    scales: Mapping[str, Scale],
+) -> list[RowReport]:
+    """Each row with its scores and its differences to the baseline, in the order in which they were asked for."""
+    scaled = {name: [_scaled(run, scales) for run in runs] for name, runs in by_row.items()}
+    wanted = {seed for name in known for seed in (*(run['seed'] for run in by_row[name]), *states[name])}
+    reports = []
+    for name, row in known.items():
+        own = [] if row['same_as'] else scaled[name]
+        done = {run['seed'] for run in own}
+        missing = {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
+        differences = {} if name == BASELINE else {c: _difference(own, scaled.get(BASELINE, []), c) for c in scales}
+        parameters = next((run['parameters'] for run in own if run.get('parameters')), None)
+        measured = {column: measure(own, column) for column in scales}
+        reports.append(
+            RowReport(
+                name,
+                row['head'],
+                row['same_as'],
+                measured,
+                differences,
+                parameters,
+                {} if row['same_as'] else missing,
+            )
+        )
+    return reports
+
+
+def _scaled(run: Result, scales: Mapping[str, Scale]) -> Result:
+    scores = {
+        column: None if (value := run['scores'].get(column)) is None else scale.factor * value
+        for column, scale in scales.items()
+    }
+    return dict(run, scores=scores)
+
+
+def _difference(own: Sequence[Result], baseline: Sequence[Result], column: str) -> Paired | None:
+    def by_seed(runs: Sequence[Result]) -> dict[int, float]:
+        return {run['seed']: value for run in runs if (value := run['scores'][column]) is not None}
+
+    return paired(by_seed(own), by_seed(baseline))
+
+
+def page(
+    title: str,
+    reports: Sequence[RowReport],
+    scales: Mapping[str, Scale],
+    by_row: Mapping[str, Sequence[Result]],
+    settings: Mapping[str, Any],
+    picture: str | None,
+) -> str:
+    """The whole report in Markdown."""
+    parts = [f'# Does GFL pay on {title}?', _settings(settings, [run for runs in by_row.values() for run in runs])]
+    if scales:
+        metric = next(iter(scales))
+        parts += [f'![rows beside the baseline]({picture})'] if picture else []
+        parts += ['\n'.join(f'- {sentence(report, scales)}' for report in reports if report.name != BASELINE)]
+        parts += ['## Scores', _scores_table(reports, scales), '## Differences to the baseline']
+        parts += [_differences_table(reports, scales), _HOW_TO_READ.format(metric=metric), _THRESHOLDS]
+    missing = [f'{report.name} seed {seed} ({state})' for report in reports for seed, state in report.missing.items()]
+    if missing:
+        parts.append(f'Not measured: {"; ".join(missing)}.')
+    return '\n\n'.join(part for part in parts if part)
+
+
+def _settings(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+    if not results:
+        return 'Nothing was measured yet.'
+    share = f', {settings["fraction"]:.0%} of the training images' if settings.get('fraction', 1) < 1 else ''
+    options = results[0].get('options')
+    changed = f', {" ".join(f"{key}={value}" for key, value in options.items())}' if options else ''
+    return (
+        f'{settings.get("epochs")} epochs{share}, {settings.get("images_a_step")} images per step{changed}. '
+        f'{circumstances(results)}'
+    )
+
+
+def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
+    """Better, worse or not told apart, with the seeds that would tell."""
+    if report.same_as:
+        return f'**{report.name}** is `{report.same_as}` on this host, and was not trained twice.'
+    metric, scale = next(iter(scales.items()))
+    found = report.differences.get(metric)
+    if found is None:
+        return f'**{report.name}**: no seed in common with the baseline.'
+    amount = f'{scale.show(found.mean, "+")} {scale.label}'
+    if found.half_width is None:
+        return f'**{report.name}**: {amount} with one seed, which claims nothing; at least three show a spread.'
+    low, high = (scale.show(found.mean + half, '+') for half in (-found.half_width, found.half_width))
+    interval = f'{amount}, 95% interval {low} to {high} over {len(found.seeds)} seeds'
+    if found.differs:
+        return f'**{report.name}** is {"better" if found.mean > 0 else "worse"} than the baseline: {interval}.'
+    return f'**{report.name}** is not told apart from the baseline: {interval}; {_more(found)}.'
+
+
+def _more(found: Paired) -> str:
+    more = found.more_seeds
+    if more is None:
+        return 'no feasible number of seeds would tell a difference this small'
+    return f'{more} more seed{"s" * (more != 1)} would tell, if difference and spread stay as they are'
+
+
+def _scores_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:
+    cells = []
+    for report in reports:
+        if report.same_as:
+            continue
+        first = report.measured[next(iter(scales))]
+        size = '-' if report.parameters is None else f'{report.parameters / 1e6:.2f} M'
+        shown = [_score(report.measured[column], scale) for column, scale in scales.items()]
+        cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size])
+    return grid(['row', 'head', 'seeds', *(scale.label for scale in scales.values()), 'parameters'], cells)
+
+
+def _score(found: Measured | None, scale: Scale) -> str:
+    if found is None:
+        return '-'
+    return scale.show(found.mean) + ('' if found.std is None else f' ± {scale.show(found.std)}')
+
+
+def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:
+    cells = [
+        [report.name, *(_paired_cell(report.differences[column], scale) for column, scale in scales.items())]
+        for report in reports
+        if report.differences and not report.same_as
+    ]
+    return grid(['row', *(scale.label for scale in scales.values())], cells) if cells else ''
+
+
+def _paired_cell(found: Paired | None, scale: Scale) -> str:
+    if found is None:
+        return '-'
+    return scale.show(found.mean, '+') + ('' if found.half_width is None else f' ± {scale.show(found.half_width)}')
+
+
+def as_json(
+    reports: Sequence[RowReport], scales: Mapping[str, Scale], by_row: Mapping[str, Sequence[Result]]
+) -> dict[str, Any]:
+    """All numbers of the report, and the results that they come from, without their resolved configs."""
+    rows = []
+    for report in reports:
+        row = asdict(report)
+        for column, found in report.differences.items():
+            if found is not None:
+                row['differences'][column].update(differs=found.differs, more_seeds=found.more_seeds)
+        rows.append(row)
+    kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in by_row.values() for run in runs]
+    factors = {column: scale.factor for column, scale in scales.items()}
+    return dict(metric=next(iter(scales), None), factors=factors, rows=rows, results=kept)
+
+
+def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) -> None:
+    """Draw each row's seeds and mean on the left, its difference to the baseline with the interval on the right."""
+    column, scale = next(iter(scales.items()))
+    drawn = [report for report in reports if report.measured[column] is not None]
+    figure = Figure(figsize=(9, 1.5 + 0.45 * len(drawn)), layout='constrained')
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, report in enumerate(drawn):
+        found = report.measured[column]
+        assert found is not None
+        left.plot(found.values, [place] * len(found.values), 'o', color=MEASURED, alpha=0.4, markersize=4)
+        left.plot(found.mean, place, '|', color=MEASURED, markersize=16, markeredgewidth=2)
+        difference = report.differences.get(column)
+        if difference is not None:
+            right.errorbar(
+                difference.mean, place, xerr=difference.half_width, color=MEASURED, fmt='o', capsize=4, elinewidth=1.5
+            )
+    left.set_yticks(range(len(drawn)), [report.name for report in drawn])
+    left.set_ylim(len(drawn) - 0.5, -0.5)
+    left.set_xlabel(f'{scale.label} (dots: seeds, line: mean)', fontsize=9)
+    right.set_xlabel(f'{scale.label} less the baseline (bar: 95% interval)', fontsize=9)
+    right.axvline(0, color=GREY, linewidth=0.8)
+    for axes in (left, right):
+        tidy(axes, 'x')
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,130 @@
+"""Trains the rows of the paper's table 3 on your own config, and says what each brings: run, status, report.
+
+python tools/ablate.py run my_config.py --dry-run
+python tools/ablate.py run my_config.py --rows baseline qfl gfl --seeds 0 1 2
+python tools/ablate.py status my_config.py
+python tools/ablate.py report my_config.py
+"""
+
+import argparse
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
+
+# Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
+from mmdet_gfl.benchmark import arguments
+from mmdet_gfl.benchmark.commands import launcher_of, visible_gpus
+from mmdet_gfl.benchmark.rows import RowError
+from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, text in (
+        ('run', 'train the rows that have no result yet'),
+        ('status', 'runs that are done, in training, failed, or not begun'),
+        ('report', 'Markdown, JSON and a picture of the rows beside the baseline'),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            'config',
+            metavar='CONFIG',
+            nargs=None if name == 'run' else '?',
+            help='a path, or the name of a config that MMDetection ships'
+            + ('' if name == 'run' else '; not needed with --work-dir'),
+        )
+        command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablate/<name of the config>')
+        if name == 'run':
+            add_run_arguments(command)
+    args = parser.parse_args()
+    if args.config is None and args.work_dir is None:
+        parser.error(f'{args.command}: name the config, or its --work-dir')
+    return args
+
+
+def add_run_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of ``run`` alone."""
+    command.add_argument('--rows', nargs='+', metavar='ROW', help='of baseline qfl dfl gfl gflv2; default: all')
+    command.add_argument('--row', action='append', default=[], metavar='NAME:quality=Q,box=B', help='any other row')
+    command.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
+    command.add_argument('--epochs', type=int, help='for a quick look; the schedule is scaled to them')
+    command.add_argument('--fraction', type=float, help='for a quick look: share of the training images, as 0.1')
+    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
+    command.add_argument('--gpus', type=int, help='per row; default 1')
+    command.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
+    )
+    command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
+    command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    command.add_argument('--dry-run', action='store_true', help='list rows, heads and folders, and train nothing')
+
+
+def run(args: argparse.Namespace, work_dir: Path) -> int:
+    """Trains, or says what it would."""
+    import torch
+
+    from mmdet_gfl.benchmark import ablation, running
+    from mmdet_gfl.benchmark import work_dir as folder
+
+    ablation.check_seeds(args.seeds)
+    rows = ablation.choose_rows(args.rows, args.row)
+    devices = torch.cuda.device_count()
+    with redirect_stdout(sys.stderr):  # MMEngine logs to standard output
+        plan = ablation.read_ablation(
+            args.config,
+            rows,
+            args.gpus,
+            read_options('--cfg-options', args.cfg_options or []),
+            args.epochs,
+            args.fraction,
+            -1 if args.launcher == 'slurm' else devices,
+        )
+        repeated = plan.repeated()
+    launcher = launcher_of(args.launcher, plan.gpus, args.srun_args)
+    folder.check_settings(work_dir, plan)
+    print(ablation.listing(plan, args.seeds, work_dir), flush=True)
+    if args.dry_run:
+        return 0
+    configs = [plan.path_of(row.name) for row in rows if row.name not in repeated]
+    folder.prepare(work_dir, plan, print)
+    ablation.write_rows(plan, work_dir)
+    return running.run_all(configs, args.seeds, work_dir, plan, launcher, args.jobs, visible_gpus(os.environ, devices))
+
+
+def main() -> int:
+    """Runs the command and returns the exit status."""
+    args = parse_args()
+    try:
+        work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
+        arguments.check(args)
+        if args.command == 'run':
+            return run(args, work_dir)
+        from mmdet_gfl.benchmark import ablation, ablation_report, status
+
+        if args.command == 'status':
+            rows = ablation.read_rows(work_dir)
+            print(status.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
+        else:
+            print(ablation_report.write_report(work_dir))
+        return 0
+    except RowError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while torch and MMDetection are imported
+        print('stopped; the same command goes on', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    try:
+        exit_status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still has to say at its end
+        exit_status = 0
+    sys.exit(exit_status)
