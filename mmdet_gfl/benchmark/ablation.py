@@ -158,13 +158,12 @@ class Ablation:
             resolved=resolved,
         )
 
-    def config(self, name: str, seed: int, data_root: Path) -> Config:
+    def config(self, name: str, seed: int) -> Config:
         """The resolved config of a row.
 
         Args:
             name: As :meth:`path_of` gives it.
             seed: Of initialisation, order and augmentation.
-            data_root: Without meaning here; the data is where the config says.
         """
         cfg = copy.deepcopy(self.short)
         conversions = self.converted(self.rows[Path(name).name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
 from mmengine.config import Config
@@ -32,8 +31,8 @@ class Plan(Protocol):
     def sizes(self) -> dict[str, Any]:
         """Settings that results must share to stand in one table."""
 
-    def config(self, name: str, seed: int, data_root: Path) -> Config:
-        """The resolved config of a row; ``data_root`` is the folder of the shapes of a mini run."""
+    def config(self, name: str, seed: int) -> Config:
+        """The resolved config of a row."""
 
     def scores_of(self, entry: dict[str, Any]) -> dict[str, float | None]:
         """Scores by column, the metric first, from the values that an evaluation has logged."""

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -33,7 +32,7 @@ def retina():
 
 
 def head(plan, row):
-    return plan.config(plan.path_of(row), 0, Path()).model.bbox_head
+    return plan.config(plan.path_of(row), 0).model.bbox_head
 
 
 # Rows ---------------------------------------------------------------------------------------------------------------
@@ -59,7 +58,7 @@ def test_rows_of_a_host(name, gfl, repeated):
 
 
 def test_rows_differ_from_the_users_config_in_the_head_alone(retina):
-    stock, gfl = (retina.config(retina.path_of(row), 3, Path()) for row in ('baseline', 'gfl'))
+    stock, gfl = (retina.config(retina.path_of(row), 3) for row in ('baseline', 'gfl'))
     assert stock.model.bbox_head.type == 'RetinaHead' and gfl.model.bbox_head.type == 'mmdet_gfl.RetinaGFLHead'
     assert 'FocalLoss' not in gfl.pretty_text
     stock.model.bbox_head = gfl.model.bbox_head = None
@@ -359,7 +358,7 @@ def test_load_from_is_where_a_training_begins_and_not_where_it_resumes(tmp_path,
             return super().command(tool, arguments, name)
 
     plan = read_ablation('retinanet_r50_fpn_1x_coco', ['baseline'], options={'load_from': 'coco.pth'})
-    assert plan.config(plan.path_of('baseline'), 0, Path()).load_from == 'coco.pth'
+    assert plan.config(plan.path_of('baseline'), 0).load_from == 'coco.pth'
     run_dir = place_of(plan.path_of('baseline'), 0, tmp_path)
     running.run_all([plan.path_of('baseline')], [0], tmp_path, plan, Recorder('none', 1))
     (run_dir / 'result.json').unlink()
