@@ -36,10 +36,12 @@ class SoftLabelForm(NamedTuple):
     #: Whether a positive of quality 0 is background; else a mask says what is.
     zero_is_background: bool = True
 
-    def loss(self, logits: Tensor, quality: Tensor, positive: Tensor) -> Tensor:
-        """Loss of logits of any kind, from their qualities and the mask of the positives."""
+    def loss(self, logits: Tensor, quality: Tensor, positive: Tensor | None = None) -> Tensor:
+        """Loss of logits of any kind, from their qualities and the mask of the positives; None: those above 0."""
         losses = self.positive_loss(logits, quality)
-        return losses if self.zero_is_background else torch.where(positive, losses, self.background_loss(logits))
+        if self.zero_is_background:
+            return losses
+        return torch.where(quality != 0 if positive is None else positive, losses, self.background_loss(logits))
 
     def fused(self, labels: Tensor, quality: Tensor | None, num_classes: int, loss_weight: float) -> FusedForm | None:
         """See :meth:`SoftLabelLoss.fused_form`."""
@@ -108,7 +110,7 @@ def soft_label_loss(form: SoftLabelForm, pred: Tensor, target: SoftTarget, fused
         pred = upcast(pred)
         if isinstance(target, Tensor):
             quality = check_dense(form.name, pred, target)
-            return form.loss(pred, quality, quality != 0).sum(dim=1)
+            return form.loss(pred, quality).sum(dim=1)
         label, score = check_pair(form.name, pred, target)
         num_classes = pred.size(1)
         quality = quality_at_labels(form.name, label, score, num_classes).to(pred)[:, None]  # (N, 1)
