@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_gfl import conversion
 from mmdet_gfl.engine import launch
-from mmdet_gfl.registry import MODELS, hosts_of_stock_heads
+from mmdet_gfl.registry import MODELS, hosts_of_stock_heads, registered_hosts
 
 from . import locks
 from .presets import check_finite, watched
@@ -311,11 +311,20 @@ def read_ablation(
     launch.merge_options(cfg, copy.deepcopy(options or {}))
     ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
     check_config(cfg, config)
-    _check_heads(ablation.convert(None, None), config)
+    _check_heads(ablation, config)
     return ablation
 
 
-def _check_heads(conversions: Sequence[conversion.Conversion], config: str) -> None:
+def _check_heads(ablation: Ablation, config: str) -> None:
+    head = (ablation.cfg.get('model') or {}).get('bbox_head')
+    name = str(head.get('type')) if isinstance(head, dict) else ''
+    host: Any = registered_hosts().get(name.rpartition('.')[2]) if conversion.PREFIX in name else None
+    if host is not None:
+        raise RowError(
+            f'{config}: model.bbox_head.type={name} is a GFL head already; give the config with the stock head, '
+            f'{host.stock_head.__name__}, from which each row is made'
+        )
+    conversions = ablation.convert(None, None)
     if len(conversions) > 1:
         keys = ', '.join(found.key for found in conversions)
         raise RowError(f'{config} has {len(conversions)} heads that could change ({keys}); an ablation is of one head')

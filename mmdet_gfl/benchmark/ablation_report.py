@@ -185,6 +185,8 @@ def page(
         metric = next(iter(scales))
         parts += [f'![rows beside the baseline]({picture})'] if picture else []
         parts += ['\n'.join(f'- {sentence(report, scales)}' for report in reports if report.name != BASELINE)]
+        if not any(found.mean for report in reports if (found := report.measured[metric])):
+            parts.append('Every score is 0: train longer before you compare.')
         parts += ['## Scores', _scores_table(reports, scales), '## Differences to the baseline']
         parts += [_differences_table(reports, scales), _HOW_TO_READ.format(metric=metric), _THRESHOLDS]
     missing = [f'{report.name} seed {seed} ({state})' for report in reports for seed, state in report.missing.items()]
@@ -200,7 +202,7 @@ def _settings(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
     options = results[0].get('options')
     changed = f', {" ".join(f"{key}={value}" for key, value in options.items())}' if options else ''
     return (
-        f'{settings.get("epochs")} epochs{share}, {settings.get("images_a_step")} images per step{changed}. '
+        f'Epochs: {settings.get("epochs")}{share}; images per step: {settings.get("images_a_step")}{changed}. '
         f'{circumstances(results)}'
     )
 

@@ -17,6 +17,7 @@ from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.shorten import scale_span, shorten
 from mmdet_gfl.benchmark.work_dir import check_settings, prepare
 from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 ALL = list(ablation.ROWS)
 COCO = {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'coco/bbox_mAP_l': -1.0}
@@ -39,22 +40,27 @@ def head(plan, row):
 
 
 @pytest.mark.parametrize(
-    'name, gfl, repeated',
+    'name, host, repeated',
     [
         ('retinanet_r50_fpn_1x_coco', 'RetinaGFLHead', {}),
         ('fcos_r50-caffe_fpn_gn-head_1x_coco', 'FCOSGFLHead', {}),
         ('ssd300_coco', 'SSDGFLHead', {}),
-        ('rtmdet_tiny_8xb32-300e_coco', 'RTMDetSepBNGFLHead', {'qfl': 'baseline', 'gfl': 'dfl'}),
         ('gfl_r50_fpn_1x_coco', 'ATSSGFLHead', {'gfl': 'baseline'}),
     ],
 )
-def test_rows_of_a_host(name, gfl, repeated):
+def test_rows_of_a_host(name, host, repeated):
     plan = read_ablation(name, ALL[:4])
     assert plan.repeated() == repeated
     assert head(plan, 'baseline') == plan.cfg.model.bbox_head
-    assert head(plan, 'dfl').type == f'mmdet_gfl.{gfl}'
-    if 'qfl' not in repeated:
-        assert head(plan, 'qfl').box.type == 'mmdet_gfl.DiracBox' and head(plan, 'qfl').type == f'mmdet_gfl.{gfl}'
+    qfl, dfl = head(plan, 'qfl'), head(plan, 'dfl')
+    assert qfl.type == dfl.type == f'mmdet_gfl.{host}'
+    assert qfl.box.type == 'mmdet_gfl.DiracBox' and dfl.get('box', {}).get('type') != 'mmdet_gfl.DiracBox'
+
+
+def test_rtmdet_has_qfl_already():
+    plan = read_ablation('rtmdet_tiny_8xb32-300e_coco', ['baseline', 'qfl'])
+    assert plan.repeated() == {'qfl': 'baseline'}
+    assert head(plan, 'qfl').type == 'mmdet_gfl.RTMDetSepBNGFLHead' and head(plan, 'baseline').type == 'RTMDetSepBNHead'
 
 
 def test_rows_differ_from_the_users_config_in_the_head_alone(retina):
@@ -83,11 +89,12 @@ def test_a_row_of_ones_own_equals_a_named_one():
 
 
 def test_a_stock_head_with_another_loss_is_no_point_of_the_host():
-    """RTMDet with focal loss has no QFL yet, so that row is another."""
-    focal = dict(type='FocalLoss', use_sigmoid=True)
-    options = {'model.bbox_head.loss_cls': dict(focal, _delete_=True)}
-    plan = read_ablation('rtmdet_tiny_8xb32-300e_coco', ['baseline', 'qfl'], options=options)
-    assert head(plan, 'baseline').loss_cls == focal and plan.repeated() == {}
+    """Hard labels take the focal loss, so the stock head with QFL is not the host's point without quality."""
+    options = {'model.bbox_head.loss_cls': dict(_delete_=True, type='QualityFocalLoss', use_sigmoid=True)}
+    other = read_ablation(
+        'retinanet_r50_fpn_1x_coco', ['baseline'], ['point:quality=baseline,box=DiracBox'], options=options
+    )
+    assert head(other, 'baseline').loss_cls.type == 'QualityFocalLoss' and other.repeated() == {}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,8 @@ def test_a_config_that_cannot_be_compared(options, words):
 def test_a_config_without_a_head_that_can_change():
     with pytest.raises(UserError, match='has no GFL variant'):
         read_ablation('tood_r50_fpn_1x_coco')
+    with pytest.raises(RowError, match='mmdet_gfl.GFLHead is a GFL head already; give .* the stock head, GFLHead'):
+        read_ablation(str(CONFIG_DIR / 'gfl' / 'gfl_r50_fpn_1x_coco.py'))
     with pytest.raises(
         RowError, match='row mine does not fit this config: --quality JointQualty is unknown; did you mean JointQuality'
     ):
@@ -280,7 +289,7 @@ def test_report_of_three_seeds(work_dir):
     assert '**v2** is `gfl` on this host' in text
     assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M |' in text
     assert '| qfl | +2.0 ± 2.5 | - |' in text and '| baseline | +' not in text
-    assert '3 epochs, 50% of the training images, 8 images per step' in text and 'pick_threshold' in text
+    assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'pick_threshold' in text
     assert (work_dir / 'report.png').is_file()
     kept = read(work_dir / 'report.json')
     assert kept['metric'] == 'coco/bbox_mAP' and len(kept['results']) == 9
@@ -310,6 +319,8 @@ def test_report_of_a_worse_row_and_of_equal_ones(work_dir):
 
 def test_report_without_results(work_dir, tmp_path_factory):
     assert 'Nothing was measured yet.' in ablation_report.write_report(work_dir)
+    save(work_dir, 'baseline', 0, **{'x/mAP': 0.0})
+    assert 'Every score is 0' in ablation_report.write_report(work_dir)
     with pytest.raises(RowError, match='is not the work dir of an ablation'):
         ablation_report.write_report(tmp_path_factory.mktemp('other'))
     with pytest.raises(RowError, match='does not exist'):
@@ -337,15 +348,15 @@ class FastLauncher(Launcher):
 def test_the_runner_trains_the_rows(retina, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(running, 'missing', lambda cfg: None)  # COCO is not needed for what stands for a training
     paths = [retina.path_of(row) for row in ('baseline', 'gfl')]
-    assert running.run_all(paths, [0, 1], tmp_path, retina, FastLauncher('none', 1), jobs=2) == 0
+    assert running.run_all(paths, [1], tmp_path, retina, FastLauncher('none', 1), jobs=2) == 0
     assert capsys.readouterr().out.count('seed 1: coco/bbox_mAP 0.25') == 2
     kept = read(tmp_path / 'retinanet_r50_fpn_1x_coco' / 'gfl' / 'seed-1' / 'result.json')
     assert kept['scores'] == {'coco/bbox_mAP': 0.25} and kept['preset'] == 'ablation' and kept['epochs'] == 12
     ablation.write_rows(retina, tmp_path)
-    assert '| gfl | mmdet_gfl.RetinaGFLHead: JointQuality and GeneralBox | 2 | 25.0 ± 0.0 |' in (
+    assert '| gfl | mmdet_gfl.RetinaGFLHead: JointQuality and GeneralBox | 1 | 25.0 |' in (
         ablation_report.write_report(tmp_path)
     )
-    assert running.open_jobs(paths, [0, 1], tmp_path) == ([], 4)
+    assert running.open_jobs(paths, [1], tmp_path) == ([], 2)
 
 
 def test_load_from_is_where_a_training_begins_and_not_where_it_resumes(tmp_path, monkeypatch):
