@@ -15,7 +15,7 @@ __all__ = ['__version__']
 
 
 def _is_doctor() -> bool:
-    """Whether this import is ``python -m mmdet_gfl``, which has to run where nothing fits.
+    """True if this import is ``python -m mmdet_gfl``, which has to run where nothing fits.
 
     While Python looks for the module of ``-m``, ``sys.argv`` is ``['-m', *arguments]``, so the module's name stands in
     ``sys.orig_argv`` that many places from the end; it may be joined to the option, as in ``-mmmdet_gfl``.

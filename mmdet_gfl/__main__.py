@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m mmdet_gfl',
-        description='Without a command: print the versions that matter here, say what does not fit and how to mend it.',
+        description='Without a command: print the versions that matter here, say what does not fit and how to fix it.',
     )
     parser.add_argument('--version', action='version', version=f'mmdet_gfl {__version__}')
     parser.set_defaults(run=lambda args: doctor.main())

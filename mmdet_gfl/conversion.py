@@ -1,4 +1,4 @@
-"""Turns a config with one of MMDetection's dense heads into one with the GFL head that stands for it.
+"""Turn a config with one of MMDetection's dense heads into one with the GFL head that stands for it.
 
 Which heads these are, and what a GFL head takes, is asked of the registered hosts and of the head when it is built;
 no host is named here. Heads are built on torch's ``meta`` device, which takes no memory and no time.
@@ -54,7 +54,7 @@ ANCHOR_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0]
 
 @dataclass
 class Conversion:
-    """What one head of a config is turned into.
+    """Conversion of one head of a config.
 
     Attributes:
         key: The dotted key of the head, as ``model.bbox_head``.
@@ -102,7 +102,7 @@ def read(name: str) -> tuple[Config, Path, str | None]:
 
 
 def convert_config(cfg: Config, quality: str | None = None, box: str | None = None) -> list[Conversion]:
-    """What the head of a config is turned into; the config stays as it is.
+    """Convert the heads of a config; the config itself is not changed.
 
     Args:
         cfg: The config of a detector.
@@ -378,7 +378,7 @@ def _weight(loss: nn.Module) -> float:
 
 
 def _reach(head: Any, cfg: Config) -> Iterator[str]:
-    """How far a side reaches, beside the largest image of the training."""
+    """Compare the largest distance of a box side with the largest image of the training."""
     strides, n = head.level_strides, head.box.max_distance
     text = (
         f'a box side reaches {n:g} strides: {n * min(strides):g} pixels at stride {min(strides)}, '
@@ -420,7 +420,7 @@ def _numbers(value: Any) -> Iterator[int]:
 
 
 def _loadable(conversion: Conversion, stock: type, head: Any, owner: Mapping[str, Any]) -> str:
-    """Which layers a checkpoint of the stock head fills."""
+    """Name the layers that a checkpoint of the stock head does not fill."""
     built = _build(conversion.key, dict(conversion.stock, type=stock), owner)
     shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
     names = {new: old for old, new in getattr(head, 'aliases', {}).items()}
@@ -484,7 +484,7 @@ def _nested(conversions: list[Conversion]) -> dict[str, Any]:
 
 
 def _difference(conversion: Conversion) -> dict[str, Any]:
-    """What a child config says of a head: what differs, or all of it where keys have to go."""
+    """Head in a child config: the differences, or all of it where keys are removed."""
     stock, converted = conversion.stock, conversion.converted
     if stock.keys() - converted.keys():
         return dict(_delete_=True, **converted)

@@ -1,4 +1,4 @@
-"""``python -m mmdet_gfl``: which versions are here, what is active, what does not fit and what mends it.
+"""``python -m mmdet_gfl``: which versions are here, what is active, what does not fit and what fixes it.
 
 The report has to come where nothing else works, so each import of another package is tried and a failure is reported.
 """
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 from mmdet_gfl import __version__, compat
 from mmdet_gfl.compat.startup import installed as installed_at_start
-from mmdet_gfl.versions import REQUIREMENTS, find_problems, installed, mending_command, parse_release
+from mmdet_gfl.versions import REQUIREMENTS, find_problems, fixing_command, installed, parse_release
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong or may become so, and the command that mends it, '' where none is known."""
+    """Something that is wrong or may become so, and the command that fixes it, '' where none is known."""
 
     what: str
-    mend: str
+    fix: str
 
 
 #: Packages of the table without a bound on their version.
@@ -49,7 +49,7 @@ _MMCV_NOTES = {
 #: What a training imports, in an order in which the first failure says most.
 _NEEDED = ('torch', 'numpy', 'cv2', 'mmcv', 'mmdet.models', 'mmdet.datasets', 'mmdet.evaluation', 'mmdet_gfl.models')
 
-#: What errors on import contain, and the command that mends them; {pip} stands for pip of the Python that runs.
+#: What errors on import contain, and the command that fixes them; {pip} stands for pip of the Python that runs.
 _KNOWN_ERRORS = (
     (r'libGL|libgthread|libglib', '{pip} uninstall -y opencv-python && {pip} install opencv-python-headless'),
     (r'numpy\.core\.multiarray|_ARRAY_API|NumPy 1\.x', '{pip} install "numpy<2"'),
@@ -68,7 +68,7 @@ def main() -> int:
     wrong = find_wrong()
     for label, findings in (('note', find_notes()), ('WRONG', wrong)):
         for finding in findings:
-            print(f'\n{label}: {finding.what}' + (f'\n  {finding.mend}' if finding.mend else ''))
+            print(f'\n{label}: {finding.what}' + (f'\n  {finding.fix}' if finding.fix else ''))
     print('\nSomething is wrong; see above.' if wrong else '\nEverything fits.')
     return 1 if wrong else 0
 
@@ -94,16 +94,16 @@ def format_table(rows: list[Row]) -> str:
 
 
 def find_wrong() -> list[Finding]:
-    """What keeps a training from starting; imports are tried only if the versions fit."""
+    """Find problems that keep a training from starting; imports are tried only if the versions fit."""
     problems = find_problems()
     if problems:
-        return [Finding('\n       '.join(problem.what for problem in problems), mending_command(problems))]
+        return [Finding('\n       '.join(problem.what for problem in problems), fixing_command(problems))]
     failed = next(((name, error) for name in _NEEDED if (error := import_error(name))), None)
-    wrong = [Finding(f'{failed[0]} does not import: {failed[1]}', known_mend(failed[1]))] if failed else []
+    wrong = [Finding(f'{failed[0]} does not import: {failed[1]}', known_fix(failed[1]))] if failed else []
     if find_spec('torchvision') and (error := import_error('torchvision')):
         # MMEngine imports it to print its version, and only takes it well if it is missing.
-        mend = '{pip} uninstall -y torchvision'
-        wrong.append(Finding(f'torchvision, which is not needed, does not import: {error}', mend.format(pip=_pip())))
+        fix = '{pip} uninstall -y torchvision'
+        wrong.append(Finding(f'torchvision, which is not needed, does not import: {error}', fix.format(pip=_pip())))
     return wrong
 
 
@@ -128,7 +128,7 @@ def _note_on_setuptools() -> list[Finding]:
 
 
 def import_error(name: str) -> str:
-    """What goes wrong when module ``name`` is imported, in one line; '' if nothing does."""
+    """Error of importing module ``name``, in one line; '' if there is none."""
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -137,8 +137,8 @@ def import_error(name: str) -> str:
     return ''
 
 
-def known_mend(error: str) -> str:
-    """The command that mends an error on import, or '' for one that is not known."""
+def known_fix(error: str) -> str:
+    """The command that fixes an error on import, or '' for one that is not known."""
     for pattern, command in _KNOWN_ERRORS:
         match = re.search(pattern, error)
         if match:

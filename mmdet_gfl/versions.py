@@ -1,8 +1,8 @@
-"""Which versions of its neighbours the package needs, and what to say when they do not fit.
+"""Versions of other packages that this one supports, and the messages where they do not fit.
 
 Everything is read from the installed packages' metadata, so nothing heavy is imported. MMDetection checks mmcv and
 MMEngine too, but with an ``assert`` that names one of them; here all that does not fit is named at once, with the
-command that mends it.
+command that fixes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Requirement:
     fork: Requirement | None = None
 
     def fits(self, version: str) -> bool:
-        """Whether ``version`` is within the bounds; a pre-release counts as the release it precedes."""
+        """True if ``version`` is within the bounds; a pre-release counts as the release it precedes."""
         release = parse_release(version)
         return parse_release(self.lowest) <= release and (not self.below or release < parse_release(self.below))
 
@@ -49,13 +49,13 @@ class Requirement:
 
     @property
     def pin(self) -> str:
-        """What to ask pip for: ``mmdet==3.3.0``."""
+        """Requirement for pip: ``mmdet==3.3.0``."""
         return f'{self.dists[0]}=={self.tested}'
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A misfit in words, with the distributions to uninstall and the pins to install that mend it."""
+    """A misfit in words, with the distributions to uninstall and the pins to install that fix it."""
 
     what: str
     install: tuple[str, ...]
@@ -95,14 +95,14 @@ REQUIREMENTS = (
 
 
 class VersionError(ImportError):
-    """The installed versions do not fit; the message names each misfit and the command that mends them all."""
+    """The installed versions do not fit; the message names each misfit and the command that fixes them all."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.summary = '; '.join(problem.what for problem in problems)
         misfits = '\n'.join(f'  - {problem.what}' for problem in problems)
         super().__init__(
             f'mmdet_gfl cannot work with the versions installed here:\n{misfits}\n'
-            f'This mends it:\n  {mending_command(problems)}'
+            f'This fixes it:\n  {fixing_command(problems)}'
         )
 
 
@@ -122,8 +122,8 @@ def find_problems() -> list[Problem]:
     return [problem for problem in map(_check, REQUIREMENTS) if problem] or _mixed()
 
 
-def mending_command(problems: Iterable[Problem]) -> str:
-    """One line for a shell that mends all ``problems`` in the environment that runs."""
+def fixing_command(problems: Iterable[Problem]) -> str:
+    """One line for a shell that fixes all ``problems`` in the environment that runs."""
     pip = [sys.executable or 'python', '-m', 'pip']
     commands = [
         [*pip, *verb, *args]
@@ -207,7 +207,7 @@ def _first(name: str) -> Distribution | None:
 
 
 def _importable(package: str) -> bool:
-    """Whether ``package`` stands on ``sys.path`` without metadata, as a source checkout on PYTHONPATH does."""
+    """True if ``package`` stands on ``sys.path`` without metadata, as a source checkout on PYTHONPATH does."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 

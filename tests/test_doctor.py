@@ -72,7 +72,7 @@ def test_an_import_that_fails_is_wrong(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(doctor, '_NEEDED', ('torch', 'broken_part', 'never_reached'))
     (finding,) = doctor.find_wrong()
     assert finding.what == 'broken_part does not import: OSError: libGL.so.1: cannot open shared object file'
-    assert finding.mend == f'{PIP} uninstall -y opencv-python && {PIP} install opencv-python-headless'
+    assert finding.fix == f'{PIP} uninstall -y opencv-python && {PIP} install opencv-python-headless'
 
 
 def test_torchvision_that_does_not_import_is_wrong(monkeypatch, tmp_path) -> None:
@@ -82,11 +82,11 @@ def test_torchvision_that_does_not_import_is_wrong(monkeypatch, tmp_path) -> Non
     monkeypatch.setattr(doctor, '_NEEDED', ())
     (finding,) = doctor.find_wrong()
     assert 'operator torchvision::nms does not exist' in finding.what
-    assert finding.mend == f'{PIP} uninstall -y torchvision'
+    assert finding.fix == f'{PIP} uninstall -y torchvision'
 
 
 @pytest.mark.parametrize(
-    ('error', 'mend'),
+    ('error', 'fix'),
     [
         ("ModuleNotFoundError: No module named 'cv2'", '{pip} install opencv-python'),
         ("ModuleNotFoundError: No module named 'pycocotools'", '{pip} install pycocotools'),
@@ -98,8 +98,8 @@ def test_torchvision_that_does_not_import_is_wrong(monkeypatch, tmp_path) -> Non
         ('ValueError: something else', ''),
     ],
 )
-def test_known_errors_have_a_command(error: str, mend: str) -> None:
-    assert doctor.known_mend(error) == mend.format(pip=PIP)
+def test_known_errors_have_a_command(error: str, fix: str) -> None:
+    assert doctor.known_fix(error) == fix.format(pip=PIP)
 
 
 @pytest.mark.parametrize(('version', 'notes'), [('81.0.0', 0), ('82.0', 1), ('', 1)])
@@ -107,7 +107,7 @@ def test_setuptools_without_pkg_resources_is_a_note(monkeypatch, version: str, n
     monkeypatch.setattr(doctor, '_version', lambda dist: version if dist == 'setuptools' else '')
     findings = doctor.find_notes()
     assert len(findings) == notes
-    assert all("'setuptools<82'" in finding.mend for finding in findings)
+    assert all("'setuptools<82'" in finding.fix for finding in findings)
 
 
 @pytest.mark.parametrize(('version', 'notes'), [('2.5.1', 1), ('2.1.2+cpu', 1), ('2.6.0', 0), ('2.13.0+cpu', 0)])

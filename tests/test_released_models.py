@@ -81,7 +81,7 @@ def load(name: str, folder: Path = CONFIGS) -> Config:
 #: What all six have, from the paper ("Training and testing", "Equations") and, for the network, from its code.
 PAPER: dict[str, Any] = {
     'optimizer': ('SGD', 0.01, 0.9, 1e-4),  # lr, momentum, weight decay
-    'images a batch': (16, 2),  # in all, a GPU
+    'images per batch': (16, 2),  # in all, a GPU
     'warm-up': ('LinearLR', 500, False),
     'drops': (0.1, True),
     'losses': (('QualityFocalLoss', 2.0, 1.0), ('DistributionFocalLoss', 0.25), ('GIoULoss', 2.0)),  # β and λ
@@ -107,7 +107,7 @@ def settings(cfg: Config) -> dict[str, Any]:
     losses = *losses, (head.loss_bbox, ('type', 'loss_weight'))
     return {
         'optimizer': tuple(optimizer[key] for key in ('type', 'lr', 'momentum', 'weight_decay')),
-        'images a batch': (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size),
+        'images per batch': (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size),
         'warm-up': (warm_up.type, warm_up.end - warm_up.begin, warm_up.by_epoch),
         'drops': (drops.gamma, drops.by_epoch),
         'losses': tuple(
@@ -155,7 +155,8 @@ def test_what_this_package_adds(name: str) -> None:
 def test_the_note_on_one_gpu() -> None:
     note = ' '.join((CONFIGS / 'README.md').read_text().partition('**One GPU.**')[2].partition('```')[0].split())
     said = re.match(
-        r'The lr, (\S+), is for (\d+) images a batch, .* ([\d.]+) for (\d+) images on one GPU, ([\d.]+) for (\d+)', note
+        r'The lr, (\S+), is for (\d+) images per batch, .* ([\d.]+) for (\d+) images on one GPU, ([\d.]+) for (\d+)',
+        note,
     )
     assert said, note
     lr, batch, *scaled = map(float, said.groups())

@@ -1,4 +1,4 @@
-"""Versions that do not fit are named on import, all at once, with the command that mends them."""
+"""Versions that do not fit are named on import, all at once, with the command that fixes them."""
 
 import configparser
 import re
@@ -177,7 +177,7 @@ def test_import_names_everything_at_once_with_one_command(tmp_path: Path) -> Non
         '  - torch 1.13.1 does not fit (needed: >=2.1.2)',
         '  - mmcv 2.2.0 does not fit (needed: >=2.1.0,<2.2.0)',
         '  - mmdet is not installed (needed: >=3.2.0,<4.0.0)',
-        'This mends it:',
+        'This fixes it:',
         f'  {pip} uninstall -y mmcv && {pip} install torch==2.13.0 mmcv-lite==2.1.0 mmdet==3.3.0',
     ]
 

@@ -1,4 +1,4 @@
-"""Trains the rows of the paper's table 3 on your own config, and says what each brings: run, status, report.
+"""Train the rows of the paper's table 3 on your own config, and say what each brings: run, status, report.
 
 python tools/ablate.py run my_config.py --dry-run
 python tools/ablate.py run my_config.py --rows baseline qfl gfl --seeds 0 1 2
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
 
 
 def main() -> int:
-    """Runs the command and returns the exit status."""
+    """Run the command and return the exit status."""
     args = parse_args()
     try:
         work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')

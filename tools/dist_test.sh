@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests in several processes through torchrun, one a GPU, or on the CPU where there is no GPU:
+# Tests in several processes through torchrun, one per GPU, or on the CPU where there is no GPU:
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [ARGUMENTS OF tools/test.py]
 #

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains in several processes through torchrun, one a GPU, or on the CPU where there is no GPU:
+# Trains in several processes through torchrun, one per GPU, or on the CPU where there is no GPU:
 #
 #   bash tools/dist_train.sh CONFIG GPUS [ARGUMENTS OF tools/train.py]
 #

@@ -1,4 +1,4 @@
-"""What ``mkdocs build`` needs beside ``mkdocs.yml``: pages from outside ``docs``, and links that lead out of it.
+"""Hooks of ``mkdocs build``: pages from outside ``docs``, and links that lead out of it.
 
 ``README.md``, ``CONTRIBUTING.md`` and ``CHANGELOG.md`` become pages. A link to another file of the repository, as to a
 source file, becomes its path in the text, since the site does not hold it.

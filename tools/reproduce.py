@@ -1,4 +1,4 @@
-"""Trains rows of the paper's tables and reports them beside the paper: list, run, status, report.
+"""Train rows of the paper's tables and report them beside the paper: list, run, status, report.
 
 python tools/reproduce.py list
 python tools/reproduce.py run --tables 3 --preset mini
@@ -56,7 +56,9 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument('--mini', nargs='+', action='extend', metavar='SIZE=N', help='its other sizes, as size=320')
     command.add_argument('--gpus', type=int, help='of a row; paper 8, mini 1 (other than 8 scales the lr)')
     command.add_argument(
-        '--batch-size', type=int, help='images a GPU of --preset paper: 2, of SSD 8, of RTMDet 32 (others scale the lr)'
+        '--batch-size',
+        type=int,
+        help='images per GPU of --preset paper: 2, SSD 8, RTMDet 32 (others scale the lr)',
     )
     command.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace, configs: list[str]) -> int:
 
 
 def main() -> int:
-    """Runs the command and returns the exit status."""
+    """Run the command and return the exit status."""
     args = parse_args()
     try:
         arguments.check(args)

@@ -1,4 +1,4 @@
-"""Tests a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
+"""Test a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Trains a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
+"""Train a detector: MMDetection's tool and flags, with a look at the user's files as they are read."""
 
 import argparse
 

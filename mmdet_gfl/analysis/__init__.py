@@ -1,1 +1,1 @@
-"""What a data set needs and what a trained model has learned: the logic of ``tools/analysis_tools``."""
+"""Requirements of a data set and properties of a trained model: the logic of ``tools/analysis_tools``."""

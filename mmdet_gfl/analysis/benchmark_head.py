@@ -51,7 +51,7 @@ HEADS = {'class_logits': (OURS,), 'step': (THEIRS, OURS, TYPE_CHANGED)}
 
 
 class Case(NamedTuple):
-    """What the heads work on.
+    """Inputs of the heads.
 
     Attributes:
         size: Height and width of the images in pixels.
@@ -73,7 +73,7 @@ class Case(NamedTuple):
 
     @property
     def half(self) -> torch.dtype:
-        """What autocast computes convolutions in."""
+        """Data type of convolutions under autocast."""
         return torch.float16 if self.device.type == 'cuda' else torch.bfloat16
 
 
@@ -325,7 +325,7 @@ class Work:
 
 
 class _Assigned(Exception):
-    """Carries the result of a ``get_targets`` out of a ``loss_by_feat``."""
+    """Carry the result of a ``get_targets`` out of a ``loss_by_feat``."""
 
 
 def stock_assignment(head: Any, *arguments: Any) -> Any:

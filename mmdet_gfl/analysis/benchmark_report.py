@@ -1,4 +1,4 @@
-"""What ``tools/analysis_tools/benchmark_head.py`` writes: Markdown, JSON, curves."""
+"""Report of ``tools/analysis_tools/benchmark_head.py``: Markdown, JSON, curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on, besides the command."""
+    """Machine and versions, which the numbers depend on besides the command."""
     return dict(
         cpu=cpu_model(),
         gpu=torch.cuda.get_device_name(device) if device.type == 'cuda' else None,
@@ -221,7 +221,7 @@ def _origin(header: dict[str, Any]) -> list[str]:
 
 
 def paste(page: Path, name: str, text: str) -> None:
-    """Puts ``text`` between ``<!-- name -->`` and ``<!-- /name -->`` of a page.
+    """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->`` of a page.
 
     Raises:
         UserError: The page has no such place.

@@ -176,7 +176,7 @@ def _losses(head: DenseGFLMixin) -> dict[str, nn.Module]:
 
 
 def _point(head: DenseGFLMixin) -> tuple[Any, ...]:
-    """What a head computes with given arguments; MMDetection's losses and ours of one name are the same."""
+    """Identity of a head's computation; MMDetection's losses and ours of one name are the same."""
     losses = {name: type(loss).__name__ for name, loss in _losses(head).items()}
     return type(head.quality), type(head.box), head.box_weight, losses
 

@@ -145,7 +145,7 @@ _TRAIN_ONE = "train one with box=dict(type='mmdet_gfl.GeneralBox'), as configs/g
 
 
 def turn_on_distributions(detector: Detector) -> str:
-    """Lets the results hold all that the box representation can tell of its sides.
+    """Let the results hold all that the box representation can tell of its sides.
 
     Returns:
         What ``test_cfg.with_distribution`` is now: ``'full'``, or ``'stats'`` where sides have a mean and a standard
@@ -225,7 +225,7 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
 
 
 def _check_infos(infos: Sequence[dict[str, Any]], key: str, classes: Sequence[str]) -> None:
-    """Refuses a data set without images or without objects.
+    """Raise for a data set without images or without objects.
 
     Raises:
         launch.UserError: Names what is missing.
@@ -275,7 +275,7 @@ def detections_of(results: InstanceData | dict[str, Any]) -> Detections:
 
 
 def keep_quality(head: Any) -> None:
-    """Lets the results of a dense head, MMDetection's too, hold what its branch gave as ``quality``, where it has one.
+    """Let the results of a dense head, MMDetection's too, hold what its branch gave as ``quality``, where it has one.
 
     MMDetection multiplies it into the score and drops it.
     """
@@ -311,10 +311,10 @@ def _read_detections(path: str) -> dict[Any, Detections]:
 def _check_detections(
     found: dict[Any, Detections], infos: Sequence[dict[str, Any]], classes: Sequence[str], weights: str
 ) -> None:
-    """Refuses detections of another data set.
+    """Raise for detections of another data set.
 
     Raises:
-        launch.UserError: An image has none, or a class is none of the data set's.
+        launch.UserError: An image has none, or a class is not one of the data set's.
     """
     missing = [info['img_id'] for info in infos if info['img_id'] not in found]
     if missing:

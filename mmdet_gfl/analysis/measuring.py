@@ -1,4 +1,4 @@
-"""How ``tools/analysis_tools/benchmark_head.py`` measures: times in turn, their spread, and memory."""
+"""Measurements of ``tools/analysis_tools/benchmark_head.py``: times in turn, their spread, and memory."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 class _Kept:
-    """What autograd holds in place of a saved tensor; gone as soon as its graph is."""
+    """Placeholder that autograd holds for a saved tensor; freed with its graph."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
@@ -132,7 +132,7 @@ def bytes_kept_for_backward(function: Callable[[], object]) -> int:
 
 
 def allocation(function: Callable[[], object], device: torch.device) -> Allocation:
-    """What the function allocates on ``device``: by CUDA's own statistics, or by the profiler on the CPU."""
+    """Bytes that a function allocates on ``device``: by CUDA's own statistics, or by the profiler on the CPU."""
     return _allocation_on_cuda(function, device) if device.type == 'cuda' else _allocation_on_cpu(function)
 
 

@@ -1,4 +1,4 @@
-"""How well the score of a detection tells its IoU (the question of Fig. 2b of GFL)."""
+"""Relation of a detection's score and its IoU (the question of Fig. 2b of GFL)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which distances a config teaches on a data set: what ``reg_max`` has to reach (Fig. 5c of GFL, arXiv:2006.04388).
+"""Distance targets of a config on a data set, for choosing ``reg_max`` (Fig. 5c of GFL, arXiv:2006.04388).
 
 The data set goes through the config's own training pipeline and the head's own target assignment; no network runs, the
 sizes of the feature maps follow from the image and the strides.
@@ -104,7 +104,7 @@ def measure(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Reads a data set through a config.
+    """Read a data set through a config.
 
     Args:
         cfg: The config.
@@ -152,7 +152,7 @@ def add_image(
     meta: dict[str, Any],
     ignored: InstanceData,
 ) -> None:
-    """Counts one image; the arguments are those of :func:`distance_targets`.
+    """Count one image; the arguments are those of :func:`distance_targets`.
 
     Raises:
         UserError: A box is not finite or a label is not the model's.
@@ -176,7 +176,7 @@ def add_image(
 
 
 class Progress:
-    """Says how far it is, every few seconds and at the end.
+    """Say how far it is, every few seconds and at the end.
 
     Args:
         say: Takes a line.

@@ -47,7 +47,7 @@ class Tally:
     largest: float = 0.0
 
     def add(self, distances: Tensor) -> None:
-        """Counts the targets of positives, (P, 4) in strides; or some of each, (P, less)."""
+        """Count the targets of positives, (P, 4) in strides; or some of each, (P, less)."""
         if not len(distances):
             return
         self.positives += len(distances)
@@ -114,7 +114,7 @@ def _sum(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 
 @dataclass
 class Report:
-    """What was found.
+    """Result.
 
     Attributes:
         levels: Counts by level.

@@ -1,4 +1,4 @@
-"""What counts of distance targets say about ``reg_max``, as a table with its verdict and as a dict for a JSON file."""
+"""Report on ``reg_max`` from counts of distance targets: a table with its verdict, and a dict for a JSON file."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .matching import IGNORED, TRUE, Detections, Objects, match
 
 @dataclass(frozen=True)
 class Cut:
-    """What a class keeps at a score threshold.
+    """Operating point of a class: what it keeps at a score threshold.
 
     Attributes:
         threshold: Detections with this score and above are kept.

@@ -95,7 +95,7 @@ def _data_sets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterator[dict[str, Any]]:
-    """What the pipeline makes of the images, one by one: a dict with ``inputs`` and ``data_samples``.
+    """Yield the pipeline's output of each image: a dict with ``inputs`` and ``data_samples``.
 
     Raises:
         UserError: An image cannot be made, or the pipeline does not end in ``PackDetInputs``.

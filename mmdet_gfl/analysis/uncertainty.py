@@ -53,7 +53,7 @@ class Sides(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the sides say of a model.
+    """Evaluation of a model's side deviations.
 
     Attributes:
         number: Of sides.
@@ -187,7 +187,7 @@ def joined(parts: Iterable[Sides]) -> Sides:
 
 
 def judge(sides: Sides) -> Judgement:
-    """What the sides say of their model."""
+    """Evaluate a model by the deviations of its sides."""
     ambiguous = sides.true > 0
     share = sides.predicted / sides.length
     off = np.abs(sides.error) / np.maximum(sides.predicted, np.finfo(float).tiny)

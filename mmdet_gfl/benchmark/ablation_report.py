@@ -36,7 +36,7 @@ _THRESHOLDS = (
 
 @dataclass(frozen=True)
 class RowReport:
-    """What was measured of a row.
+    """Measurements of a row.
 
     Attributes:
         name: Of the row.

@@ -1,4 +1,4 @@
-"""What a command line of ``tools/reproduce.py`` must be, as far as neither torch nor a config has to be asked."""
+"""Validation of the command line of ``tools/reproduce.py`` that needs neither torch nor a config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST = dict(seeds=0, jobs=1, gpus=1, batch_size=1, train_images=1, epochs=1)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuses numbers that mean nothing, and options that are no ``KEY=VALUE``; what a command has not is left out.
+    """Raise for numbers out of range, and options that are not ``KEY=VALUE``; a command need not have all of them.
 
     Raises:
         RowError: Names the option, its value and what is accepted.

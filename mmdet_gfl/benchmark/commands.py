@@ -19,11 +19,11 @@ NODE_GPUS = 8
 
 @dataclass(frozen=True)
 class Launcher:
-    """What starts the processes of a row.
+    """Launcher of a row's processes.
 
     Attributes:
         kind: ``'none'`` (one process), ``'pytorch'`` (torchrun on this machine) or ``'slurm'`` (srun).
-        gpus: Processes, one a GPU.
+        gpus: Processes, one per GPU.
         srun_args: Put behind our own arguments of srun, so that they win.
     """
 

@@ -1,4 +1,4 @@
-"""What was measured beside the paper: scores over seeds, effects, and whether they are more than the seeds' spread."""
+"""Comparison with the paper: scores over seeds, effects, and whether they exceed the seeds' spread."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Effect:
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the signs are the same; None where the paper has no effect, or none was measured."""
+        """True if the signs are the same; None where the paper has no effect, or none was measured."""
         if not self.paper or self.measured is None:
             return None
         return abs(self.measured) >= NONE and (self.measured > 0) == (self.paper > 0)
 
     @property
     def exceeds(self) -> bool | None:
-        """Whether the measured effect is larger than the spread; None where there is no spread."""
+        """True if the measured effect is larger than the spread; None where there is no spread."""
         return None if self.measured is None or self.spread is None else abs(self.measured) > self.spread
 
 

@@ -1,4 +1,4 @@
-"""What a run would train and, from a few real iterations, how long it would take."""
+"""Dry run: the rows that would be trained and, from a few real iterations, the time that they would take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ITERATIONS = 6
 
 @dataclass(frozen=True)
 class Timing:
-    """What a short timing of a row gives.
+    """Result of a short timing of a row.
 
     Attributes:
         iteration: Seconds of a training iteration.
@@ -58,7 +58,7 @@ def dry_run(
     quick: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Says what :func:`.running.run_all` would train with these arguments, with images and hours; trains nothing.
+    """Say what :func:`.running.run_all` would train with these arguments, with images and hours; train nothing.
 
     Args:
         configs: As there.
@@ -117,7 +117,7 @@ def dry_run(
 
 
 def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str]) -> tuple[Timing | None, str | None]:
-    """Trains a few iterations and stops; returns their times, or None and why there are none."""
+    """Train a few iterations and stop; return their times, or None and why there are none."""
     folder.mkdir()
     out = folder / 'timing.json'
     timed = copy.deepcopy(cfg)

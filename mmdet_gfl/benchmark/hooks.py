@@ -1,4 +1,4 @@
-"""What a benchmark's training needs beside MMEngine's hooks: seeds by epoch, finite losses, where it ran, a timing."""
+"""Hooks of a benchmark's training: seeds by epoch, finite losses, the machine, a timing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHERE = 'where.json'
 
 
 def seed_everything(seed: int, *more: int) -> None:
-    """Seeds Python's, NumPy's and torch's generators with a sequence of numbers from 0 up."""
+    """Seed Python's, NumPy's and torch's generators with a sequence of numbers from 0 up."""
     state = np.random.SeedSequence([seed, *more]).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(state[1])
@@ -37,7 +37,7 @@ def seed_everything(seed: int, *more: int) -> None:
 
 @FUNCTIONS.register_module(name='mmdet_gfl_seed_worker')
 def seed_worker(worker_id: int) -> None:
-    """Seeds a data worker from what torch gave it, which the main process's seed and the worker's number determine.
+    """Seed a data worker from what torch gave it, which the main process's seed and the worker's number determine.
 
     MMEngine seeds the workers alike at every start of a training, so a resumed one would repeat the augmentations of
     its first epochs.
@@ -49,7 +49,7 @@ def seed_worker(worker_id: int) -> None:
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds all generators before each epoch with the seed, the epoch and the rank, and asks for repeatable operators.
+    """Hook that seeds all generators before each epoch by seed, epoch and rank, and asks for repeatable operators.
 
     What an epoch draws then depends on nothing before it: a training that was killed and resumed draws what an
     uninterrupted one draws.
@@ -62,7 +62,7 @@ class EpochSeedHook(Hook):
         self.seed = seed
 
     def before_run(self, runner: Runner) -> None:
-        """Chooses operators that give the same every time where there are some; the others warn."""
+        """Choose operators that give the same every time where there are some; the others warn."""
         with suppress(AttributeError):  # torch before 2.2 never fills
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -76,7 +76,7 @@ class EpochSeedHook(Hook):
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Ends a training whose loss or weights are no numbers any more, before the weights are kept in a checkpoint.
+    """Hook that ends a training whose loss or weights are not finite, before they are saved in a checkpoint.
 
     Args:
         interval: Iterations from one look at the loss to the next; each makes a GPU wait.
@@ -88,7 +88,7 @@ class FiniteHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Looks at the loss.
+        """Look at the loss.
 
         Raises:
             FloatingPointError: It is NaN or infinite.
@@ -101,7 +101,7 @@ class FiniteHook(Hook):
             raise FloatingPointError(f'the loss is {value} in epoch {runner.epoch + 1}, iteration {batch_idx + 1}')
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Looks at the weights; it comes before the checkpoint.
+        """Look at the weights; it comes before the checkpoint.
 
         Raises:
             FloatingPointError: Some are NaN or infinite.
@@ -113,7 +113,7 @@ class FiniteHook(Hook):
 
 @HOOKS.register_module()
 class WhereHook(Hook):
-    """Writes device, versions, processes, threads and parameters of a training into its work dir, as it sees them."""
+    """Hook that writes device, versions, processes, threads and parameters of a training into its work dir."""
 
     def before_run(self, runner: Runner) -> None:
         """Writes, on the first rank."""
@@ -133,10 +133,10 @@ class WhereHook(Hook):
 
 @HOOKS.register_module()
 class TimingHook(Hook):
-    """Ends a training after some iterations, and writes how long they took.
+    """Hook that ends a training after some iterations, and writes how long they took.
 
     Args:
-        out: File for seconds an iteration and a validation image, and the numbers of iterations and images.
+        out: File for seconds per iteration and a validation image, and the numbers of iterations and images.
         iterations: Iterations to time; the first two are warm-up.
     """
 
@@ -147,7 +147,7 @@ class TimingHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Takes the time, and ends the process after the last.
+        """Take the time, and end the process after the last.
 
         Raises:
             SystemExit: With status 0, when the times are written.

@@ -1,4 +1,4 @@
-"""Locks that go with the process: whoever is killed holds none."""
+"""File locks that end with their process: a killed process holds none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 
 
 def acquire(path: Path, tries: int = 5) -> TextIO | None:
-    """Locks a file, which is made, and returns it open; None where another process holds it.
+    """Lock a file, which is made, and return it open; None where another process holds it.
 
     The lock lasts until the file is closed here and in every child that inherited it.
     """
@@ -28,7 +28,7 @@ def acquire(path: Path, tries: int = 5) -> TextIO | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of this file."""
+    """True if a process holds the lock of this file."""
     if not path.is_file():
         return False
     with path.open('a') as file:
@@ -41,7 +41,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def waiting(path: Path, say: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock of a file; ``say`` is called once where another process has to be waited for."""
+    """Hold the lock of a file; ``say`` is called once where another process has to be waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = acquire(path)
     if file is None:

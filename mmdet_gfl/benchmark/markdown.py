@@ -36,7 +36,7 @@ def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Resul
 
 
 def settings(results: Mapping[str, Sequence[Result]]) -> list[str]:
-    """What was trained, on what and where: a sentence for each way that the results have."""
+    """Describe models, data and machine of the results: a sentence for each combination."""
     ways: dict[str, list[Result]] = {}
     for runs in results.values():
         for run in runs:
@@ -67,7 +67,7 @@ def circumstances(runs: Sequence[Result]) -> str:
         return ', '.join(dict.fromkeys(str(run.get(key)) for run in runs if run.get(key) is not None)) or 'unknown'
 
     versions = dict.fromkeys(f'torch {v["torch"]}' for run in runs if 'torch' in (v := run.get('versions', {})))
-    gpus = dict.fromkeys(f', {run["gpus"]} GPUs a row' for run in runs if run.get('gpus', 1) > 1)
+    gpus = dict.fromkeys(f', {run["gpus"]} GPUs per row' for run in runs if run.get('gpus', 1) > 1)
     found = [str(run['commit']) for run in runs if run.get('commit')]
     commits = ', '.join(dict.fromkeys(commit[:10] + '-dirty' * commit.endswith('-dirty') for commit in found))
     time = span(sum(run.get('seconds', 0) for run in runs))
@@ -103,7 +103,7 @@ def _table(comparison: Comparison, picture: str | None) -> str:
 
 
 def verdict(effect: Effect) -> str:
-    """Whether an effect is there, in words."""
+    """Verdict on an effect, in words."""
     if effect.measured is None:
         return 'no baseline to compare with'
     sign = {None: 'the paper has none', True: 'same sign', False: 'not the sign'}[effect.agrees]

@@ -93,7 +93,7 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
 
 
 def _replace(node: Config | ConfigDict, values: dict[str, Any]) -> None:
-    """Sets the entries as they are given; ``update`` would merge them into what is there."""
+    """Set the entries as they are given; ``update`` would merge them into what is there."""
     for key, value in values.items():
         node[key] = value
 
@@ -161,7 +161,7 @@ def _ssd_head(mini: Mini) -> dict[str, Any]:
 
 
 class Kind(NamedTuple):
-    """How detectors with one kind of neck are shrunk.
+    """Functions that shrink detectors with one kind of neck.
 
     Attributes:
         trunk: Gives backbone and neck, from the row's neck.

@@ -19,7 +19,7 @@ _SYMBOLS = dict(beta=r'$\beta$', delta=r'$\Delta$', n='n')
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Draws a table into a PNG: lines over a parameter where each row is a value of one, else bars."""
+    """Draw a table into a PNG: lines over a parameter where each row is a value of one, else bars."""
     found = parameter_of([line.row.label for line in comparison.lines])
     figure = _curves(comparison, *found) if found else _bars(comparison)
     figure.suptitle(f'Table {comparison.table.name}: {comparison.table.title}', fontsize=11)

@@ -25,11 +25,11 @@ PAPER_GPUS = 8
 
 @dataclass(frozen=True)
 class Preset:
-    """How rows are trained.
+    """Settings by which rows are trained.
 
     Attributes:
         name: ``'paper'`` or ``'mini'``.
-        gpus: Processes of a row, one a GPU.
+        gpus: Processes of a row, one per GPU.
         batch_size: Images a GPU; None: an eighth of the row's batch. Of the paper preset.
         mini: The size of a mini run; None in the paper preset.
         options: ``--cfg-options``, put over every row.
@@ -42,7 +42,7 @@ class Preset:
     options: dict[str, Any] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, Any]:
-        """What results must share to stand in one table."""
+        """Settings that results must share to stand in one table."""
         if self.mini is not None:
             return dict(preset=self.name, mini=asdict(self.mini), options=self.options)
         # Any number of GPUs will do as long as a step sees as many images.
@@ -140,21 +140,21 @@ def check_finite(options: dict[str, Any]) -> None:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether no number in an option's value, however deep in lists and dicts, is infinite or not a number."""
+    """True if no number in an option's value, however deep in lists and dicts, is infinite or not a number."""
     if isinstance(value, (list, tuple, dict)):
         return all(_is_finite(part) for part in (value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def _and_its_data(preset: Preset, configs: Sequence[str]) -> str:
-    """What the paper preset misses besides GPUs, as the end of a sentence; the shapes of the mini preset are drawn."""
+    """Data that the paper preset lacks, as the end of a sentence; the shapes of the mini preset are drawn."""
     found = (missing(preset.config(config, 0)) for config in configs if preset.mini is None)
     problem = next(filter(None, found), None)
     return f'. Its data is missing too: {problem}' if problem else ''
 
 
 def missing(cfg: Config) -> str | None:
-    """What a training of this config would miss of its data; None where it is all there."""
+    """Data that a training of this config lacks, as a sentence; None if it is complete."""
     try:
         launch.check_data(cfg, 'train', 'val')
     except launch.UserError as error:
@@ -209,7 +209,7 @@ def as_in_paper(row: Config, name: str, gpus: int, batch_size: int | None = None
 
 
 def watched(cfg: Config, seed: int) -> Config:
-    """Changes a config so that its training is seeded, watched, and tested as it is validated; returns it."""
+    """Change a config so that its training is seeded, watched, and tested as it is validated; return it."""
     cfg.randomness = dict(seed=seed)
     loader = cfg.train_dataloader
     loader.worker_init_fn = dict(type='mmdet_gfl_seed_worker')
@@ -235,7 +235,7 @@ def lr_notes(configs: Sequence[Config], gpus: int) -> list[str]:
         if scale.get('enable') and gpus * per_gpu != scale.base_batch_size:
             lr = cfg.optim_wrapper.optimizer.lr
             note = (
-                f'lr {lr:g} is for {scale.base_batch_size} images a step; with {gpus} x {per_gpu} it is scaled to '
+                f'lr {lr:g} is for {scale.base_batch_size} images per step; with {gpus} x {per_gpu} it is scaled to '
                 f'{lr * gpus * per_gpu / scale.base_batch_size:g}'
             )
             notes[note] = notes.get(note, 0) + 1

@@ -1,4 +1,4 @@
-"""What a training's log tells while it is written: how far it is, and why it ended."""
+"""Progress of a training, and the reason for its end, from its log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRAPPERS = ('ChildFailedError', 'SignalException', 'CalledProcessError')
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is, as its last line says.
+    """Progress of a training, from the last line of its log.
 
     Attributes:
         epoch: From 1.
@@ -38,7 +38,7 @@ class Progress:
 
 
 def progress_of(log: str) -> Progress | None:
-    """What the log of a training says; None while it says nothing yet."""
+    """Progress from the log of a training; None before its first line of progress."""
     found = None
     for found in _TRAIN.finditer(log):  # noqa: B007  the last
         pass

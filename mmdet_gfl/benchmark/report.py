@@ -1,4 +1,4 @@
-"""Writes the report of a work dir: Markdown, JSON, and a picture a table."""
+"""Report of a work dir: Markdown, JSON, and a picture per table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, dict[int, st
 
 
 def write_report(tables: Sequence[Table], work_dir: Path) -> str:
-    """Writes ``report.md``, ``report.json`` and a picture a table with results; returns the first.
+    """Write ``report.md``, ``report.json`` and a picture per table with results; return the first.
 
     Raises:
         RowError: There is no such work dir, or none of a run.

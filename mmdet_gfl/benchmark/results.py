@@ -1,4 +1,4 @@
-"""What is kept of a run: its folder, state, scores and result, each written whole or not at all."""
+"""Files of a run: its folder, state, scores and result, each written atomically."""
 
 from __future__ import annotations
 
@@ -174,10 +174,10 @@ def read_results(work_dir: Path) -> dict[str, list[Result]]:
 
 
 def read_state(place: Path) -> dict[str, Any]:
-    """What ``state.json`` says: ``seconds`` so far, ``epochs``, and ``failed``, why the last attempt did, or None."""
+    """Contents of ``state.json``: ``seconds`` so far, ``epochs``, and ``failed``, why the last attempt did, or None."""
     return read(place / 'state.json')
 
 
 def write_state(place: Path, seconds: float, epochs: int, failed: str | None = None) -> None:
-    """Writes ``state.json``; see :func:`read_state`."""
+    """Write ``state.json``; see :func:`read_state`."""
     write(place / 'state.json', json.dumps(dict(seconds=round(seconds, 1), epochs=epochs, failed=failed)))

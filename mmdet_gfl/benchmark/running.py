@@ -1,4 +1,4 @@
-"""Trains rows: each in processes of its own, several side by side, kept and gone on with after any end."""
+"""Training of rows: each in processes of its own, several side by side, resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Running:
 
 @dataclass
 class Queue:
-    """Trains the jobs, ``jobs`` at a time; see :func:`run_all`."""
+    """Train the jobs, ``jobs`` at a time; see :func:`run_all`."""
 
     work_dir: Path
     preset: Plan
@@ -112,7 +112,7 @@ class Queue:
                 stop(run)
 
     def begin(self, job: Job) -> None:
-        """Starts a job's training, unless another process has it, or it cannot run."""
+        """Start a job's training, unless another process has it, or it cannot run."""
         place = place_of(job.config, job.seed, self.work_dir)
         try:
             run = self.enter(job, place)
@@ -158,7 +158,7 @@ class Queue:
         return Running(job, place, cfg, lock, slot, read_state(place).get('seconds', 0.0))
 
     def start(self, run: Running, tool: str, arguments: list[str], work_dir: Path, log: Path) -> None:
-        """Starts a process of a run; its output goes behind what the log holds."""
+        """Start a process of a run; its output goes behind what the log holds."""
         config = str(run.place / 'config.py')
         name = f'{Path(run.job.config).stem}-{run.job.seed}'
         command = self.launcher.command(tool, [config, *arguments, '--work-dir', str(work_dir)], name)
@@ -176,7 +176,7 @@ class Queue:
             )
 
     def look(self, run: Running) -> None:
-        """Notes how far a run is; ends it where its process has ended."""
+        """Record the progress of a run; finish it if its process has ended."""
         assert run.process is not None
         code = run.process.poll()
         now = time.monotonic()
@@ -191,7 +191,7 @@ class Queue:
             self.finish(run)
 
     def finish(self, run: Running) -> None:
-        """Keeps the result of a run, or tests its last checkpoint where its end was not evaluated.
+        """Keep the result of a run, or test its last checkpoint where its end was not evaluated.
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
@@ -219,7 +219,7 @@ class Queue:
         self.say(f'[{job.number}/{self.total}] {job}: {metric} ({span(run.seconds)})')
 
     def fail(self, run: Running, reason: str, where: str) -> None:
-        """Notes a run that has failed, and ends what lives of it; the others go on."""
+        """Record a run that has failed, and end its process; the other runs continue."""
         if run.process is not None:
             run.process.terminate()
         note(run, reason)
@@ -227,12 +227,12 @@ class Queue:
         self.count(run.job, reason, where)
 
     def count(self, job: Job, reason: str, where: str) -> None:
-        """Says that a job has failed, now and again at the end."""
+        """Say that a job has failed, now and again at the end."""
         self.failed.append(f'{job}: {reason} ({where})')
         self.say(f'[{job.number}/{self.total}] {job}: failed: {reason} ({where})')
 
     def line(self) -> str:
-        """Which rows of how many are in training, how far they are, and the time that is left."""
+        """Progress line: the rows in training, their progress, and the time that is left."""
         parts = [
             f'[{run.job.number}/{self.total}] {Path(run.job.config).stem}, seed {run.job.seed}: '
             f'{line_of(run.progress, run.cfg.train_cfg.max_epochs)}'
@@ -252,7 +252,7 @@ def run_all(
     jobs: int = 1,
     visible: Sequence[str] = (),
 ) -> int:
-    """Trains every config with every seed that has no result yet; a run that fails does not stop the others.
+    """Train every config with every seed that has no result yet; a run that fails does not stop the others.
 
     Run again after a kill, it keeps what is finished, and an unfinished run goes on from its last checkpoint, which is
     an epoch old at most.
@@ -314,7 +314,7 @@ def scores_of_end(run: Running, preset: Plan) -> Scores | None:
 
 
 def keep(run: Running, scores: Scores, preset: Plan) -> None:
-    """Writes the result of a run.
+    """Write the result of a run.
 
     Raises:
         OSError: It cannot be written.
@@ -336,18 +336,18 @@ def tail(log: Path, offset: int, whole: bool = False) -> str:
 
 
 def note(run: Running, failed: str | None = None) -> None:
-    """Writes what is known of a run into its ``state.json``, where that can be written: a run does not end for it."""
+    """Write what is known of a run into its ``state.json``, where that can be written: a run does not end for it."""
     with contextlib.suppress(OSError):
         write_state(run.place, run.seconds, run.cfg.train_cfg.max_epochs, failed)
 
 
 def sentence(error: OSError, place: Path) -> str:
-    """What the system refused, and for which file; the run's folder where it names none, as of a full disk."""
+    """Describe an error of the system with its file; the run's folder where it names none, as of a full disk."""
     return f'{error.strerror or error}: {error.filename or place}'
 
 
 def stop(run: Running) -> None:
-    """Waits for the end of a process that was told to end, and gives its folder free."""
+    """Wait for the end of a process that was told to end, and release the lock of its folder."""
     if run.process is not None:
         try:
             run.process.wait(timeout=20)

@@ -17,7 +17,7 @@ class Screen:
         self.out, self.shown, self.since = out, '', time.monotonic()
 
     def show(self, line: str) -> None:
-        """Shows the line."""
+        """Show the line."""
         if self.out.isatty():
             if line != self.shown:
                 width = os.get_terminal_size(self.out.fileno()).columns

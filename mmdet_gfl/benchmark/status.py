@@ -1,4 +1,4 @@
-"""What has become of each run, in a line."""
+"""Status of each run, in a line."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .rows import RowError
 
 @dataclass(frozen=True)
 class Job:
-    """A row with a seed, and the how-manieth of all it is."""
+    """A row with a seed, and its number among all jobs."""
 
     config: str
     seed: int
@@ -35,7 +35,7 @@ def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> t
 
 
 def prepare(work_dir: Path, preset: Plan, say: Callable[[str], None]) -> None:
-    """Sees to it that the work dir is for these settings; one process at a time.
+    """Prepare the work dir for these settings; one process at a time.
 
     Raises:
         RowError: It is for others, or cannot be written to.
@@ -53,12 +53,12 @@ def prepare(work_dir: Path, preset: Plan, say: Callable[[str], None]) -> None:
 
 
 def not_writable(work_dir: Path, error: OSError) -> RowError:
-    """What to raise where the work dir cannot be written to."""
+    """Error for a work dir that cannot be written to."""
     return RowError(f'--work-dir {work_dir} cannot be written to ({error.strerror}); name another folder')
 
 
 def check_settings(work_dir: Path, preset: Plan) -> None:
-    """Refuses a work dir with runs of another size: they cannot stand in one table, nor be gone on with.
+    """Raise for a work dir with runs of another size: they cannot stand in one table, nor be resumed.
 
     Raises:
         RowError: Names what differs.

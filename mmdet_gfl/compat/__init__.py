@@ -1,4 +1,4 @@
-"""Lets MMDetection 3.x run on a stack of today: a stand-in for ``mmcv._ext``, and safe loading of checkpoints.
+"""Let MMDetection 3.x run on a stack of today: a stand-in for ``mmcv._ext``, and safe loading of checkpoints.
 
 Importing this module imports neither torch nor mmcv.
 """
@@ -54,7 +54,7 @@ def mmcv_flavour() -> Literal['compiled', 'stand-in', 'missing']:
 
 
 class _StandInFinder(MetaPathFinder):
-    """Answers for ``mmcv._ext`` and for nothing else."""
+    """Finder of ``mmcv._ext`` and of nothing else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -65,7 +65,7 @@ class _StandInFinder(MetaPathFinder):
 
 
 class _StandInLoader(SourceFileLoader):
-    """Runs ``mmcv_ext.py`` under the name ``mmcv._ext`` and says so."""
+    """Run ``mmcv_ext.py`` under the name ``mmcv._ext`` and say so."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
@@ -77,7 +77,7 @@ class _StandInLoader(SourceFileLoader):
 
 
 class _CheckpointFinder(MetaPathFinder):
-    """Finds MMEngine's module for checkpoints where it lies, and has it loaded by :class:`_CheckpointLoader`."""
+    """Finder of MMEngine's module for checkpoints, which is then loaded by :class:`_CheckpointLoader`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -89,7 +89,7 @@ class _CheckpointFinder(MetaPathFinder):
 
 
 class _CheckpointLoader(SourceFileLoader):
-    """Runs MMEngine's module for checkpoints, then makes it load them safely."""
+    """Run MMEngine's module for checkpoints, then make it load them safely."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
@@ -103,7 +103,7 @@ def _install_checkpoint_support() -> None:
 
 
 def _is_main_process() -> bool:
-    """Whether this process may talk: no child of ``multiprocessing`` and, by the launcher's variables, rank 0.
+    """True if this process may talk: no child of ``multiprocessing`` and, by the launcher's variables, rank 0.
 
     ``torch.distributed`` cannot be asked, for mmcv is imported before the process group is made. A spawned child has
     its name, but not yet its parent, while it imports the main module.

@@ -1,4 +1,4 @@
-"""Loads checkpoints safely on torch 2.6 or later, and says what is wrong with those it cannot load.
+"""Load checkpoints safely on torch 2.6 or later, and say what is wrong with those it cannot load.
 
 From 2.6 on, ``torch.load`` unpickles only what is on a list of safe globals. MMEngine's training checkpoints are not:
 their ``HistoryBuffer`` objects hold numpy arrays and, by way of ``builtins.getattr``, their own methods. Putting those
@@ -217,13 +217,13 @@ def _damage(path: str, error: Exception | None = None) -> str:
 
 
 def _is_archive(path: str) -> bool:
-    """Whether the file begins as torch writes it since 1.6; before, it wrote pickles with the weights behind them."""
+    """True if the file begins as torch writes it since 1.6; before, it wrote pickles with the weights behind them."""
     with open(path, 'rb') as file:
         return file.read(len(_ZIP_HEAD)) == _ZIP_HEAD
 
 
 def _has_torch_format(path: str) -> bool:
-    """Whether the file begins as ``torch.save`` writes it and its structure is whole; what it holds is not read."""
+    """True if the file begins as ``torch.save`` writes it and its structure is whole; what it holds is not read."""
     if _is_archive(path):
         return zipfile.is_zipfile(path)
     with open(path, 'rb') as file:
@@ -233,7 +233,7 @@ def _has_torch_format(path: str) -> bool:
 
 
 def _starts_with_pickles(file: BinaryIO, count: int) -> bool:
-    """Whether ``count`` whole pickles come next in the file; they are parsed, not executed."""
+    """True if ``count`` whole pickles come next in the file; they are parsed, not executed."""
     try:
         for _ in range(count):
             for _ in pickletools.genops(file):
@@ -275,7 +275,7 @@ def _bytes(*arguments: Any) -> bytes:
 
 
 def _is_one_of(names: tuple[str, ...], argument: Any) -> bool:
-    """Whether ``argument`` is one of the names; objects that compare as they like are not asked."""
+    """True if ``argument`` is one of the names; objects that compare as they like are not asked."""
     return type(argument) is str and argument in names
 
 

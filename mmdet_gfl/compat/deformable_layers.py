@@ -1,4 +1,4 @@
-"""Whether the deformable convolutions of a model can run here, asked before a training and not in its first step."""
+"""Check, before a training, that the deformable convolutions of a model can run here."""
 
 from typing import Any
 

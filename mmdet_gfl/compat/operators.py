@@ -1,4 +1,4 @@
-"""What the stand-in's operators share: torchvision where it loads, and the error of an operator that is missing."""
+"""Shared parts of the stand-in's operators: torchvision where it loads, and the error of a missing operator."""
 
 from collections.abc import Callable
 from functools import cache

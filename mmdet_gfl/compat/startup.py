@@ -1,4 +1,4 @@
-"""Puts the stand-in in place when Python starts, for programs that import MMDetection before this package.
+"""Put the stand-in in place when Python starts, for programs that import MMDetection before this package.
 
 MMDetection's own ``tools/test.py`` is one: with ``mmcv-lite`` it fails in its first lines, before it reads a config and
 its ``custom_imports``. A ``.pth`` file beside the installed packages is what Python reads first of all.
@@ -23,7 +23,7 @@ def _file() -> Path:
 
 
 def installed() -> bool:
-    """Whether this Python puts the stand-in in place when it starts."""
+    """True if this Python puts the stand-in in place when it starts."""
     return _file().is_file()
 
 

@@ -1,1 +1,1 @@
-"""What runs around the model: hooks, and the start of a training or a test."""
+"""Hooks, and the start of a training or a test."""

@@ -77,7 +77,7 @@ def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
 
 
 class CheckCheckpointHook(Hook):
-    """Looks at a checkpoint between its loading by the Runner and its use; nothing is read for this.
+    """Hook that examines a checkpoint between its loading by the Runner and its use; nothing is read for this.
 
     Args:
         path: The checkpoint.

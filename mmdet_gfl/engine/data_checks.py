@@ -365,7 +365,7 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
 
 class CheckDataHook(Hook):
-    """Looks at the data sets of a run while they are built, and at all of them and the evaluators before it begins.
+    """Hook that examines the data sets of a run while they are built, and the evaluators before it begins.
 
     Args:
         *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.

@@ -11,7 +11,7 @@ PICTURE_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 
 
 def make_folder(option: str, folder: Path) -> None:
-    """Makes a folder that results will be written into, if it is not there.
+    """Make a folder that results will be written into, if it is not there.
 
     Args:
         option: The option that names it, for the message.
@@ -29,7 +29,7 @@ def make_folder(option: str, folder: Path) -> None:
 
 
 def make_folder_of(option: str, file: Path, suffixes: tuple[str, ...] = ()) -> None:
-    """Makes the folder of a file that a result will be written to.
+    """Make the folder of a file that a result will be written to.
 
     Args:
         option: The option that names it, for the message.

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do before MMEngine's Runner takes over.
+"""Start of ``tools/train.py`` and ``tools/test.py``, before MMEngine's Runner takes over.
 
 A fault of the user's is answered in one sentence (:class:`UserError`) that names it and the way out, before anything
 is built or where MMEngine meets it.

@@ -15,7 +15,7 @@ CFG_OPTIONS_HELP = (
 
 
 def check_options(flag: str, texts: Sequence[str]) -> None:
-    """Refuses what is no ``KEY=VALUE``.
+    """Raise for an option that is not ``KEY=VALUE``.
 
     Raises:
         UserError: Names the flag and the text.
@@ -45,10 +45,10 @@ def read_options(flag: str, texts: Sequence[str]) -> dict[str, Any]:
 
 
 class OptionsAction(argparse.Action):
-    """Keeps what :func:`read_options` gives."""
+    """Action of ``argparse`` that stores the result of :func:`read_options`."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Reads the options, beside those of an earlier use of the flag.
+        """Read the options, beside those of an earlier use of the flag.
 
         Raises:
             UserError: One cannot be read.

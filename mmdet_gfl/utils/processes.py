@@ -11,7 +11,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process when its parent ends, however that ends; Linux alone can, elsewhere nothing happens.
+    """End this process when its parent ends, however that ends; Linux alone can, elsewhere nothing happens.
 
     Args:
         parent: Process number of the parent; if it has ended already, so does this process.

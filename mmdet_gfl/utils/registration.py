@@ -15,7 +15,7 @@ Part = TypeVar('Part')
 
 
 def import_submodules(package: str) -> None:
-    """Imports every module of ``package``, so that what they register is known without a list of files."""
+    """Import every module of ``package``, so that what they register is known without a list of files."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f'{package}.{module.name}')
 

@@ -97,7 +97,7 @@ def detect(detector: Detector, image: Path, score_thr: float) -> InstanceData:
 
 
 def picture_files(files: Sequence[Path], out_dir: Path) -> list[Path]:
-    """Where the picture of each image goes: its name with ``.png``, added to it where two would be the same.
+    """Paths of the pictures: each image's name with ``.png``, made unique where two would be the same.
 
     Raises:
         UserError: An image would be overwritten.
@@ -120,7 +120,7 @@ def draw_files(
     max_boxes: int = 10,
     max_rows: int = 4,
 ) -> Iterator[Path]:
-    """Draws each image's detections with :func:`draw` into ``out_dir``, and names what was written.
+    """Draw each image's detections with :func:`draw` into ``out_dir``, and name what was written.
 
     Raises:
         UserError: The model predicts no distributions; an image cannot be read; none is in the annotation file; the

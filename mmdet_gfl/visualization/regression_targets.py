@@ -13,7 +13,7 @@ from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally, density
 
 
 def draw(report: Report, share: float, path: Path, title: str) -> None:
-    """Writes the picture: the histogram of the targets (Fig. 5c), and the share that lies beyond a distance."""
+    """Write the picture: the histogram of the targets (Fig. 5c), and the share that lies beyond a distance."""
     figure = Figure(figsize=(12, 4.5), layout='constrained')
     left, right = figure.subplots(1, 2)
     figure.suptitle(f'Distance targets: {title}, {report.images} images')

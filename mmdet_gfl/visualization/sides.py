@@ -15,7 +15,7 @@ SIDES = ('left', 'top', 'right', 'bottom')
 
 
 class Side(NamedTuple):
-    """Where a side is, along x (left, right) or y (top, bottom), in pixels of the image.
+    """Position of a side along x (left, right) or y (top, bottom), in pixels of the image.
 
     Attributes:
         mean: May lie outside the image, to which the box is clipped.
@@ -39,7 +39,7 @@ class Side(NamedTuple):
         return np.exp(-0.5 * ((x - self.mean) / self.std) ** 2) / (self.std * np.sqrt(2 * np.pi))
 
     def reach(self) -> float:
-        """How far from the mean there is something to see: entries of 2% and more, or three standard deviations."""
+        """Half-width of the visible distribution: entries of 2% and more, or three standard deviations."""
         if self.places is None or self.probabilities is None:
             return 3 * self.std
         seen = self.places[self.probabilities >= 0.02]

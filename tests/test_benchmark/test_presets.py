@@ -29,11 +29,11 @@ def test_the_paper_trains_8_gpus_and_the_batch_of_the_lr():
 
 def test_another_batch_scales_the_lr_and_says_so():
     assert presets.lr_notes([paper(GFL, gpus=1), paper(GFL, gpus=1), paper(SSD, gpus=1)], 1) == [
-        'lr 0.01 is for 16 images a step; with 1 x 2 it is scaled to 0.00125 (2 rows)',
-        'lr 0.002 is for 64 images a step; with 1 x 8 it is scaled to 0.00025 (1 row)',
+        'lr 0.01 is for 16 images per step; with 1 x 2 it is scaled to 0.00125 (2 rows)',
+        'lr 0.002 is for 64 images per step; with 1 x 8 it is scaled to 0.00025 (1 row)',
     ]
     assert presets.lr_notes([paper(SSD, gpus=4, batch_size=4)], 4) == [
-        'lr 0.002 is for 64 images a step; with 4 x 4 it is scaled to 0.0005 (1 row)'
+        'lr 0.002 is for 64 images per step; with 4 x 4 it is scaled to 0.0005 (1 row)'
     ]
     assert presets.lr_notes([paper(GFL, gpus=4, batch_size=4)], 4) == []
 

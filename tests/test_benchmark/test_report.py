@@ -175,7 +175,7 @@ def test_the_paper_preset_says_so(tmp_path):
     (place / 'result.json').write_text(json.dumps(run))
     text = report.write_report(TABLES, tmp_path)
     assert 'Preset paper: the configs as they are' in text and 'Changed with --cfg-options: a=1.' in text
-    assert '8 GPUs a row' in text and 'Preset mini' not in text
+    assert '8 GPUs per row' in text and 'Preset mini' not in text
 
 
 def test_pictures(work_dir):

@@ -164,7 +164,7 @@ def test_a_row_as_in_the_paper_on_real_images(coco128, reproduce, tmp_path):
     arguments = ['--tables', '3', '--rows', GFL, '--work-dir', tmp_path]
     status, said, _ = reproduce('run', *arguments, '--preset', 'paper', '--gpus', '1', '--cfg-options', *options)
     assert status == 0, said
-    assert 'lr 0.01 is for 16 images a step; with 1 x 2 it is scaled to 0.00125' in said
+    assert 'lr 0.01 is for 16 images per step; with 1 x 2 it is scaled to 0.00125' in said
     place = place_of(GFL, 0, tmp_path)
     result = read(place / 'result.json')
     assert result['preset'] == 'paper' and result['mini'] is None and result['images_a_step'] == 2

@@ -1,4 +1,4 @@
-"""Measures what a head costs beside its convolutions, in turn with MMDetection's on the same inputs.
+"""Measure what a head costs beside its convolutions, in turn with MMDetection's on the same inputs.
 
 The column "type changed" is MMDetection's config with only its type changed to ours, or also with the quality and the
 box that mean the same, so it has MMDetection's own losses; it is left out where ours is such a head already. A quality
@@ -29,7 +29,7 @@ from mmdet_gfl.engine import launch
 from mmdet_gfl.engine.destinations import PICTURE_SUFFIXES, make_folder_of
 
 SWEEPS = {
-    'boxes': ('objects an image', [1, 4, 16, 64, 250, 500, 1000, 2000]),
+    'boxes': ('objects per image', [1, 4, 16, 64, 250, 500, 1000, 2000]),
     'classes': ('classes', [3, 20, 80, 365, 1203]),
     'size': ('shorter side of the image, px', [256, 400, 600, 800, 1200, 1600]),
 }
@@ -41,14 +41,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="config file with a head of ours, or one of MMDetection's that ours replaces")
     parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help='of the images in pixels; 800 1344')
     parser.add_argument('--batch', type=int, default=2, help='images; default 2')
-    parser.add_argument('--boxes', nargs='+', type=int, default=[4, 40, 500], help='objects an image; 4 40 500')
+    parser.add_argument('--boxes', nargs='+', type=int, default=[4, 40, 500], help='objects per image; 4 40 500')
     parser.add_argument('--classes', type=int, help="instead of the config's")
     parser.add_argument('--repeats', type=int, default=15, help='samples of each time; default 15')
     parser.add_argument('--threads', type=int, help="of the CPU; torch's default")
     parser.add_argument('--device', help='cpu, cuda or cuda:1; default cuda where there is one')
     parser.add_argument('--amp', action='store_true', help='logits in half precision, losses under autocast')
     parser.add_argument('--compile', action='store_true', help='losses and decoding through torch.compile')
-    parser.add_argument('--sweep', choices=SWEEPS, help='lets this grow; at 40 objects an image but for boxes')
+    parser.add_argument('--sweep', choices=SWEEPS, help='lets this grow; at 40 objects per image but for boxes')
     parser.add_argument('--points', nargs='+', type=int, help='where the sweep measures')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
     parser.add_argument('--png', type=Path, metavar='FILE', help='curves of a sweep; default benchmark_SWEEP.png')
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuses numbers that mean nothing, and pages that cannot be written into, before any work.
+    """Raise for numbers that mean nothing, and pages that cannot be written into, before any work.
 
     Raises:
         UserError: Names the option, the value and what is accepted.
@@ -107,7 +107,7 @@ def image_size(args: argparse.Namespace, cfg: launch.Config) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> tuple[Heads, dict[str, Result]]:
-    """Measures every row: a number of objects, or a point of the sweep."""
+    """Measure every row: a number of objects, or a point of the sweep."""
     size = image_size(args, cfg)
     parts = ['step', 'assignment'] if args.sweep else list(PARTS)
     points = (args.points or SWEEPS[args.sweep][1]) if args.sweep else args.boxes
@@ -128,11 +128,11 @@ def run(args: argparse.Namespace, cfg: launch.Config, device: torch.device) -> t
 
 
 def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device, heads: Heads) -> dict[str, object]:
-    """What the report says around its tables."""
+    """Text of the report around its tables."""
     high, wide = image_size(args, cfg)
     kind = [f'{args.batch} images' + (f' of {high} x {wide}' if args.sweep != 'size' else '')]
     kind += [f'{args.classes or cfg.model.bbox_head.num_classes} classes'] if args.sweep != 'classes' else []
-    kind += ['40 objects an image'] if args.sweep in ('classes', 'size') else []
+    kind += ['40 objects per image'] if args.sweep in ('classes', 'size') else []
     kind += ['mixed precision' if args.amp else 'float32']
     kind += ['losses and decoding compiled'] if args.compile else []
     what = 'losses and gradients' if args.amp else 'losses, gradients and detections'
@@ -146,7 +146,7 @@ def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device,
         note=heads.note,
         settings=', '.join(kind) + f'. Medians (quartiles) of {args.repeats} turns.',
         checked=f'Checked first: {who} give the same {what}.',
-        rows=SWEEPS[args.sweep][0] if args.sweep else 'objects an image',
+        rows=SWEEPS[args.sweep][0] if args.sweep else 'objects per image',
         machine=report.machine(device),
         commit=report.commit(),
         command=shlex.join(['python', *sys.argv]),

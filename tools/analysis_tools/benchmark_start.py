@@ -57,7 +57,7 @@ def write_data(folder: Path, images: int, objects: int) -> None:
 
 
 def main() -> None:
-    """Writes the data, builds the data set in turn, and prints CPU seconds."""
+    """Write the data, build the data set in turn, and print CPU seconds."""
     args = parse_args()
     init_default_scope('mmdet')
     dataset = dict(

@@ -1,4 +1,4 @@
-"""Draws detections with the predicted distributions of their sides, as Fig. 3 of GFL, see docs/uncertainty.md."""
+"""Draw detections with the predicted distributions of their sides, as Fig. 3 of GFL, see docs/uncertainty.md."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draws the losses and the AP of a training from what MMEngine wrote into its work dir."""
+"""Draw the losses and the AP of a training from what MMEngine wrote into its work dir."""
 
 import argparse
 import json

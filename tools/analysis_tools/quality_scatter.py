@@ -1,4 +1,4 @@
-"""Draws the scores of detections against their true IoUs, as Fig. 2b of GFL, see docs/reading_scores.md."""
+"""Draw the scores of detections against their true IoUs, as Fig. 2b of GFL, see docs/reading_scores.md."""
 
 import argparse
 from pathlib import Path

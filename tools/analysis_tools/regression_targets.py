@@ -1,4 +1,4 @@
-"""Says which ``reg_max`` a data set needs: percentiles of the distance targets, the share clipped, and a histogram."""
+"""Say which ``reg_max`` a data set needs: percentiles of the distance targets, the share clipped, and a histogram."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Writes the shapes data set as files, see docs/shapes.md: ``python -m mmdet_gfl.datasets.shapes`` from a checkout."""
+"""Write the shapes data set as files, see docs/shapes.md: ``python -m mmdet_gfl.datasets.shapes`` from a checkout."""
 
 from mmdet_gfl.datasets.shapes.export import main
 

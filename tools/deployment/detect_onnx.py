@@ -1,4 +1,4 @@
-"""Runs a detector that tools/export_onnx.py has written on images: detections as JSON, as pictures, and their AP.
+"""Run a detector that tools/export_onnx.py has written on images: detections as JSON, as pictures, and their AP.
 
 It is one file that needs numpy, OpenCV and onnxruntime alone (pycocotools for --ann-file): copy it to where the
 detector runs. How an image becomes the graph's input stands in the metadata of the ONNX file.

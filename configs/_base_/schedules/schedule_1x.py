@@ -1,4 +1,4 @@
-# 1x: 12 epochs with steps at 8 and 11, linear warm-up of 500 iterations; SGD, lr 0.01 for 16 images a batch.
+# 1x: 12 epochs with steps at 8 and 11, linear warm-up of 500 iterations; SGD, lr 0.01 for 16 images per batch.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

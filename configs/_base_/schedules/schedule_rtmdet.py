@@ -1,4 +1,4 @@
-# RTMDet as in MMDetection: 300 epochs of AdamW, lr 0.004 for 256 images a batch, constant for half of them and then
+# RTMDet as in MMDetection: 300 epochs of AdamW, lr 0.004 for 256 images per batch, constant for half of them and then
 # along a cosine to a twentieth; no weight decay on norms and biases, no clipping. Evaluated every 10 epochs, in the
 # last 20, which train without mosaic and mix-up, every one.
 _base_ = './schedule_1x.py'

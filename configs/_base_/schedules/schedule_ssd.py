@@ -1,4 +1,4 @@
-# SSD: 24 epochs, of 5 rounds each, with steps at 16 and 22; lr 0.002 for 64 images a batch, more weight decay.
+# SSD: 24 epochs, of 5 rounds each, with steps at 16 and 22; lr 0.002 for 64 images per batch, more weight decay.
 _base_ = './schedule_1x.py'
 
 train_cfg = dict(max_epochs=24)

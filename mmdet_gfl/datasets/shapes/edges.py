@@ -73,7 +73,7 @@ class Side:
         return self.std * math.sqrt(3)
 
     def label_error(self, rng: np.random.Generator) -> float:
-        """Where a label lies relative to the true edge, in pixels: a draw from the kernel's distribution."""
+        """Offset of a label from the true edge, in pixels: a draw from the kernel's distribution."""
         if self.kind == 'blur':
             normal = rng.standard_normal(16)  # the odds that all 16 lie beyond REACH are 1 in 10^41
             return float(normal[abs(normal) < REACH][0] * self.std / _TRUNCATED_STD)
@@ -121,7 +121,7 @@ def smeared(mask: Mask, box: NDArray[np.float64], sides: tuple[Side, ...]) -> Ma
 
 
 def _smeared_along(mask: Mask, ends: NDArray[np.float64], low: Side, high: Side) -> Mask:
-    """Smears the rows; the kernel of ``low`` goes over into that of ``high`` in the middle of the object."""
+    """Blur the rows; the kernel of ``low`` blends into that of ``high`` in the middle of the object."""
     if low == high:
         return _convolved(mask, low)
     share = (np.arange(mask.shape[1]) + 0.5 - ends[0]) / (ends[1] - ends[0])

@@ -46,7 +46,7 @@ class Item:
         return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
     def visible_under(self, corner: tuple[int, int], opacity: Mask) -> Mask:
-        """What would stay visible (h, w) if an opacity were laid over the item; the item is not changed."""
+        """Visible part (h, w) of the item under an additional opacity; the item is not changed."""
         if not overlap(self.corner, self.opacity.shape, corner, opacity.shape):
             return self.visible
         visible = self.visible.copy()
@@ -71,7 +71,7 @@ def rendered(outline: Outline, sides: tuple[Side, ...], size: tuple[int, int]) -
 
 
 def inside(corner: tuple[int, int], patch: Mask, size: tuple[int, int]) -> tuple[tuple[int, int], Mask]:
-    """What of a patch (h, w) at ``corner`` x, y lies in the image of width and height ``size``, and its corner."""
+    """Part of a patch (h, w) at ``corner`` x, y inside the image of width and height ``size``, and its corner."""
     x, y = max(corner[0], 0), max(corner[1], 0)
     return (x, y), patch[y - corner[1] : size[1] - corner[1], x - corner[0] : size[0] - corner[0]]
 
@@ -84,7 +84,7 @@ def window(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slic
 def overlap(
     corner: tuple[int, int], shape: tuple[int, ...], other: tuple[int, int], other_shape: tuple[int, ...]
 ) -> bool:
-    """Whether two patches of ``shape`` h, w at a ``corner`` x, y share pixels."""
+    """True if two patches of ``shape`` h, w at a ``corner`` x, y share pixels."""
     return all(
         corner[axis] < other[axis] + other_shape[1 - axis] and other[axis] < corner[axis] + shape[1 - axis]
         for axis in range(2)

@@ -1,4 +1,4 @@
-"""What determines a set of shapes, and the address that says it: ``shapes://width=160/height=160``."""
+"""Parameters of a set of shapes, and their form as an address: ``shapes://width=160/height=160``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_LENGTH, MAX_LENGTH = 32, 8192
 
 @dataclass(frozen=True)
 class Parameters:
-    """What determines a set, byte by byte as long as NumPy and OpenCV stay the same.
+    """Parameters of a set, which determine it byte by byte as long as NumPy and OpenCV stay the same.
 
     Attributes:
         train: Number of training images.

@@ -51,7 +51,7 @@ class Scene:
         self.picture = textures.with_distractors(ground, rng, clutter)
 
     def paste(self, corner: tuple[int, int], opacity: Mask, surface: textures.Picture) -> None:
-        """Lays a surface (3, h, w) of opacity (h, w) over the picture and what it shows."""
+        """Lay a surface (3, h, w) of opacity (h, w) over the picture and what it shows."""
         rows, columns = window(corner, opacity.shape)
         ground = self.picture[:, rows, columns]
         ground += opacity * (surface - ground)
@@ -59,12 +59,12 @@ class Scene:
             item.visible = item.visible_under(corner, opacity)
 
     def hides_too_much(self, corner: tuple[int, int], opacity: Mask) -> bool:
-        """Whether an item would keep less than :data:`MIN_VISIBLE` of itself under this opacity (h, w)."""
+        """True if an item would keep less than :data:`MIN_VISIBLE` of itself under this opacity (h, w)."""
         hit = (item for item in self.items if overlap(item.corner, item.opacity.shape, corner, opacity.shape))
         return any(item.visible_under(corner, opacity).sum() < MIN_VISIBLE * item.opacity.sum() for item in hit)
 
     def paint(self, item: Item, colour: textures.Colour) -> None:
-        """Paints an object, sometimes with a shadow or a rim, and adds it to ``items``."""
+        """Paint an object, sometimes with a shadow or a rim, and add it to ``items``."""
         length = max(item.opacity.shape)
         if self.rng.random() < 0.25 * self.clutter:
             self._paint_shadow(item, length)
@@ -143,7 +143,7 @@ def _random_sizes(size: tuple[int, int], rng: np.random.Generator) -> list[float
 
 
 def _add_object(scene: Scene, size: float, labels: Sequence[int], tries: int = 12) -> None:
-    """Adds an object of area ``size`` squared where it fits; after some tries there is none."""
+    """Add an object of area ``size`` squared where it fits; after some tries there is none."""
     for _ in range(tries):
         item = _random_item(scene, size, labels)
         if item is not None and not scene.hides_too_much(item.corner, item.opacity):
@@ -183,7 +183,7 @@ def _random_sides(lengths: NDArray[np.float64], rng: np.random.Generator) -> tup
 
 
 def _add_crowd(scene: Scene, labels: Sequence[int]) -> None:
-    """Adds many small objects of one class close together, as one item."""
+    """Add many small objects of one class close together, as one item."""
     rng, short = scene.rng, min(scene.width, scene.height)
     label, member = labels[int(rng.integers(len(labels)))], min(rng.uniform(9, 14), short / 8)
     radius = min(rng.uniform(2, 3.5) * member, 0.2 * short)
@@ -204,7 +204,7 @@ def _add_crowd(scene: Scene, labels: Sequence[int]) -> None:
 
 
 def _add_occluder(scene: Scene) -> None:
-    """Lays a wavy thing of no class over the picture where it hides no object by more than half."""
+    """Lay a wavy thing of no class over the picture where it hides no object by more than half."""
     size = scene.rng.uniform(0.12, 0.3) * min(scene.width, scene.height)
     for _ in range(4):
         place = scene.rng.uniform((0, 0), (scene.width, scene.height))

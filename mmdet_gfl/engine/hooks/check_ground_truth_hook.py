@@ -16,14 +16,14 @@ from mmdet_gfl.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckGroundTruthHook(Hook):
-    """Refuses a training batch with a non-finite box or a label that the model has not, and names the image.
+    """Hook that raises for a training batch with a non-finite box or a label outside the classes, and names the image.
 
     The heads look themselves where the boxes are on the CPU; on a GPU they would have to wait for the answer at every
     step, so this looks before the batch is copied there.
     """
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None) -> None:
-        """Checks one batch; see :func:`validate_ground_truth` for what it raises."""
+        """Validate one batch; see :func:`validate_ground_truth` for what it raises."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         num_classes = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
         if data_batch is None or num_classes is None:

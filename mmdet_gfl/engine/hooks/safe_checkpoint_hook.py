@@ -31,7 +31,7 @@ class SafeLocalBackend(LocalBackend):
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Writes ``obj`` beside ``filepath``, syncs it to the disk, and gives it its name."""
+        """Write ``obj`` beside ``filepath``, sync it to the disk, and rename it."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         for fragment in path.parent.glob('.*.pth.part'):  # of a run that was killed
@@ -50,12 +50,12 @@ class SafeLocalBackend(LocalBackend):
         _remove_doomed(path)
 
     def remove(self, filepath: str | Path) -> None:
-        """Marks the file; it goes after the next :meth:`put`."""
+        """Mark the file; it goes after the next :meth:`put`."""
         _doomed.append(Path(filepath))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Brings a new name to the disk; a system that opens no folders does without."""
+    """Bring a new name to the disk; a system that opens no folders does without."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -54,7 +54,7 @@ NEVER_CALLED = dict(
 
 
 class DenseGFLMixin(PredictMixin):
-    """Turns a dense head of MMDetection into a GFL host; stands before it in the bases.
+    """Mixin that turns a dense head of MMDetection into a GFL host; stands before it in the bases.
 
     A host sets the class attributes below, and defines :meth:`targets`, :attr:`host_coder`, :meth:`normalizers` and
     :meth:`prior_distances`. Everything else that is public may be overridden.

@@ -13,7 +13,7 @@ from .atss_gfl_head import ATSSGFLHead
 
 @MODELS.register_module()
 class GFLHead(ATSSGFLHead):
-    """Takes exactly the arguments of MMDetection's ``GFLHead``, exchanges state dicts with it, and computes the same.
+    """GFL's head, with exactly the arguments, state dict and results of MMDetection's ``GFLHead``.
 
     It is the joint + General-with-DFL point of the ATSS plane; for any other point use :class:`ATSSGFLHead`.
 

@@ -14,7 +14,7 @@ from .gfl_head import GFLHead
 
 @MODELS.register_module()
 class GFocalHead(GFLHead):
-    """Takes the arguments of the released code's ``GFocalHead``, and loads its checkpoints.
+    """GFLv2's head, with the arguments of the released code's ``GFocalHead``; loads its checkpoints.
 
     ``forward`` gives logits where the released code gives probabilities, so ``loss_cls`` is a loss of logits, and its
     ``use_sigmoid=False`` is read as True. That code builds one class output more than there are classes; this row of a

@@ -75,7 +75,7 @@ def with_integer_labels(instances: InstanceData) -> InstanceData:
 
 
 def labels_as_gt_indices(batch_gt_instances: Sequence[InstanceData], num_classes: int) -> list[InstanceData]:
-    """Copies of the objects, labelled C + 1, C + 2, … through the batch; C remains the background."""
+    """Copy of the objects, labelled C + 1, C + 2, … through the batch; C remains the background."""
     result, first = [], num_classes + 1
     for gt in batch_gt_instances:
         indices = torch.arange(first, first + len(gt.labels), device=gt.labels.device)

@@ -40,7 +40,7 @@ MARGIN = 0.0625
 
 
 class MaxIoURules(NamedTuple):
-    """Which IoU makes what of an anchor."""
+    """IoU thresholds that make an anchor positive, ignored or negative."""
 
     positive: float  #: from here on an anchor is matched to the object of its largest IoU
     negative: float  #: below, it is background; from here to ``positive`` it does not count

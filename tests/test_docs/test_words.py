@@ -1,0 +1,41 @@
+"""Plain English: docstrings open with an imperative or a noun phrase, and some words are not used."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+#: Words of a former dialect, and "a" where "per" is meant.
+WRONG = re.compile(
+    r'\bmend(s|ed|ing)?\b|how-manieth|\bis none of (ours|the)\b'
+    r'|\b(boxes|outputs|images|objects|anchors|bins|channels|seconds|minutes|GPUs|one) an? '
+    r'(side|level|image|cell|GPU|step|batch|row|iteration)\b'
+)
+OPENINGS = ('What', 'Whether', 'Where', 'How', 'Which', 'Refuses', 'Mends')
+FOLDERS = ('mmdet_gfl', 'tools', 'configs', 'docs')
+
+
+def files(*suffixes):
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob('*') if path.suffix in suffixes]
+    return [*found, *(path for path in ROOT.glob('*.md') if '.md' in suffixes)]
+
+
+def test_words():
+    found = [
+        f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
+        for path in files('.py', '.md', '.sh', '.yml')
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1)
+        if WRONG.search(line)
+    ]
+    assert not found, '\n'.join(found)
+
+
+def test_docstrings_open_with_an_imperative_or_a_noun_phrase():
+    found = []
+    for path in files('.py'):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                docstring = ast.get_docstring(node) or ''
+                if docstring.split(' ')[0] in OPENINGS:
+                    found.append(f'{path.relative_to(ROOT)}: {docstring.splitlines()[0]}')
+    assert not found, '\n'.join(found)
