@@ -411,7 +411,7 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
         (
             dict(train_dataloader=dict(dataset=dict(nonsense=1))),
             'train',
-            'dataset.nonsense=1: CocoDataset takes no nonsense',
+            'dataset.nonsense=1: ShapesDataset takes no nonsense',
         ),
         (dict(train_dataloader=dict(dataset=dict(pipeline=[]))), 'train', 'does not end in PackDetInputs'),
     ],
