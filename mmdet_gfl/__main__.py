@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         '-o', '--output', type=Path, metavar='FILE', help='default: NAME_gfl.py here; never overwrites'
     )
-    convert.add_argument('--quality', metavar='NAME', help="default: the host's, as a rule JointQuality")
+    convert.add_argument(
+        '--quality', metavar='NAME', help="default: the host's, as a rule JointQuality; baseline: the stock head's"
+    )
     convert.add_argument('--box', metavar='NAME', help='default: GeneralBox, with Distribution Focal Loss')
     convert.add_argument('--gflv2', action='store_true', help='short for --quality DistributionGuidedQuality')
     convert.set_defaults(run=_convert)

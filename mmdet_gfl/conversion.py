@@ -39,7 +39,7 @@ from mmdet_gfl.registry import MODELS, hosts_of_stock_heads, registered_hosts
 
 PREFIX = 'mmdet_gfl.'
 #: Where a detector holds the head that is converted; the parts that hold a whole detector.
-HEAD_KEYS, WRAPPER_KEYS = ('bbox_head', 'rpn_head'), ('detector', 'module', 'student')
+HEAD_KEYS, WRAPPER_KEYS = ('bbox_head', 'rpn_head'), ('detector', 'module')
 #: Arguments of stock heads that concern the host's own coding of a box, and its branch.
 CODING_KEYS, BRANCH_KEYS = ('bbox_coder', 'reg_decoded_bbox', 'exp_on_reg'), ('loss_centerness',)
 #: Arguments of transforms that say how large an image is after them.
@@ -116,7 +116,7 @@ def convert_config(cfg: Config, quality: str | None = None, box: str | None = No
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     cfg = Config(cfg.to_dict(), filename=cfg.filename)  # names in place of the classes of a pure-Python config
     for key, value, kind in (('quality', quality, Quality), ('box', box, BoxRepresentation)):
-        if value not in (None, 'baseline'):
+        if value is not None and (key, value) != ('quality', 'baseline'):
             _check_name(key, str(value), kind)
     model = cfg.get('model')
     if not isinstance(model, dict):
@@ -263,7 +263,7 @@ def _on_plane(host: Any, given: dict[str, Any], quality: str | None, box: str | 
         others: list[Any] = list(registered_hosts().values())
         for other in others:  # a host of that quality keeps the names of the layers
             if issubclass(other, host) and not other.free_axes and other.default_quality == quality:
-                return dict(given, type=PREFIX + other.__name__)
+                return dict(type=PREFIX + other.__name__, **given)
     free: Any = next(base for base in host.__mro__ if getattr(base, 'free_axes', False))
     rest = {name: value for name, value in given.items() if name in arguments_of(free)}
     rest.pop('init_cfg', None)  # it names the layers of the other head

@@ -346,5 +346,11 @@ def test_without_pkg_resources_the_base_is_a_path(tmp_path, monkeypatch):
     assert '::' not in (tmp_path / 'converted.py').read_text()
 
 
+def test_baseline_is_a_quality_and_no_box():
+    cfg, _, _ = conversion.read('atss_r50_fpn_1x_coco')
+    with pytest.raises(UserError, match='--box baseline is unknown'):
+        conversion.convert_config(cfg, 'baseline', 'baseline')
+
+
 def test_every_stock_head_is_tried_here():
     assert {stock.__name__ for stock in hosts_of_stock_heads()} == set(HEADS.split('|'))

@@ -121,10 +121,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    try:
-        exit_status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still has to say at its end
-        exit_status = 0
-    sys.exit(exit_status)
+    arguments.exit_with(main)

@@ -120,16 +120,10 @@ def main() -> int:
     except rows.RowError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # while torch and MMDetection are imported, or the shapes are made
+    except KeyboardInterrupt:  # while torch and MMDetection are imported
         print('stopped; the same command goes on', file=sys.stderr)
         return 130
 
 
 if __name__ == '__main__':
-    try:
-        exit_status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python still has to say at its end
-        exit_status = 0
-    sys.exit(exit_status)
+    arguments.exit_with(main)

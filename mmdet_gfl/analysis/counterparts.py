@@ -15,6 +15,7 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from mmdet_gfl.conversion import FOCAL_LOSS
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import arguments_of, explained
 from mmdet_gfl.models.boxes.general import GeneralBox
@@ -22,8 +23,6 @@ from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.losses import takes_quality
 from mmdet_gfl.registry import MODELS, host_names, hosts_of_stock_heads
 
-#: Class loss of a stock head with hard labels, where the config's own learns qualities.
-FOCAL_LOSS = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
 #: Arguments that have another meaning on the head of another host.
 OF_ONE_HOST = ('bbox_coder', 'reg_decoded_bbox', 'init_cfg')
 

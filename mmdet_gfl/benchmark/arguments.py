@@ -1,8 +1,12 @@
-"""Validation of the command line of ``tools/reproduce.py`` that needs neither torch nor a config."""
+"""Parts of the command lines of ``reproduce.py`` and ``ablate.py`` that need neither torch nor a config."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from mmdet_gfl.engine.options import check_options
 
@@ -26,3 +30,14 @@ def check(args: argparse.Namespace) -> None:
                 raise RowError(f'--{name.replace("_", "-")} {number}: give an integer from {least} up')
     for name in ('mini', 'cfg_options'):
         check_options(f'--{name.replace("_", "-")}', getattr(args, name, None) or [])
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a tool and exit with its status; 0 where its reader, as ``head``, has closed the pipe."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
+        status = 0
+    sys.exit(status)

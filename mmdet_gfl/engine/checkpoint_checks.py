@@ -108,7 +108,7 @@ class CheckCheckpointHook(Hook):
         if missing := sorted(needed - checkpoint.keys()):
             raise UserError(
                 f'checkpoint {self.path} holds the weights of a model and not the state of a training (it lacks '
-                f'{", ".join(missing)}), so no training can go on from it; to start from it leave out --resume and '
+                f'{", ".join(missing)}), so no training can resume from it; to start from it leave out --resume and '
                 f'give --cfg-options load_from={self.path}'
             )
 

@@ -192,7 +192,7 @@ def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:
     print(f'{task} on {world_size(cfg.launcher)} x {device}; results go to {os.path.abspath(cfg.work_dir)}', flush=True)
     if task != 'training':
         return
-    start = f'{"going on" if cfg.get("resume") else "starting"} from {checkpoint or "the config alone"}'
+    start = f'{"resuming" if cfg.get("resume") else "starting"} from {checkpoint or "the config alone"}'
     try:
         (batch, steps), (lr, how) = images_a_step(cfg), scaled_lr(cfg)
     except (AttributeError, KeyError, TypeError):  # a batch sampler of its own, several optimizers, ...

@@ -224,7 +224,7 @@ def test_where_a_training_starts(shipped, tmp_path, capsys):
     assert launch.start_of(cfg) == str(tmp_path / 'epoch_2.pth') and cfg.load_from is None
     launch.announce(cfg, 'training', launch.start_of(cfg))
     said = capsys.readouterr().out  # MMEngine scales the lr, and then loads the checkpoint's
-    assert f'going on from {tmp_path}/epoch_2.pth; effective batch size 2, lr as in the checkpoint' in said
+    assert f'resuming from {tmp_path}/epoch_2.pth; effective batch size 2, lr as in the checkpoint' in said
     cfg.load_from = '/b.pth'
     assert launch.start_of(cfg) == '/b.pth'
 
