@@ -172,7 +172,10 @@ def sized(values: dict[str, Any]) -> Mini:
     for key, value in values.items():
         if key not in known:
             raise RowError(f'--mini {key}={value}: there is no such size; there are {", ".join(known)}')
-        if isinstance(value, bool) or not isinstance(value, (int, known[key])) or not 0 < value < math.inf:
+        number = isinstance(value, (int, known[key])) and not isinstance(value, bool)
+        if key == 'ema' and not (number and 0 <= value < 1):
+            raise RowError(f'--mini ema={value}: give a momentum below 1; 0 for no averaged weights')
+        if key != 'ema' and not (number and 0 < value < math.inf):
             kind = 'an integer' if known[key] is int else 'finite'
             raise RowError(f'--mini {key}={value}: give a number above 0, {kind}')
     mini = replace(Mini(), **values)

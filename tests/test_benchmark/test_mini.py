@@ -50,6 +50,12 @@ def test_rtmdet_leaves_its_schedule_and_synchronization_behind():
     assert [tuple(level.shape[1:]) for level in features] == [(64, 20, 20), (64, 10, 10), (64, 5, 5)]
 
 
+def test_averaged_weights_are_a_hook_of_mmengine():
+    row = Config.fromfile(CONFIG_DIR / 'gfl/gfl_r50_fpn_1x_coco.py')
+    hook = dict(type='EMAHook', momentum=0.01, update_buffers=True)
+    assert shrink(row, Mini(ema=0.01)).custom_hooks == [*shrink(row).custom_hooks, hook]
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_it_trains_and_every_parameter_learns(name):
     small = shrink(Config.fromfile(CONFIG_DIR / name), Mini(size=128, channels=32, stacked_convs=1))

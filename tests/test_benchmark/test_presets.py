@@ -95,6 +95,8 @@ def test_choosing():
         (('mini', None, None, dict(size=0), None, 0), '--mini size=0: give a number above 0, an integer'),
         (('mini', None, None, dict(size=1.5), None, 0), '--mini size=1.5: give a number above 0, an integer'),
         (('mini', None, None, dict(lr=float('nan')), None, 0), '--mini lr=nan: give a number above 0, finite'),
+        (('mini', None, None, dict(ema=1.0), None, 0), '--mini ema=1.0: give a momentum below 1'),
+        (('mini', None, None, dict(ema=-0.1), None, 0), '--mini ema=-0.1: give a momentum below 1'),
         (('mini', None, None, dict(lr=float('inf')), None, 0), '--mini lr=inf: give a number above 0, finite'),
         (('mini', None, None, {}, {'a.max_norm': float('inf')}, 0), r'--cfg-options a\.max_norm=inf: .* 1e9 where'),
         (('paper', 8, None, {}, {'a': [1, ({'b': float('nan')},)]}, 8), r"--cfg-options a=\[1, \(\{'b': nan\},\)\]: "),
