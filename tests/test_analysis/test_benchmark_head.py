@@ -360,8 +360,7 @@ def test_the_page_has_a_place_for_every_command():
     places = re.findall(r'^<!-- ([\w-]+) -->$', page, flags=re.MULTILINE)
     assert re.findall(r'^<!-- /([\w-]+) -->$', page, flags=re.MULTILINE) == places
     folders = [f'{folder}-cpu' for folder in re.findall(r'(\w+)/\w[\w-]+_coco(?= |;)', page)]
-    growth = [f'growth-{sweep}' for sweep in ('boxes', 'classes', 'size')]
-    assert places == ['gfl-cpu', *folders, *growth, 'gfl-cpu--compile'] and len(folders) == 7
+    assert places == ['gfl-cpu', *folders, 'gfl-cpu--compile'] and len(folders) == 7
 
 
 # The tool -----------------------------------------------------------------------------------------------------------
