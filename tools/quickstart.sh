@@ -45,9 +45,13 @@ checkpoint=$(ls -t "$gfl"/epoch_*.pth | head -n 1)
 images=$work_dir/images # some of the validation images, which training draws in memory
 address=$(sed -n "s/.*data_root='\(shapes:[^']*\)'.*/\1/p" "$gfl/config.py" | head -n 1)
 [ -d "$images" ] || "$python" tools/dataset_converters/make_shapes.py "$images" "$address" --train 1 --val 12 >/dev/null
-"$python" tools/analysis_tools/draw_distributions.py "$images/val" "$gfl/config.py" "$checkpoint" \
-  --ann-file "$images/annotations/instances_val.json" --out-dir "$work_dir/pictures" \
-  --score-thr 0.4 --max-boxes 4 >/dev/null
+if [ ! -d "$work_dir/pictures" ]; then # renamed when it is complete
+  rm -rf "$work_dir/pictures.part"
+  "$python" tools/analysis_tools/draw_distributions.py "$images/val" "$gfl/config.py" "$checkpoint" \
+    --ann-file "$images/annotations/instances_val.json" --out-dir "$work_dir/pictures.part" \
+    --score-thr 0.4 --max-boxes 4 >/dev/null
+  mv "$work_dir/pictures.part" "$work_dir/pictures"
+fi
 
 step 'the table beside the paper'
 "$python" tools/reproduce.py report --tables 3 --work-dir "$work_dir"

@@ -32,6 +32,7 @@ class Mini:
         stacked_convs: Convolutions of a head's tower.
         ema: Momentum of averaged weights, which are validated in place of the last ones; 0 for none. The checkpoint
             holds both.
+        rare: How many of the classes are rare and always small, the last ones of :data:`CLASSES`.
     """
 
     size: int = 160
@@ -43,11 +44,13 @@ class Mini:
     channels: int = 64
     stacked_convs: int = 2
     ema: float = 0.0
+    rare: int = 0
 
     @property
     def shapes(self) -> Parameters:
         """The data set that a run needs."""
-        return Parameters(self.train, self.val, self.size, self.size, clutter=CLUTTER, classes=CLASSES)
+        rare = CLASSES[max(0, len(CLASSES) - self.rare) :]
+        return Parameters(self.train, self.val, self.size, self.size, clutter=CLUTTER, classes=CLASSES, rare=rare)
 
 
 #: Output channels of the ResNet-18 of quarter width, strides 4 to 32.

@@ -168,16 +168,17 @@ def sized(values: dict[str, Any]) -> Mini:
     Raises:
         RowError: There is no such size, or its value is none.
     """
-    known = {name: type(value) for name, value in asdict(Mini()).items()}
+    known = asdict(Mini())
     for key, value in values.items():
         if key not in known:
             raise RowError(f'--mini {key}={value}: there is no such size; there are {", ".join(known)}')
-        number = isinstance(value, (int, known[key])) and not isinstance(value, bool)
-        if key == 'ema' and not (number and 0 <= value < 1):
-            raise RowError(f'--mini ema={value}: give a momentum below 1; 0 for no averaged weights')
-        if key != 'ema' and not (number and 0 < value < math.inf):
-            kind = 'an integer' if known[key] is int else 'finite'
-            raise RowError(f'--mini {key}={value}: give a number above 0, {kind}')
+        kind, optional = type(known[key]), known[key] == 0
+        number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not number or not (0 < value < math.inf or optional and value == 0):
+            least = '0 or a number' if optional else 'a number'
+            raise RowError(f'--mini {key}={value}: give {least} above 0, {"an integer" if kind is int else "finite"}')
+    if values.get('ema', 0) >= 1:
+        raise RowError(f'--mini ema={values["ema"]}: give a momentum below 1')
     mini = replace(Mini(), **values)
     try:
         _ = mini.shapes

@@ -50,6 +50,13 @@ def test_rtmdet_leaves_its_schedule_and_synchronization_behind():
     assert [tuple(level.shape[1:]) for level in features] == [(64, 20, 20), (64, 10, 10), (64, 5, 5)]
 
 
+def test_the_last_classes_are_rare():
+    small = shrink(Config.fromfile(CONFIG_DIR / 'gfl/gfl_r50_fpn_1x_coco.py'), Mini(rare=1))
+    address = small.train_dataloader.dataset.data_root
+    assert address.endswith('classes=ellipse+rectangle+star/rare=star/')
+    assert address == small.val_dataloader.dataset.data_root and small.val_evaluator.ann_file.startswith(address)
+
+
 def test_averaged_weights_are_a_hook_of_mmengine():
     row = Config.fromfile(CONFIG_DIR / 'gfl/gfl_r50_fpn_1x_coco.py')
     hook = dict(type='EMAHook', momentum=0.01, update_buffers=True)

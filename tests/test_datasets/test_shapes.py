@@ -265,6 +265,19 @@ def test_only_the_classes_asked_for_are_drawn():
     assert {CLASSES[fields['category_id'] - 1] for fields in drawn} == {'star', 'ring'}
 
 
+def test_rare_classes_are_a_seventh_of_the_small_objects_and_none_of_the_others():
+    parameters = Parameters(
+        width=160, height=160, clutter=0, classes=('ellipse', 'star', 'ring'), rare=('star', 'ring')
+    )
+    items = [item for index in range(200) for item in draw('train', index, parameters)[1]]
+    small = [item['category_id'] for item in items if not item['iscrowd'] and item['area'] < 900]
+    names = [CLASSES[number - 1] for number in small]
+    assert len(names) > 250 and abs(names.count('star') / len(names) - 1 / 14) < 0.04
+    assert abs(names.count('ring') / len(names) - 1 / 14) < 0.04
+    others = {CLASSES[item['category_id'] - 1] for item in items if item['iscrowd'] or item['area'] > 1100}
+    assert others == {'ellipse'}
+
+
 def test_without_clutter_the_ground_is_calm_and_sides_are_as_ambiguous_as_ever():
     """The empty picture shows the ground alone: what changes from pixel to pixel there is texture, lines and blobs."""
 
@@ -291,6 +304,7 @@ def test_without_clutter_the_ground_is_calm_and_sides_are_as_ambiguous_as_ever()
         (Parameters(), 'shapes://'),
         (SMALL, 'shapes://train=20/val=6/width=64/height=48/seed=5/'),
         (Parameters(clutter=0.0, classes=('star', 'ring')), 'shapes://clutter=0.0/classes=star+ring/'),
+        (Parameters(rare=('star', 'ring')), 'shapes://rare=star+ring/'),
     ],
 )
 def test_an_address_says_what_determines_a_set(parameters, address):
@@ -611,6 +625,7 @@ def test_a_folder_is_whole_or_absent(error, tmp_path, monkeypatch):
         (['--clutter', '1.5'], 'clutter=1.5 is not possible; give a number from 0 to 1'),
         (['--classes', 'star', 'square'], "there is no 'square'; there are ellipse, rectangle"),
         (['--classes', 'star', 'star'], 'give each once'),
+        (['--classes', 'star', '--rare', 'star'], "rare=('star',) is not possible; give some of the classes ('star',)"),
     ],
 )
 def test_command_line_errors_are_named(arguments, words, tmp_path):

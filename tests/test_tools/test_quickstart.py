@@ -35,10 +35,10 @@ def test_table_3_in_small_twice(root, tmp_path):
     assert len(list((folder / 'pictures').glob('*.png'))) == 12
     for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
         assert words in ran.stdout
-    before = {file: file.stat().st_mtime_ns for file in folder.glob('*/*/seed-0/*.pth')}
+    before = {file: file.stat().st_mtime_ns for file in [*folder.glob('*/*/seed-0/*.pth'), *folder.glob('pictures/*')]}
     again = quickstart(root, WORK_DIR=str(folder), **SMALL)
     assert again.returncode == 0 and 'Table 3' in again.stdout
-    assert {file: file.stat().st_mtime_ns for file in folder.glob('*/*/seed-0/*.pth')} == before
+    assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 def test_help_and_arguments(root):

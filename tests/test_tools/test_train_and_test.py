@@ -107,18 +107,3 @@ def test_stock_training_resumes_from_ours(trained, coco128, root, tmp_path):
     arguments = (CONFIG, '--work-dir', tmp_path / 'work', '--resume', work / 'epoch_2.pth')
     log = run(STOCK / 'train.py', *arguments, coco128=coco128, root=root, log=tmp_path / 'log')
     assert (tmp_path / 'work' / 'epoch_3.pth').is_file() and 'resumed epoch: 2' in log
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='on CPUs')
-def test_two_processes_of_torchrun(coco128, root, tmp_path):
-    env = dict(os.environ, COCO128_ROOT=str(coco128), PYTHONPATH=str(root), OMP_NUM_THREADS='1')
-    tool = ['tools/train.py', CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path / 'work']
-    options = [*SMALL, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'train_dataloader.batch_size=4']
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone']
-    result = subprocess.run(
-        [*command, *map(str, tool), '--cfg-options', *options], cwd=root, env=env, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert 'training on 2 x CPU' in result.stdout and 'effective batch size 8' in result.stdout
-    last = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=False)
-    assert last['meta']['iter'] == 4  # 32 images, twice four at a time

@@ -26,7 +26,7 @@ def draw(split: str, index: int, parameters: Parameters) -> tuple[NDArray[np.uin
     """One picture (H, W, 3), B, G, R, and its annotations without ids; the same for the same arguments."""
     size = (parameters.width, parameters.height)
     rng = np.random.default_rng([parameters.seed, SPLITS.index(split), index])
-    picture, items = random_scene(size, index, rng, parameters.clutter, parameters.classes)
+    picture, items = random_scene(size, index, rng, parameters.clutter, parameters.classes, parameters.rare)
     return picture, [annotation(item, size, rng) for item in items]
 
 

@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, help='another seed gives another set; default: 0')
     parser.add_argument('--clutter', type=float, help='textures and distractors, from 0 to 1; default: 1')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=f'classes to draw of {", ".join(CLASSES)}')
+    parser.add_argument('--rare', nargs='+', metavar='NAME', help='those of them that are rare and always small')
     options = vars(parser.parse_args(argv))
     root, parameters = options.pop('root'), parse(options.pop('address'))[0]
     if 'size' in options:
         options['width'], options['height'] = options.pop('size')
-    if 'classes' in options:
-        options['classes'] = tuple(options['classes'])
+    options |= {key: tuple(options[key]) for key in ('classes', 'rare') if key in options}
     try:
         parameters = replace(parameters, **options)
     except ValueError as error:

@@ -27,6 +27,8 @@ class Parameters:
         clutter: Textures, distractors, shadows, things that hide and faint colours: from 1, as many as there are, to 0,
             none. Ambiguous sides stay: what is to be located is as hard, what is to be recognized easier.
         classes: Classes that are drawn; the ids and ``categories`` of all ten stay.
+        rare: Those of the classes that are rare and always small, for data whose classes are not balanced: a seventh of
+            the small objects, see :data:`~mmdet_gfl.datasets.shapes.scene.RARE_SHARE`.
 
     Raises:
         ValueError: A value is of another kind or out of range.
@@ -39,6 +41,7 @@ class Parameters:
     seed: int = 0
     clutter: float = 1.0
     classes: tuple[str, ...] = CLASSES
+    rare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = (MIN_LENGTH, MAX_LENGTH)
@@ -54,16 +57,20 @@ class Parameters:
                 raise ValueError(f'classes: there is no {name!r}; there are {", ".join(CLASSES)}')
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f'classes={self.classes!r} is not possible; give each once, and one at least')
+        if not set(self.rare) < set(self.classes):
+            raise ValueError(f'rare={self.rare!r} is not possible; give some of the classes {self.classes!r}, not all')
 
     @property
     def address(self) -> str:
         """The set as ``data_root`` of a config: ``shapes://``, then ``KEY=VALUE/`` for each field with another value.
 
-        Classes are joined by ``+``.
+        Names of classes are joined by ``+``.
         """
         values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
         changed = ((key, value) for key, value, default in values if value != default)
-        return PREFIX + ''.join(f'{key}={"+".join(value) if key == "classes" else value}/' for key, value in changed)
+        return PREFIX + ''.join(
+            f'{key}={"+".join(value) if isinstance(value, tuple) else value}/' for key, value in changed
+        )
 
 
 def parse(address: str) -> tuple[Parameters, str]:

@@ -29,6 +29,8 @@ MIN_VISIBLE = 0.45
 CUT_SHARE, MAX_CUT = 0.15, 0.35
 #: Share of the sides that are smeared, on objects that have any.
 SMEARED_OBJECTS, SMEARED_SIDES = 0.6, 0.45
+#: Share of the small objects that are of a rare class, where there are any.
+RARE_SHARE = 1 / 7
 #: Every 20th picture is without objects, every 10th has a crowd, whatever the seed: small sets have some too.
 EMPTY_EVERY, CROWD_EVERY, CROWD_AT = 20, 10, 4
 
@@ -107,6 +109,7 @@ def random_scene(
     rng: np.random.Generator,
     clutter: float = 1.0,
     classes: Sequence[str] = CLASSES,
+    rare: Sequence[str] = (),
 ) -> tuple[NDArray[np.uint8], list[Item]]:
     """A picture (H, W, 3), B, G, R, and what is in it, back to front.
 
@@ -116,14 +119,17 @@ def random_scene(
         rng: Everything else.
         clutter: How much there is beside the objects, from 0 to 1.
         classes: What is drawn.
+        rare: Those of the classes that are rare and always small.
     """
     scene = Scene(size, rng, clutter)
-    labels = [CLASSES.index(name) for name in classes]
+    common = [CLASSES.index(name) for name in classes if name not in rare]
+    uncommon = [CLASSES.index(name) for name in rare]
     if index % EMPTY_EVERY != EMPTY_EVERY - 1:
         if index % CROWD_EVERY == CROWD_AT:
-            _add_crowd(scene, labels)
+            _add_crowd(scene, common)
         for length in sorted(_random_sizes(size, rng), reverse=True):
-            _add_object(scene, length, labels)
+            is_rare = bool(uncommon) and length < SMALL and rng.random() < RARE_SHARE
+            _add_object(scene, length, uncommon if is_rare else common)
         if rng.random() < 0.25 * clutter:
             _add_occluder(scene)
     return _photographed(scene.picture, rng), scene.items
