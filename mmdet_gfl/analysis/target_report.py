@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally
+from mmdet_gfl.utils.tables import aligned
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -15,9 +16,7 @@ def as_text(report: Report, share: float) -> str:
     names = [(str(index), str(stride)) for index, stride in enumerate(report.strides)]
     rows = [[*name, *_cells(level, share)] for name, level in zip(names, report.levels)]
     lines = [head, *rows, ['all', '', *_cells(report.all, share)], ['longest', '', *_cells(report.longest, share)]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
-    return '\n'.join([_what_was_read(report), '', *table, '', _verdict(report, share)])
+    return '\n'.join([_what_was_read(report), '', aligned(lines), '', _verdict(report, share)])
 
 
 def _cells(tally: Tally, share: float) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_gfl.utils.tables import aligned
+
 from .matching import IGNORED, TRUE, Detections, Objects, match
 
 
@@ -94,21 +96,17 @@ def possible_cuts(scores: np.ndarray, right: np.ndarray, objects: int) -> list[C
 
 
 def table(answers: Sequence[ClassThreshold], precision: float) -> str:
-    """The answers as text, a line a class, and which classes cannot be as precise as wanted."""
-    width = max([len('class'), *(len(answer.name) for answer in answers)])
-    lines = [f'{"class":{width}}  objects  threshold  precision  recall  detections']
-    for answer in answers:
-        lines.append(f'{answer.name:{width}}  {answer.objects:7d}  {_columns(answer)}'.rstrip())
+    """The answers as text, a line per class, and which classes cannot be as precise as wanted."""
+    rows = [['class', 'objects', 'threshold', 'precision', 'recall', 'detections']]
+    rows += [[answer.name, str(answer.objects), *_cells(answer.cut)] for answer in answers]
     failed = [answer for answer in answers if answer.cut is None]
-    lines += [f'{answer.name} {_why(answer, precision)}' for answer in failed]
-    return '\n'.join(lines)
+    return '\n'.join([aligned(rows), *(f'{answer.name} {_why(answer, precision)}' for answer in failed)])
 
 
-def _columns(answer: ClassThreshold) -> str:
-    cut = answer.cut
+def _cells(cut: Cut | None) -> list[str]:
     if cut is None:
-        return f'{"-":>9}'
-    return f'{cut.threshold:9.4f}  {cut.precision:9.3f}  {cut.recall:6.3f}  {cut.detections:10d}'
+        return ['-']
+    return [f'{cut.threshold:.4f}', f'{cut.precision:.3f}', f'{cut.recall:.3f}', str(cut.detections)]
 
 
 def _why(answer: ClassThreshold, precision: float) -> str:

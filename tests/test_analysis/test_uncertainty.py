@@ -94,9 +94,9 @@ def test_telling_apart_looks_at_shares_of_the_length():
     assert uncertainty.judge(sides([4, 3], [0, 2], length=[100, 20])).told_apart == 1
 
 
-def test_probability_of_larger():
-    assert uncertainty.probability_of_larger(np.array([1.0, 2]), np.array([1.0, 3])) == 3 / 8
-    assert math.isnan(uncertainty.probability_of_larger(np.zeros(0), np.ones(1)))
+def test_auroc():
+    assert uncertainty.auroc(np.array([1.0, 2]), np.array([1.0, 3])) == 3 / 8
+    assert math.isnan(uncertainty.auroc(np.zeros(0), np.ones(1)))
 
 
 def test_a_model_that_knows_the_truth_is_calibrated():
