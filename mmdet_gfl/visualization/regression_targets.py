@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from matplotlib.figure import Figure
 from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally, density
 
 
-def draw(report: Report, share: float, path: Path, title: str) -> None:
-    """Write the picture: the histogram of the targets (Fig. 5c), and the share that lies beyond a distance."""
-    figure = Figure(figsize=(12, 4.5), layout='constrained')
+def draw(report: Report, share: float, title: str) -> Figure:
+    """The histogram of the targets (Fig. 5c), and the share that lies beyond a distance; ``share`` may be clipped."""
+    figure = Figure(figsize=(12, 4.5), dpi=110, layout='constrained')
     left, right = figure.subplots(1, 2)
     figure.suptitle(f'Distance targets: {title}, {report.images} images')
     _draw_densities(report, left)
@@ -23,7 +22,7 @@ def draw(report: Report, share: float, path: Path, title: str) -> None:
         axes.set_xlabel('distance from the location to a side, in strides')
         axes.set_xlim(0, max(report.box.max_distance, report.all.percentile(99.99) if report.all.targets else 0) * 1.1)
         axes.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _filled(report: Report) -> list[tuple[str, Tally]]:

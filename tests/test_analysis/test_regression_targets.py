@@ -2,7 +2,6 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -471,13 +470,52 @@ def test_the_json(report):
     assert second['max'] is None and second['smallest_safe_reg_max'] is None
 
 
-def test_the_picture(report, tmp_path):
-    for name, drawn in (('full', report), ('empty', new_report(MODELS.build(host_config('FCOS')), 1))):
-        draw(drawn, 0.001, tmp_path / f'{name}.png', 'a title')
-    full, empty = (cv2.imread(str(tmp_path / f'{name}.png')).astype(int) for name in ('full', 'empty'))
-    assert full.shape[1] > 1000
+def curves(axes):
+    """Data of the lines by their label, in the order of the legend's; those without a label are marks."""
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith('_')}
 
-    def coloured(picture):
-        return (picture.max(axis=2) - picture.min(axis=2) > 60).sum()
 
-    assert coloured(full) > coloured(empty) + 200
+def test_the_picture(report):
+    report.levels[1].add(torch.tensor([[8.0, 8.0, 0.0, 0.1]]))
+    figure = draw(report, 0.002, 'a title')
+    left, right = figure.axes
+    assert figure.get_suptitle() == 'Distance targets: a title, 2 images'
+
+    # All 1,008 targets in bars of a quarter stride: bin k holds those in (k, k + 1] / 4.
+    bars = {bar.get_x(): bar.get_height() for bar in left.patches if bar.get_height()}
+    found = {0.0: 3, 2.25: 1002, 7.75: 2, 20.0: 1}
+    assert bars == pytest.approx({x: 4 * count / 1008 for x, count in found.items()})
+    assert {bar.get_width() for bar in left.patches} == {0.25}
+    # Each level in bins of half a stride, drawn at their middle, as a share of its own targets.
+    assert list(curves(left)) == ['stride 8', 'stride 64']
+    for line, found in zip(curves(left).values(), ({0.25: 1, 2.25: 1002, 20.25: 1}, {0.25: 2, 7.75: 2})):
+        filled = line[line[:, 1] > 0]
+        assert dict(filled.tolist()) == pytest.approx({x: 2 * n / sum(found.values()) for x, n in found.items()})
+
+    # The share beyond x strides.
+    assert list(curves(right)) == ['all levels', 'stride 8', 'stride 64']
+    for line, below, total in zip(
+        curves(right).values(), ((3, 1005, 1007), (1, 1003, 1003), (2, 2, 4)), (1008, 1004, 4)
+    ):
+        shares = dict(line.tolist())
+        expected = [max(1 - count / total, 1e-9) for count in below]
+        assert [shares[x] for x in (1.0, 2.5, 8.0) if x in shares] == pytest.approx(expected)
+    assert right.get_yscale() == 'log'
+    (clipped,) = (line for line in right.lines if line.get_linestyle() == '--')
+    assert set(clipped.get_ydata()) == {0.002}
+
+
+@pytest.mark.parametrize('delta, name', [(1.0, 'reg_max=16'), (0.5, 'reg_max=32, delta=0.5')])
+def test_the_picture_marks_the_reach(report, delta, name):
+    report.levels = [tally(2.5, 3.5, reg_max=round(16 / delta), delta=delta) for _ in range(2)]
+    for axes in draw(report, 0.001, '').axes:
+        (mark,) = (line for line in axes.lines if line.get_linestyle() == ':')
+        assert list(mark.get_xdata()) == [16.0, 16.0]
+        (text,) = (text for text in axes.texts if 'reg_max' in text.get_text())
+        assert text.get_text() == name and text.xy[0] == 16.0
+        assert axes.get_xlim() == pytest.approx((0, 1.1 * 16))
+
+
+def test_a_picture_of_no_targets():
+    left, right = draw(new_report(MODELS.build(host_config('FCOS')), 1), 0.001, '').axes
+    assert curves(left) == {} and list(curves(right)) == ['all levels']

@@ -130,6 +130,15 @@ def test_table_and_picture_hold_every_model(tmp_path):
     assert len(figure.axes) == 4
     points = [group.get_offsets().tolist() for group in figure.axes[0].collections]
     assert points == [[[2, 2], [4, 4]], [], []]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ['one', 'other']
+    # Below, shares of a length of 10 px: 10% and 30% at sharp sides, 20% and 40% at blurred ones, truly 0 and 30%.
+    below = figure.axes[2]
+    assert [label.get_text() for label in below.get_xticklabels()] == ['sharp', 'blur']
+    quartiles = [box.get_path().get_extents().intervaly.tolist() for box in below.patches]
+    assert quartiles == [[15, 25], [25, 35]]
+    (true,) = (line for line in below.lines if line.get_label() == 'true (median)')
+    assert true.get_xydata().tolist() == [[1, 0], [2, 30]]
+    assert below.get_ylim() == figure.axes[3].get_ylim()
 
 
 def test_models_of_a_command_line():

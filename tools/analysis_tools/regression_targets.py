@@ -48,7 +48,7 @@ def main() -> None:
     print(as_text(report, args.share))
 
     stem = folder / f'regression_targets_{args.split}'
-    draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
+    draw(report, args.share, f'{Path(args.config).stem}, {args.split}').savefig(stem.with_suffix('.png'))
     stem.with_suffix('.json').write_text(json.dumps(as_dict(report, args.share)) + '\n')
     print(f'{stem}.png, {stem}.json')
 
