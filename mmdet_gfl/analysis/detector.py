@@ -107,7 +107,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     if 'model' not in cfg:
         raise launch.UserError(f'config {cfg.filename} has no model; name the config that the checkpoint was made with')
     try:
-        with launch.explained(cfg):
+        with launch.friendly_errors(cfg):
             model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error

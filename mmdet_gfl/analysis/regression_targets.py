@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from mmdet_gfl.analysis.counterparts import with_host
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
-from mmdet_gfl.analysis.target_counts import Report, Tally, by_area
+from mmdet_gfl.analysis.target_counts import Report, TargetHistogram, by_area
 from mmdet_gfl.analysis.training_samples import samples, training_dataset
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.type_checks import explained
+from mmdet_gfl.engine.type_checks import friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
@@ -115,7 +115,7 @@ def measure(
         UserError: The config has no head or no data set that this can measure, or an image or a box is broken.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    with explained(cfg):
+    with friendly_errors(cfg):
         head = gfl_head(cfg.model)
     dataset = training_dataset(cfg, split)
     indices = list(range(len(dataset)))
@@ -135,8 +135,10 @@ def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
     strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    levels = [Tally(box) for _ in strides]
-    return Report(levels, Tally(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality)
+    levels = [TargetHistogram(box) for _ in strides]
+    return Report(
+        levels, TargetHistogram(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality
+    )
 
 
 def add_image(

@@ -53,7 +53,7 @@ class Sides(NamedTuple):
         return self._replace(predicted=np.sqrt(left.clip(min=0)), floor=np.zeros_like(self.floor))
 
 
-class Judgement(NamedTuple):
+class Evaluation(NamedTuple):
     """Evaluation of a model's side deviations.
 
     Attributes:
@@ -61,7 +61,7 @@ class Judgement(NamedTuple):
         correlation: Rank correlation of predicted and true standard deviation over all sides.
         among_ambiguous: The same over the ambiguous sides.
         own_error: Rank correlation of the predicted deviation with the size of the error.
-        told_apart: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
+        auroc: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
         within_one: Share of the labels within one predicted standard deviation (68% of a normal distribution).
         within_two: Within two (95%).
         by_kind: For each kind: number, root mean squares of true and predicted deviation and of the error.
@@ -71,7 +71,7 @@ class Judgement(NamedTuple):
     correlation: float
     among_ambiguous: float
     own_error: float
-    told_apart: float
+    auroc: float
     within_one: float
     within_two: float
     by_kind: dict[str, tuple[int, float, float, float]]
@@ -187,12 +187,12 @@ def joined(parts: Iterable[Sides]) -> Sides:
     return Sides(*(np.concatenate(values) for values in zip(*lots)))
 
 
-def judge(sides: Sides) -> Judgement:
+def evaluate(sides: Sides) -> Evaluation:
     """Evaluate a model by the deviations of its sides."""
     ambiguous = sides.true > 0
     share = sides.predicted / sides.length
     off = np.abs(sides.error) / np.maximum(sides.predicted, np.finfo(float).tiny)
-    return Judgement(
+    return Evaluation(
         len(sides.true),
         rank_correlation(sides.predicted, sides.true),
         rank_correlation(sides.predicted[ambiguous], sides.true[ambiguous]),
@@ -239,22 +239,22 @@ _MODEL_COLUMNS = (
     'rank correlation',
     'among ambiguous',
     'with own error',
-    'told apart',
+    'AUROC',
     'within 1 std',
     'within 2 std',
 )
 _KIND_COLUMNS = ('side', 'model', 'sides', 'true std', 'predicted std', 'error')
 
 
-def table(names: Sequence[str], judgements: Sequence[Judgement]) -> str:
+def table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     """Markdown: a line per model, then a line per kind of side and model."""
     models, kinds = [], []
-    for name, one in zip(names, judgements):
-        values = one.correlation, one.among_ambiguous, one.own_error, one.told_apart
+    for name, one in zip(names, evaluations):
+        values = one.correlation, one.among_ambiguous, one.own_error, one.auroc
         shares = one.within_one, one.within_two
         models.append([name, str(one.number), *(f'{x:.2f}' for x in values), *(f'{x:.0%}' for x in shares)])
     for kind in KINDS:
-        for name, one in zip(names, judgements):
+        for name, one in zip(names, evaluations):
             if kind in one.by_kind:
                 count, *lengths = one.by_kind[kind]
                 kinds.append([kind, name, str(count), *(f'{length:.1f}' for length in lengths)])

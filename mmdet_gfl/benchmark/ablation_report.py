@@ -32,7 +32,7 @@ _HOW_TO_READ = (
 )
 _THRESHOLDS = (
     'A score of a GFL head means class x IoU, so a score threshold of the baseline does not carry over: '
-    '`tools/analysis_tools/pick_threshold.py` selects one on the validation images.'
+    '`tools/analysis_tools/select_thresholds.py` selects one on the validation images.'
 )
 
 

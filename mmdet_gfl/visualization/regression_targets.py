@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally, density
+from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, TargetHistogram, density
 
 
 def draw(report: Report, share: float, title: str) -> Figure:
@@ -25,7 +25,7 @@ def draw(report: Report, share: float, title: str) -> Figure:
     return figure
 
 
-def _filled(report: Report) -> list[tuple[str, Tally]]:
+def _filled(report: Report) -> list[tuple[str, TargetHistogram]]:
     """The levels with targets, by their label."""
     return [(f'stride {stride}', level) for stride, level in zip(report.strides, report.levels) if level.targets]
 
@@ -44,11 +44,13 @@ def _draw_densities(report: Report, axes: Axes) -> None:
 
 
 def _draw_tails(report: Report, share: float, axes: Axes) -> None:
-    lines: list[tuple[str, Tally, dict[str, Any]]] = [('all levels', report.all, dict(color='black', linewidth=2))]
+    lines: list[tuple[str, TargetHistogram, dict[str, Any]]] = [
+        ('all levels', report.all, dict(color='black', linewidth=2))
+    ]
     lines += [(label, level, dict(linewidth=1.3)) for label, level in _filled(report)]
     axes.set_prop_cycle(None)
-    for label, tally, style in lines:
-        beyond = tally.beyond()
+    for label, histogram, style in lines:
+        beyond = histogram.beyond()
         axes.plot(np.arange(len(beyond)) / RESOLUTION, np.maximum(beyond, 1e-9), label=label, **style)
     axes.axhline(share, color='0.5', linestyle='--', linewidth=1)
     axes.annotate(f'{share:.2%}', (0.01, share), xycoords=('axes fraction', 'data'), va='bottom', color='0.4')

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from mmdet_gfl.analysis import regression_targets as tool
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.regression_targets import add_image, new_report
-from mmdet_gfl.analysis.target_counts import RESOLUTION, Tally, by_area, density
+from mmdet_gfl.analysis.target_counts import RESOLUTION, TargetHistogram, by_area, density
 from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
 from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
@@ -25,8 +25,8 @@ from mmdet_gfl.visualization.regression_targets import draw
 NONE = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
 
 
-def tally(*distances, reg_max=16, delta=1.0):
-    counts = Tally(GeneralBox(reg_max=reg_max, delta=delta))
+def histogram(*distances, reg_max=16, delta=1.0):
+    counts = TargetHistogram(GeneralBox(reg_max=reg_max, delta=delta))
     counts.add(torch.tensor(distances, dtype=torch.float32).reshape(-1, 1))
     return counts
 
@@ -35,15 +35,15 @@ def tally(*distances, reg_max=16, delta=1.0):
 
 
 def test_percentiles_by_hand():
-    counts = tally(*range(1, 101))  # 1, 2, ..., 100
+    counts = histogram(*range(1, 101))  # 1, 2, ..., 100
     assert [counts.percentile(p) for p in (1, 50, 90, 99, 99.9, 100)] == [1, 50, 90, 99, 100, 100]
     assert counts.clipped_share == 0.84 and counts.largest == 100 and counts.targets == counts.positives == 100
-    assert tally(0.3).percentile(50) == pytest.approx(0.3)  # never beyond the largest
+    assert histogram(0.3).percentile(50) == pytest.approx(0.3)  # never beyond the largest
 
 
 def test_percentiles_are_numpys_to_a_bin():
     values = torch.rand(5000) ** 2 * 20
-    counts = tally(*values.tolist())
+    counts = histogram(*values.tolist())
     for percent in PERCENTILES:
         exact = np.percentile(values.numpy(), percent, method='inverted_cdf')
         assert 0 <= counts.percentile(percent) - exact <= 1 / RESOLUTION
@@ -55,7 +55,7 @@ def test_percentiles_are_numpys_to_a_bin():
 )
 def test_the_smallest_reg_max_of_one_target(distance, delta, least):
     # DFL keeps targets below n - 0.1: the least n is the first that leaves distance / delta alone.
-    counts = tally(distance, delta=delta)
+    counts = histogram(distance, delta=delta)
     assert counts.smallest_reg_max(0) == least
     kept = [
         n for n in range(1, 30) if torch.tensor(distance / delta).clamp(max=n - 0.1) == torch.tensor(distance / delta)
@@ -64,26 +64,26 @@ def test_the_smallest_reg_max_of_one_target(distance, delta, least):
 
 
 def test_a_share_may_be_cut():
-    counts = tally(*[1.5] * 990, *[5.5] * 9, 30.5)
+    counts = histogram(*[1.5] * 990, *[5.5] * 9, 30.5)
     assert [counts.smallest_reg_max(share) for share in (0, 0.0005, 0.001, 0.009, 0.01, 0.5)] == [31, 31, 6, 6, 2, 2]
     beyond = counts.beyond()
     assert beyond[64 * 5] == pytest.approx(0.01) and beyond[64 * 6] == pytest.approx(0.001) and beyond[-1] == 0
 
 
 def test_targets_outside_of_the_object_count_as_zero():
-    counts = tally(-1.0, 2.0)
+    counts = histogram(-1.0, 2.0)
     assert counts.outside == 1 and counts.percentile(50) == 0 and counts.largest == 2
 
 
 def test_no_targets():
-    counts = tally()
+    counts = histogram()
     assert counts.smallest_reg_max(0.001) is None and counts.clipped_share == 0
     assert np.isnan(counts.percentile(50))
 
 
 def test_tallies_add_up():
-    first, second = tally(0.5, 3.0, -1.0), tally(20.0, 7.0)
-    both, joint = first + second, tally(0.5, 3.0, -1.0, 20.0, 7.0)
+    first, second = histogram(0.5, 3.0, -1.0), histogram(20.0, 7.0)
+    both, joint = first + second, histogram(0.5, 3.0, -1.0, 20.0, 7.0)
     for key in ('positives', 'targets', 'clipped', 'outside', 'largest'):
         assert getattr(both, key) == getattr(joint, key), key
     assert np.array_equal(both.bins, joint.bins) and np.array_equal(both.needs, joint.needs)
@@ -91,7 +91,7 @@ def test_tallies_add_up():
 
 
 def test_density_is_one_in_all():
-    edges, heights = density(tally(0.0, 0.25, 0.26, 3.9), 0.25)
+    edges, heights = density(histogram(0.0, 0.25, 0.26, 3.9), 0.25)
     assert heights.sum() * 0.25 == 1 and len(edges) == 16
     assert heights[0] == 2 and heights[1] == 1 and heights[15] == 1  # (0, 0.25], with 0 itself; (0.25, 0.5]; (3.75, 4]
 
@@ -507,7 +507,7 @@ def test_the_picture(report):
 
 @pytest.mark.parametrize('delta, name', [(1.0, 'reg_max=16'), (0.5, 'reg_max=32, delta=0.5')])
 def test_the_picture_marks_the_reach(report, delta, name):
-    report.levels = [tally(2.5, 3.5, reg_max=round(16 / delta), delta=delta) for _ in range(2)]
+    report.levels = [histogram(2.5, 3.5, reg_max=round(16 / delta), delta=delta) for _ in range(2)]
     for axes in draw(report, 0.001, '').axes:
         (mark,) = (line for line in axes.lines if line.get_linestyle() == ':')
         assert list(mark.get_xdata()) == [16.0, 16.0]

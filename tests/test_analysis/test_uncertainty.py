@@ -59,17 +59,17 @@ def test_an_object_is_taken_once_by_the_first_detection_and_a_bad_one_takes_none
     assert not len(uncertainty.visible_sides(none, objects, iou=0.5).true)
 
 
-def test_judgement_by_hand():
-    judged = uncertainty.judge(sides([1, 2, 3, 4], [0, 2, 0, 4], error=[0.5, 2, -9, -5]))
+def test_evaluation_by_hand():
+    evaluation = uncertainty.evaluate(sides([1, 2, 3, 4], [0, 2, 0, 4], error=[0.5, 2, -9, -5]))
     # Ranks 1, 2, 3, 4 and 1.5, 3, 1.5, 4: covariance 3 / sqrt(5 * 4.5).
-    assert judged.correlation == pytest.approx(3 / math.sqrt(5 * 4.5))
-    assert judged.among_ambiguous == pytest.approx(1)
+    assert evaluation.correlation == pytest.approx(3 / math.sqrt(5 * 4.5))
+    assert evaluation.among_ambiguous == pytest.approx(1)
     # Sizes of the errors 0.5, 2, 9, 5: ranks 1, 2, 4, 3.
-    assert judged.own_error == pytest.approx(0.8)
-    assert judged.told_apart == 3 / 4  # of the pairs (2, 1), (2, 3), (4, 1), (4, 3) three are in order
-    assert (judged.within_one, judged.within_two) == (0.5, 0.75)
-    assert judged.by_kind['sharp'] == pytest.approx((2, 0, math.sqrt(5), math.sqrt((0.25 + 81) / 2)))
-    assert judged.by_kind['blur'] == pytest.approx((2, math.sqrt(10), math.sqrt(10), math.sqrt((4 + 25) / 2)))
+    assert evaluation.own_error == pytest.approx(0.8)
+    assert evaluation.auroc == 3 / 4  # of the pairs (2, 1), (2, 3), (4, 1), (4, 3) three are in order
+    assert (evaluation.within_one, evaluation.within_two) == (0.5, 0.75)
+    assert evaluation.by_kind['sharp'] == pytest.approx((2, 0, math.sqrt(5), math.sqrt((0.25 + 81) / 2)))
+    assert evaluation.by_kind['blur'] == pytest.approx((2, math.sqrt(10), math.sqrt(10), math.sqrt((4 + 25) / 2)))
 
 
 def test_a_mean_between_two_steps_has_a_floor():
@@ -91,7 +91,7 @@ def test_a_mean_between_two_steps_has_a_floor():
 
 def test_telling_apart_looks_at_shares_of_the_length():
     """A large sharp object has wider deviations in pixels than a small blurred one."""
-    assert uncertainty.judge(sides([4, 3], [0, 2], length=[100, 20])).told_apart == 1
+    assert uncertainty.evaluate(sides([4, 3], [0, 2], length=[100, 20])).auroc == 1
 
 
 def test_auroc():
@@ -102,9 +102,11 @@ def test_auroc():
 def test_a_model_that_knows_the_truth_is_calibrated():
     rng = np.random.default_rng(0)
     true = rng.uniform(1, 6, 20000)
-    judged = uncertainty.judge(sides(true, true, error=rng.normal(0, true)))
-    assert judged.within_one == pytest.approx(0.683, abs=0.01) and judged.within_two == pytest.approx(0.954, abs=0.01)
-    assert judged.correlation == pytest.approx(1)
+    evaluation = uncertainty.evaluate(sides(true, true, error=rng.normal(0, true)))
+    assert evaluation.within_one == pytest.approx(0.683, abs=0.01) and evaluation.within_two == pytest.approx(
+        0.954, abs=0.01
+    )
+    assert evaluation.correlation == pytest.approx(1)
 
 
 def test_annotations_of_another_data_set_are_refused(tmp_path):
@@ -123,7 +125,7 @@ def test_crowds_are_left_out(tmp_path):
 
 def test_table_and_picture_hold_every_model(tmp_path):
     models = [sides([1, 2, 3, 4], [0, 2, 0, 4]), sides([1, 2], [0, 0])]
-    text = uncertainty.table(['one', 'other'], [uncertainty.judge(one) for one in models])
+    text = uncertainty.table(['one', 'other'], [uncertainty.evaluate(one) for one in models])
     assert '| one | 4 | 0.63 | 1.00 | nan | 0.75 |' in text and '| other | 2 | nan | nan | nan | nan |' in text
     assert '| sharp | other | 2 | 0.0 | 1.6 | 0.0 |' in text and '| blur | other' not in text
     figure = draw_uncertainty(['one', 'other'], models)
@@ -137,7 +139,7 @@ def test_table_and_picture_hold_every_model(tmp_path):
     quartiles = [box.get_path().get_extents().intervaly.tolist() for box in below.patches]
     assert quartiles == [[15, 25], [25, 35]]
     (true,) = (line for line in below.lines if line.get_label() == 'true (median)')
-    assert true.get_xydata().tolist() == [[1, 0], [2, 30]]
+    np.testing.assert_allclose(true.get_xydata(), [[1, 0], [2, 30]])
     assert below.get_ylim() == figure.axes[3].get_ylim()
 
 
