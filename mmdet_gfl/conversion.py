@@ -353,7 +353,7 @@ def _notes(
     if head.quality.soft_labels:
         yield (
             'a score now means class x IoU, so score thresholds do not carry over: choose yours again with '
-            'tools/analysis_tools/pick_threshold.py; score_thr of test_cfg can stay'
+            'tools/analysis_tools/select_thresholds.py; score_thr of test_cfg can stay'
         )
     if math.isfinite(head.box.max_distance):
         yield from _reach(head, cfg)

@@ -41,7 +41,7 @@ def main() -> None:
     if args.tta:
         launch.use_tta(cfg)
 
-    launch.announce(cfg, 'testing')
+    launch.log_run_summary(cfg, 'testing')
 
     def test() -> None:
         runner = launch.build_runner(cfg)

@@ -49,12 +49,12 @@ def main() -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
 
     launch.check_data(cfg, 'train', 'val')
-    checkpoint = launch.start_of(cfg)
+    checkpoint = launch.find_checkpoint(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)
     else:
         launch.check_pretrained(cfg)
-    launch.announce(cfg, 'training', checkpoint)
+    launch.log_run_summary(cfg, 'training', checkpoint)
 
     def train() -> None:
         runner = launch.build_runner(cfg)

@@ -17,7 +17,7 @@ from torch import nn
 
 from mmdet_gfl.conversion import FOCAL_LOSS
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.type_checks import arguments_of, explained
+from mmdet_gfl.engine.type_checks import arguments_of, friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.losses import takes_quality
@@ -61,7 +61,7 @@ def build_heads(cfg: Config, num_classes: int | None, device: torch.device) -> H
         UserError: The config has no head with a counterpart, or one of the heads cannot be built from it.
     """
     head_cfg = _head_config(cfg, num_classes)
-    with explained(cfg):
+    with friendly_errors(cfg):
         ours = _build(head_cfg, device)
     host = nearest_host(ours)
     stock_cfg = stock_config(head_cfg, ours, host)

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.structures import InstanceData
 from torch import nn
+from tqdm import tqdm
 
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine import data_checks, launch
@@ -105,7 +107,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     if 'model' not in cfg:
         raise launch.UserError(f'config {cfg.filename} has no model; name the config that the checkpoint was made with')
     try:
-        with launch.explained(cfg):
+        with launch.friendly_errors(cfg):
             model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
@@ -255,15 +257,12 @@ def _detect(detector: Detector, split: str, dataset: BaseDataset) -> dict[Any, D
 
     model: Any = detector.model
     keep_quality(getattr(model, 'bbox_head', None))
+    loader = Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset))
     found: dict[Any, Detections] = {}
-    said = 0
-    for batch in Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset)):
+    for batch in tqdm(loader, 'batches'):
         with torch.no_grad():
             samples = model.test_step(batch)
         found.update({sample.img_id: detections_of(sample.pred_instances) for sample in samples})
-        if len(found) * 10 // len(dataset) > said:
-            said = len(found) * 10 // len(dataset)
-            print(f'{len(found)} of {len(dataset)} images', flush=True)
     return found
 
 
@@ -274,21 +273,22 @@ def detections_of(results: InstanceData | dict[str, Any]) -> Detections:
     return Detections(boxes.astype(float), scores.astype(float), labels.astype(int), quality)
 
 
-def keep_quality(head: Any) -> None:
-    """Let the results of a dense head, MMDetection's too, hold what its branch gave as ``quality``, where it has one.
+class _QualityKept(BaseDenseHead):
+    """Base class, before that of a dense head, by which results keep what the branch gave, as ``quality``.
 
     MMDetection multiplies it into the score and drops it.
     """
-    finish = getattr(head, '_bbox_post_process', None)
-    if finish is None:
-        return
 
-    def keep_and_finish(results: InstanceData, *args: Any, **kwargs: Any) -> InstanceData:
+    def _bbox_post_process(self, results: InstanceData, *args: Any, **kwargs: Any) -> InstanceData:
         if 'score_factors' in results:
             results.quality = results.score_factors
-        return finish(results, *args, **kwargs)
+        return super()._bbox_post_process(results, *args, **kwargs)
 
-    head._bbox_post_process = keep_and_finish
+
+def keep_quality(head: Any) -> None:
+    """Derive the class of a dense head, MMDetection's too, from :class:`_QualityKept`; leave other heads alone."""
+    if isinstance(head, BaseDenseHead):
+        head.__class__ = type(type(head).__name__, (_QualityKept, type(head)), {})
 
 
 def _read_detections(path: str) -> dict[Any, Detections]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
 
 #: What becomes of a detection.
 TRUE, FALSE, IGNORED = 1, 0, -1
@@ -49,29 +51,18 @@ class Objects(NamedTuple):
 
 def ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU (N, M) of boxes (N, 4) with others (M, 4); 0 where both are empty."""
-    shared = _shared(boxes, others)
-    return _ratio(shared, _areas(boxes)[:, None] + _areas(others)[None] - shared)
+    return _overlaps(boxes, others, 'iou')
 
 
 def overlaps(boxes: np.ndarray, objects: Objects) -> np.ndarray:
     """IoU (N, M) of boxes (N, 4) with objects; with an ignored object, the share of the box that lies in it."""
-    inside = _ratio(_shared(boxes, objects.boxes), _areas(boxes)[:, None])
+    inside = _overlaps(boxes, objects.boxes, 'iof')
     return np.where(objects.ignored[None], inside, ious(boxes, objects.boxes))
 
 
-def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Areas (N, M) that boxes (N, 4) have in common with others (M, 4)."""
-    corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    opposite = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.prod((opposite - corner).clip(min=0), axis=2)
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return np.prod((boxes[:, 2:] - boxes[:, :2]).clip(min=0), axis=1)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return part / np.maximum(whole, np.finfo(float).tiny)
+def _overlaps(boxes: np.ndarray, others: np.ndarray, mode: str) -> np.ndarray:
+    pairs: torch.Tensor = bbox_overlaps(torch.from_numpy(boxes), torch.from_numpy(others), mode)
+    return pairs.numpy()
 
 
 def best_overlaps(detections: Detections, objects: Objects) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmdet_gfl.utils.tables import aligned
+
 from .matching import Detections, Objects, best_overlaps
 
 #: A detection counts as found on its object from this IoU on, and as inside a crowd from this share of it on.
@@ -53,11 +55,11 @@ def score_and_iou(images: Iterable[tuple[Detections, Objects]]) -> Scored:
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two (K,), equal values at their mean rank; NaN where one is constant or K < 2."""
-    from scipy.stats import rankdata  # takes a second to import; MMDetection depends on it
+    from scipy.stats import spearmanr  # takes a second to import; MMDetection depends on it
 
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:  # scipy warns
         return float('nan')
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(spearmanr(first, second).statistic)
 
 
 def mean_iou_by_score(scored: Scored, bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -70,22 +72,19 @@ def mean_iou_by_score(scored: Scored, bins: int = 10) -> tuple[np.ndarray, np.nd
 
 
 def table(names: Sequence[str], models: Sequence[Scored]) -> str:
-    """Rank correlations with the true IoU as text, a line a model; of class score and branch alone too, if any has one.
+    """Rank correlations with the true IoU as text, a line per model; class score and branch alone too, if any has one.
 
     ``on objects`` counts the detections with IoU of ``FOUND`` and above.
     """
-    width = max([len('model'), *map(len, names)])
-    parts = '  class score  branch' if any(scored.quality is not None for scored in models) else ''
-    lines = [f'{"model":{width}}  detections  on objects  score  score on objects{parts}']
+    parts = ['class score', 'branch'] if any(scored.quality is not None for scored in models) else []
+    rows = [['model', 'detections', 'on objects', 'score', 'score on objects', *parts]]
     for name, scored in zip(names, models):
         found = scored.ious >= FOUND
-        score = rank_correlation(scored.scores, scored.ious)
-        on_objects = rank_correlation(scored.scores[found], scored.ious[found])
-        line = f'{name:{width}}  {len(found):10d}  {found.sum():10d}  {score:5.3f}  {on_objects:16.3f}'
+        correlations = [
+            rank_correlation(scored.scores, scored.ious),
+            rank_correlation(scored.scores[found], scored.ious[found]),
+        ]
         if scored.quality is not None:
-            class_score, branch = (
-                rank_correlation(values, scored.ious) for values in (scored.class_scores, scored.quality)
-            )
-            line += f'  {class_score:11.3f}  {branch:6.3f}'
-        lines.append(line)
-    return '\n'.join(['Rank correlation (Spearman) with the true IoU:', *lines])
+            correlations += [rank_correlation(part, scored.ious) for part in (scored.class_scores, scored.quality)]
+        rows.append([name, str(len(found)), str(found.sum()), *(f'{value:.3f}' for value in correlations)])
+    return f'Rank correlation (Spearman) with the true IoU:\n{aligned(rows)}'

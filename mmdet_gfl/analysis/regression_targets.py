@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
-from collections.abc import Callable
 from typing import Any
 
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -20,13 +18,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
+from tqdm import tqdm
 
 from mmdet_gfl.analysis.counterparts import with_host
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
-from mmdet_gfl.analysis.target_counts import Report, Tally, by_area
+from mmdet_gfl.analysis.target_counts import Report, TargetHistogram, by_area
 from mmdet_gfl.analysis.training_samples import samples, training_dataset
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.type_checks import explained
+from mmdet_gfl.engine.type_checks import friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
@@ -102,9 +101,8 @@ def measure(
     images: int = 0,
     workers: int = 0,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Read a data set through a config.
+    """Read a data set through a config, with progress on stderr.
 
     Args:
         cfg: The config.
@@ -112,13 +110,12 @@ def measure(
         images: How many of them, drawn at random; 0 takes all.
         workers: Processes that read them.
         seed: Of the draw and of the augmentation.
-        progress: Called after each image with the number of images so far and in all.
 
     Raises:
         UserError: The config has no head or no data set that this can measure, or an image or a box is broken.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    with explained(cfg):
+    with friendly_errors(cfg):
         head = gfl_head(cfg.model)
     dataset = training_dataset(cfg, split)
     indices = list(range(len(dataset)))
@@ -126,13 +123,11 @@ def measure(
         indices = sorted(random.Random(seed).sample(indices, images))
     report = new_report(head, len(dataset))
     preprocess = MMDET_MODELS.build(cfg.model.get('data_preprocessor') or dict(type='DetDataPreprocessor'))
-    for number, item in enumerate(samples(dataset, indices, workers, seed), start=1):
+    for item in tqdm(samples(dataset, indices, workers, seed), 'images', len(indices)):
         batch = preprocess(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), training=True)
         sample = batch['data_samples'][0]
         size = tuple(batch['inputs'].shape[-2:])
         add_image(report, head, size, sample.gt_instances, sample.metainfo, sample.ignored_instances)
-        if progress is not None:
-            progress(number, len(indices))
     return report
 
 
@@ -140,8 +135,10 @@ def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
     strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    levels = [Tally(box) for _ in strides]
-    return Report(levels, Tally(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality)
+    levels = [TargetHistogram(box) for _ in strides]
+    return Report(
+        levels, TargetHistogram(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality
+    )
 
 
 def add_image(
@@ -173,28 +170,3 @@ def add_image(
     for counts, chosen in ((report.objects, boxes), (report.unassigned, boxes[nobody])):
         for index, number in enumerate(by_area(chosen)):
             counts[index] += number
-
-
-class Progress:
-    """Say how far it is, every few seconds and at the end.
-
-    Args:
-        say: Takes a line.
-        every: Seconds between lines.
-    """
-
-    def __init__(self, say: Callable[[str], None] = print, every: float = 5.0) -> None:
-        self.say = say
-        self.every = every
-        self.start = self.last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """``done`` of ``total`` images have been read."""
-        now = time.monotonic()
-        if done < total and now - self.last < self.every:
-            return
-        self.last = now
-        left = (now - self.start) / done * (total - done)
-        self.say(
-            f'{done} of {total} images' + (f', {left:.0f} s left' if done < total else f' in {now - self.start:.0f} s')
-        )

@@ -23,7 +23,7 @@ COCO_AREAS = (32**2, 96**2)
 
 
 @dataclass
-class Tally:
+class TargetHistogram:
     """Counts of distance targets, in strides; those below 0 (the centre lies outside the object) count as 0.
 
     Attributes:
@@ -61,8 +61,8 @@ class Tally:
         least = (values / self.box.delta + (TARGET_MARGIN - 1e-6)).ceil().clamp(min=1)
         self.needs = _sum(self.needs, _counts(least))
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: TargetHistogram) -> TargetHistogram:
+        return TargetHistogram(
             self.box,
             self.positives + other.positives,
             self.targets + other.targets,
@@ -130,8 +130,8 @@ class Report:
         ideal_predictions: Whether the assigner depends on predictions, and was given ideal ones.
     """
 
-    levels: list[Tally]
-    longest: Tally
+    levels: list[TargetHistogram]
+    longest: TargetHistogram
     strides: list[int]
     assumed: bool
     available: int
@@ -143,15 +143,15 @@ class Report:
     ideal_predictions: bool = False
 
     @property
-    def all(self) -> Tally:
+    def all(self) -> TargetHistogram:
         """Counts of all levels together."""
-        total = Tally(self.box)
+        total = TargetHistogram(self.box)
         for level in self.levels:
             total = total + level
         return total
 
     @property
-    def decisive(self) -> Tally:
+    def decisive(self) -> TargetHistogram:
         """The counts by which a ``reg_max`` is safe: all levels together; after ideal predictions the coarsest used.
 
         An assigner that depends on predictions matches an object on every level whose boxes can reach its sides. So the
@@ -167,14 +167,14 @@ class Report:
         return self.levels[0].box
 
 
-def density(tally: Tally, width: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def density(histogram: TargetHistogram, width: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Left edges of bins of ``width`` strides, a multiple of 1 / :data:`RESOLUTION`, and the density in each."""
     step = round(width * RESOLUTION)
-    inside = tally.bins[1:].copy()  # bin 0 is the target 0 itself
+    inside = histogram.bins[1:].copy()  # bin 0 is the target 0 itself
     if len(inside):
-        inside[0] += tally.bins[0]
+        inside[0] += histogram.bins[0]
     padded = np.pad(inside, (0, -len(inside) % step)).reshape(-1, step).sum(axis=1)
-    return np.arange(len(padded)) * width, padded / max(tally.targets, 1) / width
+    return np.arange(len(padded)) * width, padded / max(histogram.targets, 1) / width
 
 
 def by_area(boxes: Tensor) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally
+from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, TargetHistogram
+from mmdet_gfl.utils.tables import aligned
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -15,20 +16,18 @@ def as_text(report: Report, share: float) -> str:
     names = [(str(index), str(stride)) for index, stride in enumerate(report.strides)]
     rows = [[*name, *_cells(level, share)] for name, level in zip(names, report.levels)]
     lines = [head, *rows, ['all', '', *_cells(report.all, share)], ['longest', '', *_cells(report.longest, share)]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
-    return '\n'.join([_what_was_read(report), '', *table, '', _verdict(report, share)])
+    return '\n'.join([_what_was_read(report), '', aligned(lines), '', _verdict(report, share)])
 
 
-def _cells(tally: Tally, share: float) -> list[str]:
-    if not tally.targets:
+def _cells(histogram: TargetHistogram, share: float) -> list[str]:
+    if not histogram.targets:
         return ['0', *('-' for _ in PERCENTILES), '-', '-', '-']
-    values = [*(tally.percentile(percent) for percent in PERCENTILES), tally.largest]
+    values = [*(histogram.percentile(percent) for percent in PERCENTILES), histogram.largest]
     return [
-        str(tally.positives),
+        str(histogram.positives),
         *(f'{value:.1f}' for value in values),
-        f'{tally.clipped_share:.2%}',
-        str(tally.smallest_reg_max(share)),
+        f'{histogram.clipped_share:.2%}',
+        str(histogram.smallest_reg_max(share)),
     ]
 
 
@@ -75,7 +74,7 @@ def _verdict(report: Report, share: float) -> str:
 
 
 def as_dict(report: Report, share: float) -> dict[str, Any]:
-    """The report for a JSON file; see the attributes of :class:`Report` and :class:`Tally`."""
+    """The report for a JSON file; see the attributes of :class:`Report` and :class:`TargetHistogram`."""
     sizes = ('small', 'medium', 'large')
     return dict(
         reg_max=report.box.reg_max,
@@ -97,13 +96,15 @@ def as_dict(report: Report, share: float) -> dict[str, Any]:
     )
 
 
-def _level_dict(tally: Tally, share: float) -> dict[str, Any]:
+def _level_dict(histogram: TargetHistogram, share: float) -> dict[str, Any]:
     return dict(
-        positives=tally.positives,
-        percentiles={f'{percent:g}': tally.percentile(percent) if tally.targets else None for percent in PERCENTILES},
-        max=tally.largest if tally.targets else None,
-        clipped_share=tally.clipped_share,
-        below_zero=tally.outside,
-        smallest_safe_reg_max=tally.smallest_reg_max(share),
-        histogram=dict(width=1 / RESOLUTION, counts=tally.bins.tolist()),
+        positives=histogram.positives,
+        percentiles={
+            f'{percent:g}': histogram.percentile(percent) if histogram.targets else None for percent in PERCENTILES
+        },
+        max=histogram.largest if histogram.targets else None,
+        clipped_share=histogram.clipped_share,
+        below_zero=histogram.outside,
+        smallest_safe_reg_max=histogram.smallest_reg_max(share),
+        histogram=dict(width=1 / RESOLUTION, counts=histogram.bins.tolist()),
     )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_gfl.utils.tables import aligned
+
 from .matching import IGNORED, TRUE, Detections, Objects, match
 
 
 @dataclass(frozen=True)
-class Cut:
+class OperatingPoint:
     """Operating point of a class: what it keeps at a score threshold.
 
     Attributes:
@@ -35,19 +37,19 @@ class ClassThreshold:
     Attributes:
         name: Of the class.
         objects: How many there are, ignored ones not counted.
-        cut: The lowest threshold with the wanted precision, hence the one with the largest recall; None where no
+        point: The lowest threshold with the wanted precision, hence the one with the largest recall; None where no
             threshold has it.
-        best: The most precise cut there is, and of equally precise ones the one with the largest recall; None without
+        best: The most precise point there is, and of equally precise ones the one with the largest recall; None without
             objects or without detections.
     """
 
     name: str
     objects: int
-    cut: Cut | None
-    best: Cut | None
+    point: OperatingPoint | None
+    best: OperatingPoint | None
 
 
-def pick_thresholds(
+def select_thresholds(
     images: Iterable[tuple[Detections, Objects]], classes: Sequence[str], precision: float, iou: float
 ) -> list[ClassThreshold]:
     """The lowest score threshold of each class at which its detections have the wanted precision.
@@ -70,15 +72,15 @@ def pick_thresholds(
     of_class, score, hit = np.concatenate(labels), np.concatenate(scores), np.concatenate(right)
     answers = []
     for index, name in enumerate(classes):
-        cuts = possible_cuts(score[of_class == index], hit[of_class == index], int(counts[index]))
-        enough = [cut for cut in cuts if cut.precision >= precision]
-        best = max(cuts, key=lambda cut: (cut.precision, cut.recall), default=None)
+        points = operating_points(score[of_class == index], hit[of_class == index], int(counts[index]))
+        enough = [point for point in points if point.precision >= precision]
+        best = max(points, key=lambda point: (point.precision, point.recall), default=None)
         answers.append(ClassThreshold(name, int(counts[index]), enough[-1] if enough else None, best))
     return answers
 
 
-def possible_cuts(scores: np.ndarray, right: np.ndarray, objects: int) -> list[Cut]:
-    """All cuts of a class by falling threshold: one a distinct score; none without objects.
+def operating_points(scores: np.ndarray, right: np.ndarray, objects: int) -> list[OperatingPoint]:
+    """All operating points of a class by falling threshold, one per distinct score; none without objects.
 
     Args:
         scores: Of the detections of the data set, (N,).
@@ -90,25 +92,23 @@ def possible_cuts(scores: np.ndarray, right: np.ndarray, objects: int) -> list[C
     order = np.argsort(-scores, kind='stable')
     scores, hits = scores[order], np.cumsum(right[order])
     ends = np.flatnonzero(np.diff(scores, append=-np.inf) < 0)  # the last of equal scores
-    return [Cut(float(scores[k]), float(hits[k] / (k + 1)), float(hits[k] / objects), int(k) + 1) for k in ends]
+    return [
+        OperatingPoint(float(scores[k]), float(hits[k] / (k + 1)), float(hits[k] / objects), int(k) + 1) for k in ends
+    ]
 
 
 def table(answers: Sequence[ClassThreshold], precision: float) -> str:
-    """The answers as text, a line a class, and which classes cannot be as precise as wanted."""
-    width = max([len('class'), *(len(answer.name) for answer in answers)])
-    lines = [f'{"class":{width}}  objects  threshold  precision  recall  detections']
-    for answer in answers:
-        lines.append(f'{answer.name:{width}}  {answer.objects:7d}  {_columns(answer)}'.rstrip())
-    failed = [answer for answer in answers if answer.cut is None]
-    lines += [f'{answer.name} {_why(answer, precision)}' for answer in failed]
-    return '\n'.join(lines)
+    """The answers as text, a line per class, and which classes cannot be as precise as wanted."""
+    rows = [['class', 'objects', 'threshold', 'precision', 'recall', 'detections']]
+    rows += [[answer.name, str(answer.objects), *_cells(answer.point)] for answer in answers]
+    failed = [answer for answer in answers if answer.point is None]
+    return '\n'.join([aligned(rows), *(f'{answer.name} {_why(answer, precision)}' for answer in failed)])
 
 
-def _columns(answer: ClassThreshold) -> str:
-    cut = answer.cut
-    if cut is None:
-        return f'{"-":>9}'
-    return f'{cut.threshold:9.4f}  {cut.precision:9.3f}  {cut.recall:6.3f}  {cut.detections:10d}'
+def _cells(point: OperatingPoint | None) -> list[str]:
+    if point is None:
+        return ['-']
+    return [f'{point.threshold:.4f}', f'{point.precision:.3f}', f'{point.recall:.3f}', str(point.detections)]
 
 
 def _why(answer: ClassThreshold, precision: float) -> str:
@@ -124,8 +124,8 @@ def _why(answer: ClassThreshold, precision: float) -> str:
 
 
 def as_json(answers: Sequence[ClassThreshold]) -> dict[str, Any]:
-    """The answers by class: ``objects``, and the cut's entries with ``threshold`` None where there is no cut."""
+    """The answers by class: ``objects``, and the entries of its point, ``threshold`` None without one."""
     return {
-        answer.name: dict(objects=answer.objects, **(asdict(answer.cut) if answer.cut else dict(threshold=None)))
+        answer.name: dict(objects=answer.objects, **(asdict(answer.point) if answer.point else dict(threshold=None)))
         for answer in answers
     }

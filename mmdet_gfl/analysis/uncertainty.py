@@ -16,6 +16,7 @@ from mmengine import fileio
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.utils.tables import markdown
 
 from .detector import Detector, dataset_of, turn_on_distributions
 from .matching import ious
@@ -52,7 +53,7 @@ class Sides(NamedTuple):
         return self._replace(predicted=np.sqrt(left.clip(min=0)), floor=np.zeros_like(self.floor))
 
 
-class Judgement(NamedTuple):
+class Evaluation(NamedTuple):
     """Evaluation of a model's side deviations.
 
     Attributes:
@@ -60,7 +61,7 @@ class Judgement(NamedTuple):
         correlation: Rank correlation of predicted and true standard deviation over all sides.
         among_ambiguous: The same over the ambiguous sides.
         own_error: Rank correlation of the predicted deviation with the size of the error.
-        told_apart: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
+        auroc: Probability that an ambiguous side is given a larger share of its object's length than a sharp one.
         within_one: Share of the labels within one predicted standard deviation (68% of a normal distribution).
         within_two: Within two (95%).
         by_kind: For each kind: number, root mean squares of true and predicted deviation and of the error.
@@ -70,7 +71,7 @@ class Judgement(NamedTuple):
     correlation: float
     among_ambiguous: float
     own_error: float
-    told_apart: float
+    auroc: float
     within_one: float
     within_two: float
     by_kind: dict[str, tuple[int, float, float, float]]
@@ -186,17 +187,17 @@ def joined(parts: Iterable[Sides]) -> Sides:
     return Sides(*(np.concatenate(values) for values in zip(*lots)))
 
 
-def judge(sides: Sides) -> Judgement:
+def evaluate(sides: Sides) -> Evaluation:
     """Evaluate a model by the deviations of its sides."""
     ambiguous = sides.true > 0
     share = sides.predicted / sides.length
     off = np.abs(sides.error) / np.maximum(sides.predicted, np.finfo(float).tiny)
-    return Judgement(
+    return Evaluation(
         len(sides.true),
         rank_correlation(sides.predicted, sides.true),
         rank_correlation(sides.predicted[ambiguous], sides.true[ambiguous]),
         rank_correlation(sides.predicted, np.abs(sides.error)),
-        probability_of_larger(share[ambiguous], share[~ambiguous]),
+        auroc(share[ambiguous], share[~ambiguous]),
         float((off <= 1).mean()),
         float((off <= 2).mean()),
         {kind: _of_kind(sides, sides.kind == kind) for kind in KINDS if (sides.kind == kind).any()},
@@ -212,13 +213,14 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def probability_of_larger(these: np.ndarray, those: np.ndarray) -> float:
-    """Probability that one of ``these`` is larger than one of ``those``, ties counted half; NaN if there are none."""
-    if not len(these) or not len(those):
+def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Probability that a positive is larger than a negative, ties counted half; NaN if there are none of one kind."""
+    from scipy.stats import mannwhitneyu  # takes a second to import; MMDetection depends on it
+
+    if not len(positives) or not len(negatives):
         return float('nan')
-    ordered = np.sort(those)
-    below = np.searchsorted(ordered, these, 'left') + np.searchsorted(ordered, these, 'right')
-    return float(below.mean() / (2 * len(those)))
+    pairs = len(positives) * len(negatives)
+    return float(mannwhitneyu(positives, negatives, method='asymptotic').statistic / pairs)
 
 
 def with_floors_taken_away(names: Sequence[str], models: Sequence[Sides]) -> tuple[list[str], list[Sides]]:
@@ -231,24 +233,29 @@ def with_floors_taken_away(names: Sequence[str], models: Sequence[Sides]) -> tup
     return [name for name, _ in pairs], [sides for _, sides in pairs]
 
 
-def table(names: Sequence[str], judgements: Sequence[Judgement]) -> str:
-    """Markdown: a line a model, then a line a kind of side and model."""
-    lines = [
-        '| model | sides | rank correlation | among ambiguous | with own error | told apart | within 1 std | '
-        'within 2 std |',
-        '|---|---|---|---|---|---|---|---|',
-    ]
-    lines += [
-        f'| {name} | {one.number} | {one.correlation:.2f} | {one.among_ambiguous:.2f} | {one.own_error:.2f} | '
-        f'{one.told_apart:.2f} | {one.within_one:.0%} | {one.within_two:.0%} |'
-        for name, one in zip(names, judgements)
-    ]
-    lines += ['', '| side | model | sides | true std | predicted std | error |', '|---|---|---|---|---|---|']
-    lines += [
-        f'| {kind} | {name} | {count} | {true:.1f} | {predicted:.1f} | {error:.1f} |'
-        for kind in KINDS
-        for name, one in zip(names, judgements)
-        if kind in one.by_kind
-        for count, true, predicted, error in [one.by_kind[kind]]
-    ]
-    return '\n'.join(lines)
+_MODEL_COLUMNS = (
+    'model',
+    'sides',
+    'rank correlation',
+    'among ambiguous',
+    'with own error',
+    'AUROC',
+    'within 1 std',
+    'within 2 std',
+)
+_KIND_COLUMNS = ('side', 'model', 'sides', 'true std', 'predicted std', 'error')
+
+
+def table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
+    """Markdown: a line per model, then a line per kind of side and model."""
+    models, kinds = [], []
+    for name, one in zip(names, evaluations):
+        values = one.correlation, one.among_ambiguous, one.own_error, one.auroc
+        shares = one.within_one, one.within_two
+        models.append([name, str(one.number), *(f'{x:.2f}' for x in values), *(f'{x:.0%}' for x in shares)])
+    for kind in KINDS:
+        for name, one in zip(names, evaluations):
+            if kind in one.by_kind:
+                count, *lengths = one.by_kind[kind]
+                kinds.append([kind, name, str(count), *(f'{length:.1f}' for length in lengths)])
+    return f'{markdown(_MODEL_COLUMNS, models)}\n\n{markdown(_KIND_COLUMNS, kinds)}'

@@ -11,9 +11,11 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmdet_gfl.utils.tables import markdown
+
 from .ablation import BASELINE, read_rows
 from .compare import Measured, measure
-from .markdown import circumstances, grid
+from .markdown import circumstances
 from .paired import Paired, paired
 from .pictures import GREY, MEASURED, tidy
 from .results import Result, found_seeds, place_of, read, read_results, write
@@ -30,7 +32,7 @@ _HOW_TO_READ = (
 )
 _THRESHOLDS = (
     'A score of a GFL head means class x IoU, so a score threshold of the baseline does not carry over: '
-    '`tools/analysis_tools/pick_threshold.py` selects one on the validation images.'
+    '`tools/analysis_tools/select_thresholds.py` selects one on the validation images.'
 )
 
 
@@ -241,7 +243,7 @@ def _scores_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> 
         size = '-' if report.parameters is None else f'{report.parameters / 1e6:.2f} M'
         shown = [_score(report.measured[column], scale) for column, scale in scales.items()]
         cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size])
-    return grid(['row', 'head', 'seeds', *(scale.label for scale in scales.values()), 'parameters'], cells)
+    return markdown(['row', 'head', 'seeds', *(scale.label for scale in scales.values()), 'parameters'], cells)
 
 
 def _score(found: Measured | None, scale: Scale) -> str:
@@ -256,7 +258,7 @@ def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]
         for report in reports
         if report.differences and not report.same_as
     ]
-    return grid(['row', *(scale.label for scale in scales.values())], cells) if cells else ''
+    return markdown(['row', *(scale.label for scale in scales.values())], cells) if cells else ''
 
 
 def _paired_cell(found: Paired | None, scale: Scale) -> str:

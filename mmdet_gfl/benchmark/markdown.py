@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mmdet_gfl.utils.tables import markdown
+
 from .compare import Comparison, Effect, Line, Measured, measure
 from .progress import span
 from .results import COLUMNS, Result
@@ -88,14 +90,14 @@ def _table(comparison: Comparison, picture: str | None) -> str:
             [line.row.label, _seeds(line), *(_score(line.row.paper.get(c), line.measured[c]) for c in COLUMNS)]
             for line in measured
         ]
-        parts.append(grid(['row', 'seeds', *COLUMNS], cells))
+        parts.append(markdown(['row', 'seeds', *COLUMNS], cells))
     compared = [line for line in measured if line.effects]
     if compared:
         cells = [
             [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), verdict(line.effects['AP'])]
             for line in compared
         ]
-        parts.append(grid(['effect of', *COLUMNS, 'on AP'], cells))
+        parts.append(markdown(['effect of', *COLUMNS, 'on AP'], cells))
         parts.append(_summary([line.effects['AP'] for line in compared]))
     if any(line.missing for line in lines):
         parts.append('Not measured: ' + '; '.join(_not_measured(line) for line in lines if line.missing) + '.')
@@ -160,10 +162,4 @@ def _others(results: Mapping[str, Sequence[Result]]) -> str:
         scores = [measure(runs, column) for column in COLUMNS]
         own = ['-' if found is None else _spread(f'{found.mean:.1f}', found.std) for found in scores]
         cells.append([config, str(len(runs)), *own])
-    return '## In none of these tables\n\n' + grid(['config', 'seeds', *COLUMNS], cells)
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f'| {" | ".join(row)} |' for row in (head, *rows)]
-    return '\n'.join([lines[0], '|' + '---|' * len(head), *lines[1:]])
+    return '## In none of these tables\n\n' + markdown(['config', 'seeds', *COLUMNS], cells)

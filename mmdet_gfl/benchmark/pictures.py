@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .compare import Comparison, Line
@@ -18,13 +16,12 @@ PAPER, MEASURED, GREY = '#8C8C8C', '#0B6BB8', '#444444'
 _SYMBOLS = dict(beta=r'$\beta$', delta=r'$\Delta$', n='n')
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Draw a table into a PNG: lines over a parameter where each row is a value of one, else bars."""
+def draw(comparison: Comparison) -> Figure:
+    """Draw a table: lines over a parameter where each row is a value of one, else bars."""
     found = parameter_of([line.row.label for line in comparison.lines])
     figure = _curves(comparison, *found) if found else _bars(comparison)
     figure.suptitle(f'Table {comparison.table.name}: {comparison.table.title}', fontsize=11)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def parameter_of(labels: Sequence[str]) -> tuple[str, list[float]] | None:

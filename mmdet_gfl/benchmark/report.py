@@ -44,7 +44,7 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
     for comparison in comparisons:
         if any(line.measured['AP'] for line in comparison.lines):
             name = f'table_{comparison.table.name}.png'
-            pictures.draw(comparison, work_dir / name)
+            pictures.draw(comparison).savefig(work_dir / name, dpi=110)
             drawn[comparison.table.name] = name
     text = markdown.page(comparisons, results, drawn)
     write(work_dir / 'report.md', text + '\n')

@@ -301,7 +301,7 @@ def run_all(
 def last_checkpoint(run: Running) -> str | None:
     """The checkpoint that a run would go on from."""
     cfg = Config(dict(resume=True, load_from=None, work_dir=str(run.place)))
-    return launch.start_of(cfg)
+    return launch.find_checkpoint(cfg)
 
 
 def scores_of_end(run: Running, preset: Plan) -> Scores | None:

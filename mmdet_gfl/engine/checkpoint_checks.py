@@ -132,7 +132,7 @@ def check_pretrained(cfg: Config) -> None:
                 raise UserError(f'{key}checkpoint: {error}') from error
 
 
-def start_of(cfg: Config) -> str | None:
+def find_checkpoint(cfg: Config) -> str | None:
     """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
 
     To resume without a name, ``last_checkpoint`` of the work dir names the file. Where the work dir was moved or copied

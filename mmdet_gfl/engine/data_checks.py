@@ -36,7 +36,7 @@ from mmengine.runner import Runner
 from mmdet_gfl.engine import coco_files
 from mmdet_gfl.engine.coco_files import PAGE
 from mmdet_gfl.engine.errors import UserError, note, some
-from mmdet_gfl.engine.type_checks import explained, nodes
+from mmdet_gfl.engine.type_checks import friendly_errors, nodes
 
 #: Errors of reading a file that is not there or has other content, and the packages whose errors they are.
 READING_ERRORS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, FileNotFoundError)
@@ -516,7 +516,7 @@ def build_dataset(cfg: Config, split: str) -> Any:
     check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
     roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
     hook = CheckDataHook(split)
-    with explained(cfg):
+    with friendly_errors(cfg):
         node = hook.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
         dataset = roots.DATASETS.build(copy.deepcopy(node))
         if hasattr(dataset, 'full_init'):

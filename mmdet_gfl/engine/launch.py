@@ -29,7 +29,7 @@ from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook as CheckCheck
 from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
 from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
 from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
-from mmdet_gfl.engine.checkpoint_checks import start_of as start_of
+from mmdet_gfl.engine.checkpoint_checks import find_checkpoint as find_checkpoint
 from mmdet_gfl.engine.data_checks import build_dataset as build_dataset
 from mmdet_gfl.engine.data_checks import check_data as check_data
 from mmdet_gfl.engine.data_checks import observe as observe
@@ -39,7 +39,7 @@ from mmdet_gfl.engine.errors import note
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
 from mmdet_gfl.engine.type_checks import check_losses
-from mmdet_gfl.engine.type_checks import explained as explained
+from mmdet_gfl.engine.type_checks import friendly_errors as friendly_errors
 from mmdet_gfl.utils.processes import end_with_parent
 
 
@@ -184,7 +184,7 @@ def world_size(launcher: str) -> int:
     return int(count) if count.isdigit() else 1
 
 
-def announce(cfg: Config, task: str, checkpoint: str | None = None) -> None:
+def log_run_summary(cfg: Config, task: str, checkpoint: str | None = None) -> None:
     """Print, on the first rank, what is about to happen, where its results go, and the batch and lr of a training."""
     if not is_first_rank():
         return
@@ -207,10 +207,10 @@ def build_runner(cfg: Config) -> Runner:
     """MMEngine's Runner, or the one that the config names.
 
     Raises:
-        UserError: As :func:`explained` and :func:`check_losses`; or the model has deformable convolutions, which
+        UserError: As :func:`friendly_errors` and :func:`check_losses`; or the model has deformable convolutions, which
             nothing here can run.
     """
-    with explained(cfg):
+    with friendly_errors(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     check_losses(runner.model)
     try:
@@ -233,10 +233,10 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
         cfg: Its config.
 
     Raises:
-        UserError: Names the keys that may hold the address; or the disk is full; or as :func:`explained`.
+        UserError: Names the keys that may hold the address; or the disk is full; or as :func:`friendly_errors`.
     """
     try:
-        with explained(cfg):
+        with friendly_errors(cfg):
             action()
             if distributed.is_available() and distributed.is_initialized():
                 distributed.barrier()

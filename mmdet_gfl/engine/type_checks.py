@@ -44,7 +44,7 @@ def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @contextmanager
-def explained(cfg: Config) -> Iterator[None]:
+def friendly_errors(cfg: Config) -> Iterator[None]:
     """Explain what building a model, a data set or a hook fails on, where it is an entry of the config.
 
     Raises:

@@ -10,8 +10,8 @@ import torch
 
 from mmdet_gfl.analysis.detector import Detector
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
-from mmdet_gfl.engine.destinations import make_folder_of
 from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.engine.output_paths import make_folder_of
 
 from . import checking, metadata, writing
 from .graph import ExportedDetector

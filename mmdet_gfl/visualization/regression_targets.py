@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, Tally, density
+from mmdet_gfl.analysis.target_counts import RESOLUTION, Report, TargetHistogram, density
 
 
-def draw(report: Report, share: float, path: Path, title: str) -> None:
-    """Write the picture: the histogram of the targets (Fig. 5c), and the share that lies beyond a distance."""
-    figure = Figure(figsize=(12, 4.5), layout='constrained')
+def draw(report: Report, share: float, title: str) -> Figure:
+    """The histogram of the targets (Fig. 5c), and the share that lies beyond a distance; ``share`` may be clipped."""
+    figure = Figure(figsize=(12, 4.5), dpi=110, layout='constrained')
     left, right = figure.subplots(1, 2)
     figure.suptitle(f'Distance targets: {title}, {report.images} images')
     _draw_densities(report, left)
@@ -23,10 +22,10 @@ def draw(report: Report, share: float, path: Path, title: str) -> None:
         axes.set_xlabel('distance from the location to a side, in strides')
         axes.set_xlim(0, max(report.box.max_distance, report.all.percentile(99.99) if report.all.targets else 0) * 1.1)
         axes.spines[['top', 'right']].set_visible(False)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def _filled(report: Report) -> list[tuple[str, Tally]]:
+def _filled(report: Report) -> list[tuple[str, TargetHistogram]]:
     """The levels with targets, by their label."""
     return [(f'stride {stride}', level) for stride, level in zip(report.strides, report.levels) if level.targets]
 
@@ -45,11 +44,13 @@ def _draw_densities(report: Report, axes: Axes) -> None:
 
 
 def _draw_tails(report: Report, share: float, axes: Axes) -> None:
-    lines: list[tuple[str, Tally, dict[str, Any]]] = [('all levels', report.all, dict(color='black', linewidth=2))]
+    lines: list[tuple[str, TargetHistogram, dict[str, Any]]] = [
+        ('all levels', report.all, dict(color='black', linewidth=2))
+    ]
     lines += [(label, level, dict(linewidth=1.3)) for label, level in _filled(report)]
     axes.set_prop_cycle(None)
-    for label, tally, style in lines:
-        beyond = tally.beyond()
+    for label, histogram, style in lines:
+        beyond = histogram.beyond()
         axes.plot(np.arange(len(beyond)) / RESOLUTION, np.maximum(beyond, 1e-9), label=label, **style)
     axes.axhline(share, color='0.5', linestyle='--', linewidth=1)
     axes.annotate(f'{share:.2%}', (0.01, share), xycoords=('axes fraction', 'data'), va='bottom', color='0.4')

@@ -43,10 +43,19 @@ def test_each_detection_beside_its_best_object():
 
 
 def test_mean_iou_by_score():
-    scored = Scored(np.array([0.05, 0.07, 0.5, 1.0]), np.array([0.1, 0.3, 0.6, 0.9]), None)
-    scores, ious = mean_iou_by_score(scored)
-    np.testing.assert_allclose(scores, [0.06, 0.5, 1.0])
-    np.testing.assert_allclose(ious, [0.2, 0.6, 0.9])
+    """Ten bins, each closed below; 1 belongs to the last."""
+    by_bin = [
+        ([0.02, 0.08], [0.1, 0.3]),
+        ([0.12], [0.8]),
+        ([0.45], [0.2]),
+        ([0.5, 0.58], [0.6, 0.8]),
+        ([0.9, 1], [1, 0]),
+    ]
+    scores, ious = (np.concatenate(values) for values in zip(*by_bin))
+    order = np.array([3, 0, 7, 5, 1, 6, 4, 2])
+    mean_scores, mean_ious = mean_iou_by_score(Scored(scores[order], ious[order], None))
+    np.testing.assert_allclose(mean_scores, [0.05, 0.12, 0.45, 0.54, 0.95])
+    np.testing.assert_allclose(mean_ious, [0.2, 0.8, 0.2, 0.7, 0.5])
 
 
 def test_the_table_has_a_branch_where_a_model_has_one():

@@ -2,7 +2,6 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,8 +13,8 @@ from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
-from mmdet_gfl.analysis.regression_targets import Progress, add_image, new_report
-from mmdet_gfl.analysis.target_counts import RESOLUTION, Tally, by_area, density
+from mmdet_gfl.analysis.regression_targets import add_image, new_report
+from mmdet_gfl.analysis.target_counts import RESOLUTION, TargetHistogram, by_area, density
 from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
 from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
@@ -26,8 +25,8 @@ from mmdet_gfl.visualization.regression_targets import draw
 NONE = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
 
 
-def tally(*distances, reg_max=16, delta=1.0):
-    counts = Tally(GeneralBox(reg_max=reg_max, delta=delta))
+def histogram(*distances, reg_max=16, delta=1.0):
+    counts = TargetHistogram(GeneralBox(reg_max=reg_max, delta=delta))
     counts.add(torch.tensor(distances, dtype=torch.float32).reshape(-1, 1))
     return counts
 
@@ -36,15 +35,15 @@ def tally(*distances, reg_max=16, delta=1.0):
 
 
 def test_percentiles_by_hand():
-    counts = tally(*range(1, 101))  # 1, 2, ..., 100
+    counts = histogram(*range(1, 101))  # 1, 2, ..., 100
     assert [counts.percentile(p) for p in (1, 50, 90, 99, 99.9, 100)] == [1, 50, 90, 99, 100, 100]
     assert counts.clipped_share == 0.84 and counts.largest == 100 and counts.targets == counts.positives == 100
-    assert tally(0.3).percentile(50) == pytest.approx(0.3)  # never beyond the largest
+    assert histogram(0.3).percentile(50) == pytest.approx(0.3)  # never beyond the largest
 
 
 def test_percentiles_are_numpys_to_a_bin():
     values = torch.rand(5000) ** 2 * 20
-    counts = tally(*values.tolist())
+    counts = histogram(*values.tolist())
     for percent in PERCENTILES:
         exact = np.percentile(values.numpy(), percent, method='inverted_cdf')
         assert 0 <= counts.percentile(percent) - exact <= 1 / RESOLUTION
@@ -56,7 +55,7 @@ def test_percentiles_are_numpys_to_a_bin():
 )
 def test_the_smallest_reg_max_of_one_target(distance, delta, least):
     # DFL keeps targets below n - 0.1: the least n is the first that leaves distance / delta alone.
-    counts = tally(distance, delta=delta)
+    counts = histogram(distance, delta=delta)
     assert counts.smallest_reg_max(0) == least
     kept = [
         n for n in range(1, 30) if torch.tensor(distance / delta).clamp(max=n - 0.1) == torch.tensor(distance / delta)
@@ -65,26 +64,26 @@ def test_the_smallest_reg_max_of_one_target(distance, delta, least):
 
 
 def test_a_share_may_be_cut():
-    counts = tally(*[1.5] * 990, *[5.5] * 9, 30.5)
+    counts = histogram(*[1.5] * 990, *[5.5] * 9, 30.5)
     assert [counts.smallest_reg_max(share) for share in (0, 0.0005, 0.001, 0.009, 0.01, 0.5)] == [31, 31, 6, 6, 2, 2]
     beyond = counts.beyond()
     assert beyond[64 * 5] == pytest.approx(0.01) and beyond[64 * 6] == pytest.approx(0.001) and beyond[-1] == 0
 
 
 def test_targets_outside_of_the_object_count_as_zero():
-    counts = tally(-1.0, 2.0)
+    counts = histogram(-1.0, 2.0)
     assert counts.outside == 1 and counts.percentile(50) == 0 and counts.largest == 2
 
 
 def test_no_targets():
-    counts = tally()
+    counts = histogram()
     assert counts.smallest_reg_max(0.001) is None and counts.clipped_share == 0
     assert np.isnan(counts.percentile(50))
 
 
 def test_tallies_add_up():
-    first, second = tally(0.5, 3.0, -1.0), tally(20.0, 7.0)
-    both, joint = first + second, tally(0.5, 3.0, -1.0, 20.0, 7.0)
+    first, second = histogram(0.5, 3.0, -1.0), histogram(20.0, 7.0)
+    both, joint = first + second, histogram(0.5, 3.0, -1.0, 20.0, 7.0)
     for key in ('positives', 'targets', 'clipped', 'outside', 'largest'):
         assert getattr(both, key) == getattr(joint, key), key
     assert np.array_equal(both.bins, joint.bins) and np.array_equal(both.needs, joint.needs)
@@ -92,7 +91,7 @@ def test_tallies_add_up():
 
 
 def test_density_is_one_in_all():
-    edges, heights = density(tally(0.0, 0.25, 0.26, 3.9), 0.25)
+    edges, heights = density(histogram(0.0, 0.25, 0.26, 3.9), 0.25)
     assert heights.sum() * 0.25 == 1 and len(edges) == 16
     assert heights[0] == 2 and heights[1] == 1 and heights[15] == 1  # (0, 0.25], with 0 itself; (0.25, 0.5]; (3.75, 4]
 
@@ -348,11 +347,9 @@ def cfg(root, shapes, monkeypatch):
 
 
 def test_the_same_whatever_the_number_of_workers(cfg):
-    seen = []
     pipeline = cfg.train_dataloader.dataset.pipeline
     pipeline.insert(3, dict(type='RandomCrop', crop_size=(0.7, 0.7), crop_type='relative_range'))
-    alone = tool.measure(cfg, images=8, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i + 1, 8) for i in range(8)]
+    alone = tool.measure(cfg, images=8)
     assert alone.images == 8 and alone.available == 12
     shared = tool.measure(cfg, images=8, workers=2)
     assert as_dict(alone, 0.001) == as_dict(shared, 0.001)
@@ -473,24 +470,52 @@ def test_the_json(report):
     assert second['max'] is None and second['smallest_safe_reg_max'] is None
 
 
-def test_the_picture(report, tmp_path):
-    for name, drawn in (('full', report), ('empty', new_report(MODELS.build(host_config('FCOS')), 1))):
-        draw(drawn, 0.001, tmp_path / f'{name}.png', 'a title')
-    full, empty = (cv2.imread(str(tmp_path / f'{name}.png')).astype(int) for name in ('full', 'empty'))
-    assert full.shape[1] > 1000
-
-    def coloured(picture):
-        return (picture.max(axis=2) - picture.min(axis=2) > 60).sum()
-
-    assert coloured(full) > coloured(empty) + 200
+def curves(axes):
+    """Data of the lines by their label, in the order of the legend's; those without a label are marks."""
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith('_')}
 
 
-def test_progress_is_said_now_and_then():
-    said = []
-    progress = Progress(said.append, every=60)
-    for done in (1, 2, 3):
-        progress(done, 3)
-    assert len(said) == 1 and said[0].startswith('3 of 3 images in ')
-    progress = Progress(said.append, every=0)
-    progress(1, 3)
-    assert said[1].startswith('1 of 3 images, ') and said[1].endswith(' s left')
+def test_the_picture(report):
+    report.levels[1].add(torch.tensor([[8.0, 8.0, 0.0, 0.1]]))
+    figure = draw(report, 0.002, 'a title')
+    left, right = figure.axes
+    assert figure.get_suptitle() == 'Distance targets: a title, 2 images'
+
+    # All 1,008 targets in bars of a quarter stride: bin k holds those in (k, k + 1] / 4.
+    bars = {bar.get_x(): bar.get_height() for bar in left.patches if bar.get_height()}
+    found = {0.0: 3, 2.25: 1002, 7.75: 2, 20.0: 1}
+    assert bars == pytest.approx({x: 4 * count / 1008 for x, count in found.items()})
+    assert {bar.get_width() for bar in left.patches} == {0.25}
+    # Each level in bins of half a stride, drawn at their middle, as a share of its own targets.
+    assert list(curves(left)) == ['stride 8', 'stride 64']
+    for line, found in zip(curves(left).values(), ({0.25: 1, 2.25: 1002, 20.25: 1}, {0.25: 2, 7.75: 2})):
+        filled = line[line[:, 1] > 0]
+        assert dict(filled.tolist()) == pytest.approx({x: 2 * n / sum(found.values()) for x, n in found.items()})
+
+    # The share beyond x strides.
+    assert list(curves(right)) == ['all levels', 'stride 8', 'stride 64']
+    for line, below, total in zip(
+        curves(right).values(), ((3, 1005, 1007), (1, 1003, 1003), (2, 2, 4)), (1008, 1004, 4)
+    ):
+        shares = dict(line.tolist())
+        expected = [max(1 - count / total, 1e-9) for count in below]
+        assert [shares[x] for x in (1.0, 2.5, 8.0) if x in shares] == pytest.approx(expected)
+    assert right.get_yscale() == 'log'
+    (clipped,) = (line for line in right.lines if line.get_linestyle() == '--')
+    assert set(clipped.get_ydata()) == {0.002}
+
+
+@pytest.mark.parametrize('delta, name', [(1.0, 'reg_max=16'), (0.5, 'reg_max=32, delta=0.5')])
+def test_the_picture_marks_the_reach(report, delta, name):
+    report.levels = [histogram(2.5, 3.5, reg_max=round(16 / delta), delta=delta) for _ in range(2)]
+    for axes in draw(report, 0.001, '').axes:
+        (mark,) = (line for line in axes.lines if line.get_linestyle() == ':')
+        assert list(mark.get_xdata()) == [16.0, 16.0]
+        (text,) = (text for text in axes.texts if 'reg_max' in text.get_text())
+        assert text.get_text() == name and text.xy[0] == 16.0
+        assert axes.get_xlim() == pytest.approx((0, 1.1 * 16))
+
+
+def test_a_picture_of_no_targets():
+    left, right = draw(new_report(MODELS.build(host_config('FCOS')), 1), 0.001, '').axes
+    assert curves(left) == {} and list(curves(right)) == ['all levels']

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from mmdet_gfl.analysis.matching import Detections, Objects
-from mmdet_gfl.analysis.thresholds import Cut, as_json, pick_thresholds, possible_cuts, table
+from mmdet_gfl.analysis.thresholds import OperatingPoint, as_json, operating_points, select_thresholds, table
 
 
-def test_cuts_by_hand():
+def test_operating_points_by_hand():
     scores = np.array([0.2, 0.9, 0.5, 0.5, 0.7])
     right = np.array([True, True, False, True, True])
-    assert possible_cuts(scores, right, objects=8) == [
-        Cut(0.9, 1.0, 1 / 8, 1),
-        Cut(0.7, 1.0, 2 / 8, 2),
-        Cut(0.5, 3 / 4, 3 / 8, 4),  # equal scores are kept or dropped together
-        Cut(0.2, 4 / 5, 4 / 8, 5),
+    assert operating_points(scores, right, objects=8) == [
+        OperatingPoint(0.9, 1.0, 1 / 8, 1),
+        OperatingPoint(0.7, 1.0, 2 / 8, 2),
+        OperatingPoint(0.5, 3 / 4, 3 / 8, 4),  # equal scores are kept or dropped together
+        OperatingPoint(0.2, 4 / 5, 4 / 8, 5),
     ]
-    assert possible_cuts(scores, right, objects=0) == []
-    assert possible_cuts(scores[:0], right[:0], objects=3) == []
+    assert operating_points(scores, right, objects=0) == []
+    assert operating_points(scores[:0], right[:0], objects=3) == []
 
 
 #: Ten objects side by side; class 0.
@@ -35,26 +35,28 @@ def picked(precision, iou=0.5):
         Detections(np.stack((BOXES[0], BOXES[1], far, BOXES[3])), np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4, int)),
         Detections(BOXES[[4, 0, 5, 0, 0]], np.array([0.4, 0.3, 0.9, 0.5, 0.8]), np.array([0, 0, 1, 1, 2])),
     ]
-    return pick_thresholds(zip(found, truth), CLASSES, precision, iou)
+    return select_thresholds(zip(found, truth), CLASSES, precision, iou)
 
 
 def test_the_lowest_threshold_wins():
     cat, dog, owl, elk = picked(0.75)
     # Precision falls to 2/3 at 0.7 and rises again: 3/4, 4/5, then 4/6.
-    assert cat.objects == 10 and cat.cut == Cut(0.4, 4 / 5, 4 / 10, 5)
-    assert dog.cut is None and dog.best == Cut(0.5, 1 / 2, 1 / 2, 2)
-    assert owl.cut is None and owl.best is None and owl.objects == 0
-    assert elk.cut is None and elk.best is None and elk.objects == 1
-    assert picked(0.81)[0].cut == Cut(0.8, 1.0, 2 / 10, 2)
-    assert picked(1.0)[0].cut == picked(0.81)[0].cut
-    assert picked(0.5)[0].cut == Cut(0.3, 4 / 6, 4 / 10, 6) and picked(0.5)[1].cut == Cut(0.5, 1 / 2, 1 / 2, 2)
+    assert cat.objects == 10 and cat.point == OperatingPoint(0.4, 4 / 5, 4 / 10, 5)
+    assert dog.point is None and dog.best == OperatingPoint(0.5, 1 / 2, 1 / 2, 2)
+    assert owl.point is None and owl.best is None and owl.objects == 0
+    assert elk.point is None and elk.best is None and elk.objects == 1
+    assert picked(0.81)[0].point == OperatingPoint(0.8, 1.0, 2 / 10, 2)
+    assert picked(1.0)[0].point == picked(0.81)[0].point
+    assert picked(0.5)[0].point == OperatingPoint(0.3, 4 / 6, 4 / 10, 6) and picked(0.5)[1].point == OperatingPoint(
+        0.5, 1 / 2, 1 / 2, 2
+    )
 
 
 def test_detections_in_a_crowd_do_not_count():
     truth = Objects(BOXES[:2], np.array([0, 0]), np.array([False, True]))
     found = Detections(BOXES[[1, 0, 2]], np.array([0.9, 0.8, 0.7]), np.array([0, 0, 0]))
-    answer = pick_thresholds([(found, truth)], ('cat',), 0.9, 0.5)[0]
-    assert answer.objects == 1 and answer.cut == Cut(0.8, 1.0, 1.0, 1)
+    answer = select_thresholds([(found, truth)], ('cat',), 0.9, 0.5)[0]
+    assert answer.objects == 1 and answer.point == OperatingPoint(0.8, 1.0, 1.0, 1)
 
 
 def test_what_is_printed_and_written():
@@ -73,7 +75,7 @@ def test_keeping_what_the_threshold_says_gives_the_precision():
     random = np.random.default_rng(0)
     scores = random.random(500).astype(np.float32).astype(float)
     right = random.random(500) < scores
-    cut = [cut for cut in possible_cuts(scores, right, 400) if cut.precision >= 0.8][-1]
-    kept = scores >= cut.threshold
-    assert kept.sum() == cut.detections and right[kept].mean() == pytest.approx(cut.precision)
-    assert right[kept].mean() >= 0.8 and right[kept].sum() / 400 == pytest.approx(cut.recall)
+    point = [point for point in operating_points(scores, right, 400) if point.precision >= 0.8][-1]
+    kept = scores >= point.threshold
+    assert kept.sum() == point.detections and right[kept].mean() == pytest.approx(point.precision)
+    assert right[kept].mean() >= 0.8 and right[kept].sum() / 400 == pytest.approx(point.recall)

@@ -59,17 +59,17 @@ def test_an_object_is_taken_once_by_the_first_detection_and_a_bad_one_takes_none
     assert not len(uncertainty.visible_sides(none, objects, iou=0.5).true)
 
 
-def test_judgement_by_hand():
-    judged = uncertainty.judge(sides([1, 2, 3, 4], [0, 2, 0, 4], error=[0.5, 2, -9, -5]))
+def test_evaluation_by_hand():
+    evaluation = uncertainty.evaluate(sides([1, 2, 3, 4], [0, 2, 0, 4], error=[0.5, 2, -9, -5]))
     # Ranks 1, 2, 3, 4 and 1.5, 3, 1.5, 4: covariance 3 / sqrt(5 * 4.5).
-    assert judged.correlation == pytest.approx(3 / math.sqrt(5 * 4.5))
-    assert judged.among_ambiguous == pytest.approx(1)
+    assert evaluation.correlation == pytest.approx(3 / math.sqrt(5 * 4.5))
+    assert evaluation.among_ambiguous == pytest.approx(1)
     # Sizes of the errors 0.5, 2, 9, 5: ranks 1, 2, 4, 3.
-    assert judged.own_error == pytest.approx(0.8)
-    assert judged.told_apart == 3 / 4  # of the pairs (2, 1), (2, 3), (4, 1), (4, 3) three are in order
-    assert (judged.within_one, judged.within_two) == (0.5, 0.75)
-    assert judged.by_kind['sharp'] == pytest.approx((2, 0, math.sqrt(5), math.sqrt((0.25 + 81) / 2)))
-    assert judged.by_kind['blur'] == pytest.approx((2, math.sqrt(10), math.sqrt(10), math.sqrt((4 + 25) / 2)))
+    assert evaluation.own_error == pytest.approx(0.8)
+    assert evaluation.auroc == 3 / 4  # of the pairs (2, 1), (2, 3), (4, 1), (4, 3) three are in order
+    assert (evaluation.within_one, evaluation.within_two) == (0.5, 0.75)
+    assert evaluation.by_kind['sharp'] == pytest.approx((2, 0, math.sqrt(5), math.sqrt((0.25 + 81) / 2)))
+    assert evaluation.by_kind['blur'] == pytest.approx((2, math.sqrt(10), math.sqrt(10), math.sqrt((4 + 25) / 2)))
 
 
 def test_a_mean_between_two_steps_has_a_floor():
@@ -91,20 +91,22 @@ def test_a_mean_between_two_steps_has_a_floor():
 
 def test_telling_apart_looks_at_shares_of_the_length():
     """A large sharp object has wider deviations in pixels than a small blurred one."""
-    assert uncertainty.judge(sides([4, 3], [0, 2], length=[100, 20])).told_apart == 1
+    assert uncertainty.evaluate(sides([4, 3], [0, 2], length=[100, 20])).auroc == 1
 
 
-def test_probability_of_larger():
-    assert uncertainty.probability_of_larger(np.array([1.0, 2]), np.array([1.0, 3])) == 3 / 8
-    assert math.isnan(uncertainty.probability_of_larger(np.zeros(0), np.ones(1)))
+def test_auroc():
+    assert uncertainty.auroc(np.array([1.0, 2]), np.array([1.0, 3])) == 3 / 8
+    assert math.isnan(uncertainty.auroc(np.zeros(0), np.ones(1)))
 
 
 def test_a_model_that_knows_the_truth_is_calibrated():
     rng = np.random.default_rng(0)
     true = rng.uniform(1, 6, 20000)
-    judged = uncertainty.judge(sides(true, true, error=rng.normal(0, true)))
-    assert judged.within_one == pytest.approx(0.683, abs=0.01) and judged.within_two == pytest.approx(0.954, abs=0.01)
-    assert judged.correlation == pytest.approx(1)
+    evaluation = uncertainty.evaluate(sides(true, true, error=rng.normal(0, true)))
+    assert evaluation.within_one == pytest.approx(0.683, abs=0.01) and evaluation.within_two == pytest.approx(
+        0.954, abs=0.01
+    )
+    assert evaluation.correlation == pytest.approx(1)
 
 
 def test_annotations_of_another_data_set_are_refused(tmp_path):
@@ -123,13 +125,22 @@ def test_crowds_are_left_out(tmp_path):
 
 def test_table_and_picture_hold_every_model(tmp_path):
     models = [sides([1, 2, 3, 4], [0, 2, 0, 4]), sides([1, 2], [0, 0])]
-    text = uncertainty.table(['one', 'other'], [uncertainty.judge(one) for one in models])
+    text = uncertainty.table(['one', 'other'], [uncertainty.evaluate(one) for one in models])
     assert '| one | 4 | 0.63 | 1.00 | nan | 0.75 |' in text and '| other | 2 | nan | nan | nan | nan |' in text
     assert '| sharp | other | 2 | 0.0 | 1.6 | 0.0 |' in text and '| blur | other' not in text
     figure = draw_uncertainty(['one', 'other'], models)
     assert len(figure.axes) == 4
     points = [group.get_offsets().tolist() for group in figure.axes[0].collections]
     assert points == [[[2, 2], [4, 4]], [], []]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ['one', 'other']
+    # Below, shares of a length of 10 px: 10% and 30% at sharp sides, 20% and 40% at blurred ones, truly 0 and 30%.
+    below = figure.axes[2]
+    assert [label.get_text() for label in below.get_xticklabels()] == ['sharp', 'blur']
+    quartiles = [box.get_path().get_extents().intervaly.tolist() for box in below.patches]
+    assert quartiles == [[15, 25], [25, 35]]
+    (true,) = (line for line in below.lines if line.get_label() == 'true (median)')
+    np.testing.assert_allclose(true.get_xydata(), [[1, 0], [2, 30]])
+    assert below.get_ylim() == figure.axes[3].get_ylim()
 
 
 def test_models_of_a_command_line():

@@ -289,7 +289,7 @@ def test_report_of_three_seeds(work_dir):
     assert '**v2** is `gfl` on this host' in text
     assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M |' in text
     assert '| qfl | +2.0 ± 2.5 | - |' in text and '| baseline | +' not in text
-    assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'pick_threshold' in text
+    assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'select_thresholds' in text
     assert (work_dir / 'report.png').is_file()
     kept = read(work_dir / 'report.json')
     assert kept['metric'] == 'coco/bbox_mAP' and len(kept['results']) == 9

@@ -3,8 +3,9 @@
 import json
 import math
 
-import cv2
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from mmdet_gfl.benchmark import pictures, report, results
 from mmdet_gfl.benchmark.compare import Effect, Measured, compare, effect, measure
@@ -178,14 +179,71 @@ def test_the_paper_preset_says_so(tmp_path):
     assert '8 GPUs per row' in text and 'Preset mini' not in text
 
 
-def test_pictures(work_dir):
-    """Bars for names, lines for values of a parameter; each shows what was measured in its colour."""
+def drawn(work_dir, name):
+    """The left and the right axes of a table's picture."""
+    (table,) = (table for table in TABLES if table.name == name)
+    return pictures.draw(compare(table, results.read_results(work_dir), {})).axes
+
+
+def bars(axes, color):
+    """Value by position of the bars of a colour, and value and half-length of each error bar by position."""
+    values = {
+        bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in axes.patches if bar.get_facecolor() == color
+    }
+    ends = [segment for lines in axes.collections for segment in lines.get_segments()]
+    return values, {start[1]: ((start[0] + end[0]) / 2, (end[0] - start[0]) / 2) for start, end in ends}
+
+
+def assert_close(found, expected):
+    assert list(found) == pytest.approx(list(expected))
+    assert [*found.values()] == [pytest.approx(value) for value in expected.values()]
+
+
+def test_a_picture_is_written_for_each_table_with_results(work_dir):
     report.write_report(TABLES, work_dir)
     assert sorted(file.name for file in work_dir.glob('*.png')) == ['table_1a.png', 'table_1c.png']
-    blue = tuple(int(pictures.MEASURED[i : i + 2], 16) for i in (5, 3, 1))
-    for name in ('1a', '1c'):
-        image = cv2.imread(str(work_dir / f'table_{name}.png'))
-        assert image.shape[1] > 900 and ((image == blue).all(axis=2)).sum() > 500
+
+
+def test_bars_are_for_named_rows(work_dir):
+    """The paper's above the measured one; FCOS is a group of its own, and a gap stands before the next."""
+    left, right = drawn(work_dir, '1a')
+    paper, measured = to_rgba(pictures.PAPER), to_rgba(pictures.MEASURED)
+    ticks = dict(zip((label.get_text() for label in left.get_yticklabels()), left.get_yticks()))
+    assert ticks == {'FCOS, none': 0.0, 'ATSS, none': 1.5, 'ATSS, branch': 2.5, 'ATSS, joint': 3.5}
+    assert left.get_ylim() == pytest.approx((4.1, -0.6))  # the first row above
+    values, _ = bars(left, paper)
+    assert_close({y: x for y, x in values.items() if x}, {-0.18: 37.8, 1.32: 38.0, 2.32: 39.2, 3.32: 39.9})
+    values, errors = bars(left, measured)
+    assert_close({y: x for y, x in values.items() if x}, {0.18: 20.0, 1.68: 31.0, 3.68: 33.5})
+    assert_close(errors, {1.68: (31.0, math.sqrt(2))})  # the only row with two scores
+    values, _ = bars(right, paper)
+    assert_close(values, {2.32: 1.2, 3.32: 1.9})
+    values, errors = bars(right, measured)
+    assert_close(values, {3.68: 2.5})
+    assert errors == {}
+    said = {round(text.get_position()[1], 2): text.get_text() for text in right.texts if text.get_text()[0] == ' '}
+    assert said == {0.0: ' baseline', 1.5: ' baseline', 2.68: ' not measured'}
+
+
+def test_curves_are_over_a_parameter(work_dir):
+    """AP on the left, less that of the first value on the right; beta = 1 was not measured."""
+    left, right = drawn(work_dir, '1c')
+    half = math.sqrt(0.5)
+    expected = (
+        (left, [37.6, 39.0, 39.7], [30.5, 32.5], [half, half]),
+        (right, [0.0, 1.4, 2.1], [0.0, 2.0], [1.0]),
+    )
+    for axes, of_paper, own, errors in expected:
+        paper, measured = axes.containers
+        assert (paper.get_label(), measured.get_label()) == ('paper (COCO)', 'measured')
+        assert paper[0].get_color() == pictures.PAPER and measured[0].get_color() == pictures.MEASURED
+        np.testing.assert_allclose(paper[0].get_xydata(), np.transpose([[0, 1, 2.5], of_paper]), atol=1e-9)
+        np.testing.assert_allclose(measured[0].get_xydata(), np.transpose([[0, 2.5], own]), atol=1e-9)
+        assert not paper.has_yerr and measured.has_yerr
+        ends = [segment for segment in measured[2][0].get_segments() if len(segment)]
+        assert [(high[1] - low[1]) / 2 for low, high in ends] == pytest.approx(errors)
+    assert [label.get_text() for label in left.get_xticklabels()] == ['0', '1', '2.5']
+    assert right.get_ylabel() == r'AP less that of $\beta$ = 0'
 
 
 def test_lines_are_for_values_of_one_parameter():

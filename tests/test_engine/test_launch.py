@@ -97,7 +97,7 @@ def test_effective_batch_and_lr(shipped, monkeypatch, capsys, batch, world, accu
     cfg.train_dataloader.batch_size = batch
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.auto_scale_lr.enable = enable
-    launch.announce(cfg, 'training')
+    launch.log_run_summary(cfg, 'training')
     out = capsys.readouterr().out
     assert said in out and f'on {world} x' in out
 
@@ -114,21 +114,21 @@ def test_effective_batch_and_lr(shipped, monkeypatch, capsys, batch, world, accu
 def test_odd_configs_are_announced_too(shipped, capsys, odd):
     cfg = launch.load_config(args(shipped))
     cfg.merge_from_dict(odd)
-    launch.announce(cfg, 'training')
+    launch.log_run_summary(cfg, 'training')
     assert 'effective batch size and lr as the config says' in capsys.readouterr().out
 
 
 def test_scaling_without_a_base_is_announced_as_it_is(shipped, capsys):
     cfg = launch.load_config(args(shipped))
     cfg.auto_scale_lr = dict(enable=True)
-    launch.announce(cfg, 'training')
+    launch.log_run_summary(cfg, 'training')
     assert 'effective batch size and lr as the config says' in capsys.readouterr().out  # MMEngine refuses it
 
 
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
 def test_one_rank_speaks(shipped, monkeypatch, capsys, variable):
     monkeypatch.setenv(variable, '1')
-    launch.announce(launch.load_config(args(shipped)), 'training')
+    launch.log_run_summary(launch.load_config(args(shipped)), 'training')
     assert capsys.readouterr().out == ''
 
 
@@ -193,7 +193,7 @@ def test_slurm_world(monkeypatch):
 
 def test_announced(shipped, capsys):
     cfg = launch.load_config(args(shipped))
-    launch.announce(cfg, 'training')
+    launch.log_run_summary(cfg, 'training')
     said = capsys.readouterr().out
     assert 'starting from the config alone; effective batch size 2, lr 0.00125' in said
     assert os.path.join(os.getcwd(), 'work_dirs', 'gfl_r50_fpn_1x_coco') in said
@@ -215,18 +215,18 @@ def test_slurm_off_a_cluster_is_named(shipped, monkeypatch):
 def test_where_a_training_starts(shipped, tmp_path, capsys):
     cfg = Config.fromfile(shipped)
     cfg.work_dir, cfg.launcher = str(tmp_path), 'none'
-    assert launch.start_of(cfg) is None
+    assert launch.find_checkpoint(cfg) is None
     cfg.resume = True
-    assert launch.start_of(cfg) is None and cfg.resume is False
+    assert launch.find_checkpoint(cfg) is None and cfg.resume is False
     cfg.resume = True
     torch.save({}, tmp_path / 'epoch_2.pth')
     (tmp_path / 'last_checkpoint').write_text(f'{tmp_path}/epoch_2.pth\n')
-    assert launch.start_of(cfg) == str(tmp_path / 'epoch_2.pth') and cfg.load_from is None
-    launch.announce(cfg, 'training', launch.start_of(cfg))
+    assert launch.find_checkpoint(cfg) == str(tmp_path / 'epoch_2.pth') and cfg.load_from is None
+    launch.log_run_summary(cfg, 'training', launch.find_checkpoint(cfg))
     said = capsys.readouterr().out  # MMEngine scales the lr, and then loads the checkpoint's
     assert f'resuming from {tmp_path}/epoch_2.pth; effective batch size 2, lr as in the checkpoint' in said
     cfg.load_from = '/b.pth'
-    assert launch.start_of(cfg) == '/b.pth'
+    assert launch.find_checkpoint(cfg) == '/b.pth'
 
 
 @pytest.mark.parametrize('pointer', ['/moved/epoch_3.pth', ''], ids=['moved', 'cut-short'])
@@ -238,7 +238,7 @@ def test_the_newest_whole_checkpoint_counts_where_the_pointer_fails(shipped, tmp
         torch.save({}, tmp_path / f'epoch_{epoch}.pth')
         os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
     (tmp_path / 'epoch_11.pth').write_bytes(b'PK cut short')
-    assert launch.start_of(cfg) == cfg.load_from == str(tmp_path / 'epoch_10.pth') and cfg.resume
+    assert launch.find_checkpoint(cfg) == cfg.load_from == str(tmp_path / 'epoch_10.pth') and cfg.resume
 
 
 def test_a_copied_work_dir_goes_on_from_its_own_checkpoint(shipped, tmp_path):
@@ -252,7 +252,7 @@ def test_a_copied_work_dir_goes_on_from_its_own_checkpoint(shipped, tmp_path):
     def start(folder):
         cfg = Config.fromfile(shipped)
         cfg.work_dir, cfg.launcher, cfg.resume = str(folder), 'none', True
-        return launch.start_of(cfg), cfg.load_from, cfg.resume
+        return launch.find_checkpoint(cfg), cfg.load_from, cfg.resume
 
     assert start(old) == (str(old / 'epoch_2.pth'), None, True)
     assert start(new) == (str(new / 'epoch_2.pth'), str(new / 'epoch_2.pth'), True)

@@ -31,7 +31,10 @@ def build(cfg, key, registry):
     node = cfg
     for name in key.split('.'):
         node = node[int(name) if name.isdigit() else name]
-    with launch.explained(cfg), registry.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as scoped:
+    with (
+        launch.friendly_errors(cfg),
+        registry.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as scoped,
+    ):
         scoped.build(copy.deepcopy(node))
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 import re
+import runpy
 import sys
 from dataclasses import replace
 
@@ -268,7 +269,7 @@ def test_models_that_do_not_pair(arguments, words, tool):
         tool('quality_scatter', *arguments)
 
 
-# pick_threshold -----------------------------------------------------------------------------------------------------
+# select_thresholds ----------------------------------------------------------------------------------------------------
 
 
 def write_detections(cfg, checkpoint, out, keep=None):
@@ -289,7 +290,7 @@ def test_thresholds_of_a_checkpoint_and_of_its_detections(models, tool, tmp_path
     written = []
     for name, weights in (('one', checkpoint), ('two', tmp_path / 'found.pkl')):
         out = tmp_path / f'{name}.json'
-        said = tool('pick_threshold', config, weights, '--precision', 0.02, '--iou', 0.3, '--out', out)
+        said = tool('select_thresholds', config, weights, '--precision', 0.02, '--iou', 0.3, '--out', out)
         assert said.splitlines()[-1] == str(out)
         written.append(json.loads(out.read_text()))
     one, two = written
@@ -313,10 +314,10 @@ def test_thresholds_of_a_checkpoint_and_of_its_detections(models, tool, tmp_path
 @pytest.mark.parametrize('flag, value', [('--precision', 0), ('--precision', 1.5), ('--iou', -0.1), ('--iou', 'nan')])
 def test_shares_that_are_none(flag, value, tool):
     with pytest.raises(UserError, match=f'{flag} .*it is a share'):
-        tool('pick_threshold', 'config.py', 'checkpoint.pth', flag, value)
+        tool('select_thresholds', 'config.py', 'checkpoint.pth', flag, value)
 
 
-# judge_uncertainty --------------------------------------------------------------------------------------------------
+# evaluate_uncertainty -------------------------------------------------------------------------------------------------
 
 
 def test_deviations_beside_the_truth(models, tool, tmp_path):
@@ -324,7 +325,7 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
     both = [*models('gfl'), *models('gaussian'), '--names', 'GFL', 'Gaussian']
     more = replace(MINI, val=20).shapes.address
     options = ['--cfg-options', f'val_dataloader.dataset.data_root={more}']
-    said = tool('judge_uncertainty', *both, '--score-thr', 0.05, '--out', out, *options)
+    said = tool('evaluate_uncertainty', *both, '--score-thr', 0.05, '--out', out, *options)
     lines = said.splitlines()
     (first,) = (number for number, line in enumerate(lines) if line.startswith('| model | sides | rank correlation |'))
     of_models, of_kinds = (
@@ -347,23 +348,38 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
     cfg = Config.fromfile(models('gfl')[0])
     cfg.val_dataloader.dataset.data_root = more
     loaded = detector.load(cfg, models('gfl')[1], 'cpu')
-    judged = uncertainty.judge(uncertainty.sides_of(loaded, 'val', 0.05))
-    assert of_models[0][1:3] == [str(judged.number), f'{judged.correlation:.2f}']
+    evaluation = uncertainty.evaluate(uncertainty.sides_of(loaded, 'val', 0.05))
+    assert of_models[0][1:3] == [str(evaluation.number), f'{evaluation.correlation:.2f}']
 
 
 def test_deviations_that_are_not_there(models, tool, tmp_path):
     out = ['--out', tmp_path / 'out.png']
     with pytest.raises(UserError, match=r'atss\.py has a DiracBox: it predicts one number a side and no distribution'):
-        tool('judge_uncertainty', *models('atss'), *out)
+        tool('evaluate_uncertainty', *models('atss'), *out)
     with pytest.raises(UserError, match=r'no object of the val data is found with score 1\.0 .*lower --score-thr'):
-        tool('judge_uncertainty', *models('gfl'), '--score-thr', 1, *out)
+        tool('evaluate_uncertainty', *models('gfl'), '--score-thr', 1, *out)
     assert list(tmp_path.iterdir()) == []
+
+
+# Former names -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'old, new', [('pick_threshold', 'select_thresholds'), ('judge_uncertainty', 'evaluate_uncertainty')]
+)
+def test_a_tool_still_runs_under_its_former_name(old, new, root, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [f'{old}.py', '--help'])
+    with pytest.raises(SystemExit, match='0'):
+        runpy.run_path(str(root / 'tools' / 'analysis_tools' / f'{old}.py'), run_name='__main__')
+    said = capsys.readouterr()
+    assert said.err == f'{old}.py is now called {new}.py; the old name goes with the next release\n'
+    assert f'usage: {new}.py' in said.out and 'CHECKPOINT' in said.out.upper()
 
 
 # What all of them refuse --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['draw_distributions', 'pick_threshold', 'quality_scatter', 'judge_uncertainty'])
+@pytest.mark.parametrize('name', ['draw_distributions', 'select_thresholds', 'quality_scatter', 'evaluate_uncertainty'])
 def test_places_are_looked_at_before_the_work(name, models, tool, shapes, tmp_path, monkeypatch):
     def work(*_):
         raise AssertionError('the images were read first')
@@ -380,7 +396,7 @@ def test_places_are_looked_at_before_the_work(name, models, tool, shapes, tmp_pa
 
 def test_files_that_cannot_be_written(models, tool, tmp_path):
     with pytest.raises(UserError, match='--out .* is a folder; name a file'):
-        tool('pick_threshold', *models('gfl'), '--out', tmp_path)
+        tool('select_thresholds', *models('gfl'), '--out', tmp_path)
     with pytest.raises(UserError, match=r'picture\.xyz: the file must end in \.png, \.svg, \.pdf or \.jpg'):
         tool('quality_scatter', *models('gfl'), '--out', tmp_path / 'picture.xyz')
 
@@ -389,11 +405,11 @@ def test_weights_that_do_not_fit(models, tool, tmp_path):
     config, _ = models('gfl')
     _, other = models('gaussian')
     with pytest.raises(UserError, match='does not fit the config: bbox_head'):
-        tool('pick_threshold', config, other)
+        tool('select_thresholds', config, other)
     with pytest.raises(UserError, match='there is no checkpoint at'):
-        tool('pick_threshold', config, tmp_path / 'none.pth')
+        tool('select_thresholds', config, tmp_path / 'none.pth')
     with pytest.raises(UserError, match=r'there are no detections at .*none\.pkl; write them with tools/test\.py'):
-        tool('pick_threshold', config, tmp_path / 'none.pkl')
+        tool('select_thresholds', config, tmp_path / 'none.pkl')
 
 
 def test_detections_of_something_else(models, tool, tmp_path):
@@ -402,14 +418,14 @@ def test_detections_of_something_else(models, tool, tmp_path):
     for content in (b'', pickle.dumps([1, 2]), pickle.dumps([dict(img_id=1)])):
         file.write_bytes(content)
         with pytest.raises(UserError, match='found.pkl holds no detections as tools/test.py --out'):
-            tool('pick_threshold', config, file)
+            tool('select_thresholds', config, file)
     write_detections(Config.fromfile(config), checkpoint, file, keep=2)
     with pytest.raises(UserError, match='has no entry for 1 of the 4 images'):  # the third of a batch of three
-        tool('pick_threshold', config, file)
+        tool('select_thresholds', config, file)
     found = dict(bboxes=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.tensor([10]))
     file.write_bytes(pickle.dumps([dict(img_id=i, pred_instances=found) for i in range(1, 5)]))
     with pytest.raises(UserError, match=f'class of index 10, but the data set has {len(CLASSES)} classes'):
-        tool('pick_threshold', config, file)
+        tool('select_thresholds', config, file)
 
 
 @pytest.mark.parametrize(
@@ -429,7 +445,7 @@ def test_configs_that_do_not_fit(changes, words, models, tool, tmp_path):
         cfg.merge_from_dict({key: value}) if value is not None else cfg.pop(key)
     cfg.dump(tmp_path / 'changed.py')
     with pytest.raises(UserError, match=words):
-        tool('pick_threshold', tmp_path / 'changed.py', checkpoint)
+        tool('select_thresholds', tmp_path / 'changed.py', checkpoint)
 
 
 def test_a_data_set_without_objects(models, tool, shapes, tmp_path):
@@ -437,7 +453,7 @@ def test_a_data_set_without_objects(models, tool, shapes, tmp_path):
     (tmp_path / 'empty.json').write_text(json.dumps(dict(content, annotations=[])))
     option = f'val_dataloader.dataset.ann_file={tmp_path / "empty.json"}'
     with pytest.raises(UserError, match=f'has no objects of the classes {", ".join(CLASSES)}'):
-        tool('pick_threshold', *models('gfl'), '--cfg-options', option)
+        tool('select_thresholds', *models('gfl'), '--cfg-options', option)
 
 
 def test_a_device_that_is_not_there(models):

@@ -75,12 +75,11 @@ def test_the_command_line(tool, on_shapes, root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tool('mine.py', '--images', 3, '--workers', 0, '--cfg-options', 'model.bbox_head.reg_max=4')
     captured = capsys.readouterr()
-    assert '3 of 3 images in' in captured.err and '3 of 4 images' in captured.out
+    assert '3/3' in captured.err and '3 of 4 images' in captured.out
     assert 'now reg_max=4, delta=1 reaches 4 strides, 32 to 512 px' in captured.out
     stem = Path('work_dirs/mine/regression_targets_train')
     assert captured.out.endswith(f'{stem}.png, {stem}.json\n')
-    picture = cv2.imread(f'{stem}.png')
-    assert picture.shape[0] > 300 and picture.std() > 10
+    assert cv2.imread(f'{stem}.png').shape == (495, 1320, 3)
     content = json.loads(stem.with_suffix('.json').read_text())
     assert content['images'] == 3 and content['all']['clipped_share'] > 0 and content['reg_max'] == 4
     assert content['all']['positives'] == sum(level['positives'] for level in content['levels']) > 0

@@ -1,10 +1,10 @@
-"""What the pictures of detections show, pixel by pixel and panel by panel."""
+"""What the pictures of detections show, artist by artist."""
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.visualization import draw
@@ -47,23 +47,34 @@ def panels_of(figure):
     return [axes for axes in figure.axes if axes is not picture_of(figure)]
 
 
-def pixels(figure, places):
-    """The colours (K, 3), 0 to 1, of places in the image, xy in its pixels."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn = np.asarray(canvas.buffer_rgba())[..., :3] / 255
-    x, y = picture_of(figure).transData.transform(np.array(places, float)).T
-    return drawn[(drawn.shape[0] - 1 - y).round().astype(int), x.round().astype(int)]
+def patches_of(figure):
+    """Corner, width and height of each rectangle on the image, by its name; ``'box'`` are those without one."""
+    found = {}
+    for patch in picture_of(figure).patches:
+        found.setdefault(patch.get_gid() or 'box', []).append((*patch.get_xy(), patch.get_width(), patch.get_height()))
+    return found
+
+
+def test_the_image_fills_its_axes_and_the_corner_of_its_first_pixel_is_the_origin():
+    axes = picture_of(draw(image(), results()))
+    (shown,) = axes.images
+    assert shown.get_extent() == [0, 100, 80, 0] and (shown.get_array() == GRAY).all()
+    assert axes.get_xlim() == (0, 100) and axes.get_ylim() == (80, 0)
 
 
 def test_the_band_is_one_standard_deviation_wide():
     figure = draw(image(), results())
-    gray, tinted = np.full(3, GRAY / 255), np.array(to_rgb(COLORS[0])) * BAND_ALPHA + GRAY / 255 * (1 - BAND_ALPHA)
-    inside = [(18.7, 30), (21.3, 30), (40, 7.7), (40, 12.3), (56.7, 30), (63.3, 30), (40, 45.7), (40, 54.3)]
-    outside = [(17.3, 30), (22.7, 30), (40, 6.3), (40, 13.7), (55.3, 30), (64.7, 30), (40, 44.3), (40, 55.7), (40, 30)]
-    np.testing.assert_allclose(pixels(figure, inside), np.tile(tinted, (8, 1)), atol=0.02)
-    np.testing.assert_allclose(pixels(figure, outside), np.tile(gray, (9, 1)), atol=0.01)
-    assert abs(pixels(figure, [(20, 30), (40, 50)]) - to_rgb(COLORS[0])).max() < 0.1  # the box itself
+    assert patches_of(figure) == {
+        '1 class 0 0.80 left': [(18, 10, 4, 40)],
+        '1 class 0 0.80 top': [(20, 7, 40, 6)],
+        '1 class 0 0.80 right': [(56, 10, 8, 40)],
+        '1 class 0 0.80 bottom': [(20, 45, 40, 10)],
+        'box': [(20, 10, 40, 40)],
+    }
+    *filled, outline = picture_of(figure).patches
+    assert {patch.get_facecolor() for patch in filled} == {to_rgba(COLORS[0], BAND_ALPHA)} and not outline.get_fill()
+    assert outline.get_edgecolor() == to_rgba(COLORS[0])
+    FigureCanvasAgg(figure).draw()
 
 
 def test_bands_reach_along_the_whole_side():
@@ -72,14 +83,14 @@ def test_bands_reach_along_the_whole_side():
 
 
 def test_ground_truth_is_dashed():
-    truth = np.array([[70.0, 5, 95, 75]])
-    plain = pixels(draw(image(), results()), [(70, y) for y in np.arange(6, 74, 0.25)])
-    dashed = pixels(
-        draw(image(), results(), ground_truth=torch.from_numpy(truth)), [(70, y) for y in np.arange(6, 74, 0.25)]
-    )
-    assert abs(plain - GRAY / 255).max() < 0.01
-    white, dark = (dashed.min(axis=1) > 0.9), (abs(dashed - GRAY / 255).max(axis=1) < 0.05)
-    assert 0.3 < white.mean() < 0.8 and dark.mean() > 0.05
+    truth = torch.tensor([[70.0, 5, 95, 75], [1, 2, 3, 4]])
+    plain, dashed = (patches_of(draw(image(), results(), ground_truth=boxes))['box'] for boxes in (None, truth))
+    assert plain == [(20, 10, 40, 40)] and sorted(dashed) == [(1, 2, 2, 2), (20, 10, 40, 40), (70, 5, 25, 70)]
+    patches = picture_of(draw(image(), results(), ground_truth=truth)).patches
+    styles = {patch.get_x(): patch.get_linestyle() for patch in patches if patch.get_x() in (1, 70)}
+    assert styles == {1: (0, (4, 3)), 70: (0, (4, 3))}
+    white = {patch.get_x() for patch in patches if patch.get_edgecolor()[:3] == (1, 1, 1)}
+    assert white == {1, 70}
 
 
 def test_the_panels_show_the_probabilities_where_the_sides_are():
@@ -92,8 +103,10 @@ def test_the_panels_show_the_probabilities_where_the_sides_are():
     np.testing.assert_allclose(centres, [[40, 30, 20, 10], [30, 20, 10, 0], [40, 50, 60, 70], [30, 40, 50, 60]])
     heights = [[bar.get_height() for bar in axes.patches] for axes in panels]
     np.testing.assert_allclose(heights, results().bbox_distribution[0], atol=1e-6)
-    limits = np.array([axes.get_xlim() for axes in panels])
-    assert np.ptp(limits[:, 1] - limits[:, 0]) < 1e-9 and np.ptp(limits[0]) < 100
+    # The farthest entry of 2% and more is 20 px from its mean, at the right; 10 px more for its bar, and a tenth.
+    for axes, mean in zip(panels, (20, 10, 60, 50)):
+        assert axes.get_xlim() == pytest.approx((mean - 33, mean + 33)) and axes.get_ylim() == (0, 1)
+        assert {bar.get_width() for bar in axes.patches} == {9.0}
     # The mean, and the object's side.
     assert [[line.get_xdata()[0] for line in axes.lines] for axes in panels] == [[20, 22], [10, 10], [60, 60], [50, 50]]
 
@@ -107,6 +120,8 @@ def test_a_gaussian_is_drawn_as_its_density():
         outline = area.get_paths()[0].vertices
         top = outline[outline[:, 1].argmax()]
         np.testing.assert_allclose(top, [mean, 1 / (std * np.sqrt(2 * np.pi))], rtol=0.02)
+        # Three deviations of the widest, and a tenth.
+        assert axes.get_xlim() == pytest.approx((mean - 16.5, mean + 16.5))
         assert axes.get_title() == f'{SIDES[(20, 10, 60, 50).index(mean)]} {mean}.0 ± {std}.0'
 
 

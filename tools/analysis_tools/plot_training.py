@@ -4,10 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 Scalars = list[dict[str, float]]
 
@@ -30,9 +27,10 @@ def curve(scalars: Scalars, key: str) -> tuple[list[float], list[float]]:
     return sorted(last), [last[step] for step in sorted(last)]
 
 
-def draw(scalars: Scalars, out: Path) -> None:
+def draw(scalars: Scalars) -> Figure:
     """Losses on the left, AP on the right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    left, right = figure.subplots(1, 2)
     losses = sorted({key for line in scalars for key in line if key.startswith('loss')})
     for key in losses:
         left.plot(*curve([line for line in scalars if 'loss' in line], key), label=key)
@@ -42,7 +40,7 @@ def draw(scalars: Scalars, out: Path) -> None:
         right.plot(*curve(scalars, key), marker='o', label=key.removeprefix('coco/bbox_'))
     right.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
     right.legend()
-    figure.savefig(out, dpi=100)
+    return figure
 
 
 def main() -> None:
@@ -51,7 +49,7 @@ def main() -> None:
     parser.add_argument('work_dir', type=Path, help='work dir of a training')
     parser.add_argument('out', type=Path, help='picture to write, .png or .svg')
     args = parser.parse_args()
-    draw(read_scalars(args.work_dir), args.out)
+    draw(read_scalars(args.work_dir)).savefig(args.out, dpi=100)
     print(args.out)
 
 

@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 # Before MMDetection: with mmcv-lite, the package puts the stand-in for the compiled operators in place.
 import mmdet_gfl  # noqa: F401  # isort: skip
 
-
-from mmdet_gfl.analysis.regression_targets import Progress, measure
+from mmdet_gfl.analysis.regression_targets import measure
 from mmdet_gfl.analysis.target_report import as_dict, as_text
 from mmdet_gfl.engine import launch
-from mmdet_gfl.engine.destinations import make_folder
+from mmdet_gfl.engine.output_paths import make_folder
 from mmdet_gfl.visualization.regression_targets import draw
 
 
@@ -46,12 +44,11 @@ def main() -> None:
     folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
     make_folder('--out-dir', folder)
 
-    progress = Progress(lambda line: print(line, file=sys.stderr, flush=True))
-    report = measure(cfg, args.split, args.images, args.workers, args.seed, progress)
+    report = measure(cfg, args.split, args.images, args.workers, args.seed)
     print(as_text(report, args.share))
 
     stem = folder / f'regression_targets_{args.split}'
-    draw(report, args.share, stem.with_suffix('.png'), f'{Path(args.config).stem}, {args.split}')
+    draw(report, args.share, f'{Path(args.config).stem}, {args.split}').savefig(stem.with_suffix('.png'))
     stem.with_suffix('.json').write_text(json.dumps(as_dict(report, args.share)) + '\n')
     print(f'{stem}.png, {stem}.json')
 
