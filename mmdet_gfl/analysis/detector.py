@@ -115,7 +115,8 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {}).get('dataset_meta') or {}
     model.cfg = cfg  # MMDetection's inference looks there for the pipeline
     classes = meta.get('classes') or meta.get('CLASSES') or _classes_of_config(cfg)
-    return Detector(model.to(place).eval(), cfg, tuple(classes))
+    model.to(place).eval()  # not chained further: a backbone of MMDetection returns None
+    return Detector(model, cfg, tuple(classes))
 
 
 def _device(name: str | None) -> torch.device:

@@ -146,7 +146,7 @@ def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int,
     try:
         with torch.no_grad():
             graph.head_outputs(torch.zeros(1, 3, *shape))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(
             f'--shape {shape[0]} {shape[1]}: the detector cannot take images of this size ({reason}); multiples of its '

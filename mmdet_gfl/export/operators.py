@@ -10,6 +10,7 @@ import torch
 from mmcv.ops import nms
 from mmcv.ops.deform_conv import DeformConv2dFunction
 from mmcv.ops.modulated_deform_conv import ModulatedDeformConv2dFunction
+from mmdet.models.utils.misc import SigmoidGeometricMean
 from torch import Tensor
 
 #: Lower scores mark entries that are not candidates; these have -1.
@@ -64,21 +65,32 @@ def _constant(g: Any, value: Any) -> Any:
 
 
 @contextmanager
-def onnx_deform_conv() -> Iterator[None]:
-    """Export mmcv's deformable convolutions as ONNX's ``DeformConv``; as they are, only MMDeploy's runtimes have them.
+def onnx_symbolics() -> Iterator[None]:
+    """Export functions of MMCV and MMDetection as operators of ONNX.
 
-    Offsets are [y, x] per point of the kernel and the groups are counted alike in both.
+    Of mmcv's deformable convolutions: as they are, only MMDeploy's runtimes have them; offsets are [y, x] per point of
+    the kernel and the groups are counted alike in both. Of RTMDet's objectness: it has no symbolic of its own.
     """
-    functions: tuple[Any, ...] = (DeformConv2dFunction, ModulatedDeformConv2dFunction)
-    before = [function.symbolic for function in functions]
-    symbolics: tuple[Any, ...] = (_deform_conv, _modulated_deform_conv)
-    for function, symbolic in zip(functions, symbolics):
+    symbolics: dict[Any, Any] = {
+        DeformConv2dFunction: _deform_conv,
+        ModulatedDeformConv2dFunction: _modulated_deform_conv,
+        SigmoidGeometricMean: _sigmoid_geometric_mean,
+    }
+    before = {function: vars(function).get('symbolic') for function in symbolics}
+    for function, symbolic in symbolics.items():
         function.symbolic = staticmethod(symbolic)
     try:
         yield
     finally:
-        for function, symbolic in zip(functions, before):
-            function.symbolic = staticmethod(symbolic)
+        for function, symbolic in before.items():
+            if symbolic is None:
+                del function.symbolic
+            else:
+                function.symbolic = symbolic
+
+
+def _sigmoid_geometric_mean(g: Any, x: Any, y: Any) -> Any:
+    return g.op('Sqrt', g.op('Mul', g.op('Sigmoid', x), g.op('Sigmoid', y)))
 
 
 def _deform_conv(

@@ -19,7 +19,7 @@ from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.versions import parse_release
 
 from .graph import ExportedDetector
-from .operators import onnx_deform_conv
+from .operators import onnx_symbolics
 
 if TYPE_CHECKING:
     import onnx
@@ -87,6 +87,9 @@ def to_onnx(
             the layers can take.
         opset: Version of ONNX's operators.
         metadata: Texts by key.
+
+    Raises:
+        UserError: Torch has no counterpart in ONNX for one of its layers.
     """
     images = torch.rand(1 if dynamic == 'none' else EXAMPLE_BATCH, 3, *shape)
     inputs = dict(images=images)
@@ -94,17 +97,24 @@ def to_onnx(
         inputs['image_sizes'] = torch.tensor([shape], dtype=torch.float32).expand(len(images), -1)
     names = detector.output_names
     buffer: Any = io.BytesIO()
-    with torch.no_grad(), _quiet(), onnx_deform_conv():
-        torch.onnx.export(
-            detector,
-            tuple(inputs.values()),
-            buffer,
-            input_names=list(inputs),
-            output_names=names,
-            dynamic_axes=_dynamic_axes(detector, dynamic, [*inputs, *names]),
-            opset_version=opset,
-            **exporter_options(),
-        )
+    try:
+        with torch.no_grad(), _quiet(), onnx_symbolics():
+            torch.onnx.export(
+                detector,
+                tuple(inputs.values()),
+                buffer,
+                input_names=list(inputs),
+                output_names=names,
+                dynamic_axes=_dynamic_axes(detector, dynamic, [*inputs, *names]),
+                opset_version=opset,
+                **exporter_options(),
+            )
+    except RuntimeError as error:  # torch.onnx.OnnxExporterError is one too
+        reason = str(error).partition('\n')[0]
+        raise UserError(
+            f'torch cannot write this detector as ONNX ({reason}); a torch.autograd.Function of your own needs a '
+            'symbolic'
+        ) from error
     return _completed(buffer.getvalue(), detector, dynamic, metadata)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmdet_gfl.analysis.detector import Detector
@@ -15,6 +15,7 @@ from mmdet_gfl.benchmark.mini import Mini, shrink
 from mmdet_gfl.versions import parse_release
 
 SIZE = 128
+TEST_CFG = dict(nms_pre=60, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=30)
 CONFIGS = dict(
     gfl='gfl/gfl_r50_fpn_1x_coco.py',
     gflv2='gflv2/gflv2_r50_fpn_1x_coco.py',
@@ -52,6 +53,31 @@ def config(root: Path, name: str, size: int = SIZE) -> Config:
     """A shipped config, shrunk."""
     mini = Mini(size=size, channels=64, stacked_convs=1, batch_size=2)
     return shrink(Config.fromfile(root / 'configs' / CONFIGS[name]), mini)
+
+
+def detector_config(head):
+    """A small detector of MMDetection with this head."""
+    return Config(
+        dict(
+            model=dict(
+                type='SingleStageDetector',
+                backbone=dict(
+                    type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3), style='pytorch'
+                ),
+                neck=dict(
+                    type='FPN',
+                    in_channels=[8, 16, 32, 64],
+                    out_channels=16,
+                    start_level=1,
+                    add_extra_convs='on_output',
+                    num_outs=len(head.get('strides') or head.anchor_generator.strides),
+                ),
+                bbox_head={key: value for key, value in head.items() if key not in ('train_cfg', 'test_cfg')},
+                train_cfg=head.get('train_cfg'),
+                test_cfg=ConfigDict(TEST_CFG),
+            )
+        )
+    )
 
 
 @pytest.fixture(scope='session')

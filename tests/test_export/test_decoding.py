@@ -15,8 +15,9 @@ from cases import (
     metas,
     stock_config,
 )
+from conftest import TEST_CFG, detector_config
 from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.engine.errors import UserError
@@ -27,7 +28,6 @@ from mmdet_gfl.models.boxes import BoxRepresentation
 from mmdet_gfl.models.quality import Quality
 
 SIZE = (160, 224)
-TEST_CFG = dict(nms_pre=60, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=30)
 
 
 def exported_detections(head, outs, sizes, cfg=None, with_std=False):
@@ -151,30 +151,6 @@ def test_std_by_hand():
     torch.testing.assert_close(result.std[0, 1], torch.full((4,), 16.0))
     torch.testing.assert_close(result.boxes[0, 1], torch.tensor([0.0, 0, 32, 32]))  # the centre is (0, 0)
     assert (result.scores == 0.5).all() and result.level_sizes == [1] * 5
-
-
-def detector_config(head):
-    return Config(
-        dict(
-            model=dict(
-                type='SingleStageDetector',
-                backbone=dict(
-                    type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3), style='pytorch'
-                ),
-                neck=dict(
-                    type='FPN',
-                    in_channels=[8, 16, 32, 64],
-                    out_channels=16,
-                    start_level=1,
-                    add_extra_convs='on_output',
-                    num_outs=len(head.get('strides') or head.anchor_generator.strides),
-                ),
-                bbox_head={key: value for key, value in head.items() if key not in ('train_cfg', 'test_cfg')},
-                train_cfg=head.get('train_cfg'),
-                test_cfg=ConfigDict(TEST_CFG),
-            )
-        )
-    )
 
 
 @torch.no_grad()

@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+import signal
 import sys
 
 import pytest
 import torch
 from conftest import SIZE, config
+from mmdet.models.backbones import ResNet
 
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.export import checking, exporting, metadata, writing
@@ -106,6 +108,8 @@ def test_bad_files(run, files, tmp_path, root):
     torch.save(dict(state_dict=dict(weight=torch.zeros(3))), files / 'other.pth')
     (files / 'half.pth').write_bytes((files / 'gfl.pth').read_bytes()[:3000])
     (files / 'empty.py').write_text('a = 1\n')
+    (files / 'backbone.py').write_text("model = dict(type='ResNet', depth=18, base_channels=4)\n")
+    torch.save(dict(state_dict=ResNet(18, base_channels=4).state_dict()), files / 'backbone.pth')
     out = tmp_path / 'out.onnx'
     out.write_bytes(b'what was there before')
     for names, message in (
@@ -114,26 +118,39 @@ def test_bad_files(run, files, tmp_path, root):
         (dict(checkpoint='none.pth'), 'none.pth'),
         (dict(config='none.py'), 'none.py does not exist'),
         (dict(config='empty.py'), 'has no model'),
+        (dict(config='backbone.py', checkpoint='backbone.pth'), 'model.type=ResNet is not a detector with one dense'),
     ):
         with pytest.raises(SystemExit, match=message):
             run(out, **names)
     assert out.read_bytes() == b'what was there before' and os.listdir(tmp_path) == ['out.onnx']
 
 
-def test_a_kill_while_writing_leaves_the_former_file(exported, tmp_path, monkeypatch):
+def test_a_kill_while_writing_leaves_the_former_file(exported, tmp_path):
+    model, out = exported('gfl', with_std=True)[1], tmp_path / 'out.onnx'
+    out.write_bytes(b'former')
+    child = os.fork()
+    if not child:  # killed when the new file has its bytes, and before it takes the place
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            writing.write(model, out)
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert out.read_bytes() == b'former' and [one for one in os.listdir(tmp_path) if one.endswith('.onnx')] == [
+        out.name
+    ]
+    writing.write(model, out)
+    onnx.load(out)
+    assert os.listdir(tmp_path) == ['out.onnx']
+
+
+def test_a_full_disk_leaves_the_former_file(exported, tmp_path, monkeypatch):
     out = tmp_path / 'out.onnx'
     out.write_bytes(b'former')
-    with monkeypatch.context() as patch:
-        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            writing.write(exported('gfl', with_std=True)[1], out)
-        assert out.read_bytes() == b'former'
-        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
-        with pytest.raises(UserError, match='out.onnx cannot be written .No space left on device'):
-            writing.write(exported('gfl', with_std=True)[1], out)
-    assert os.listdir(tmp_path) == ['out.onnx']
-    writing.write(exported('gfl', with_std=True)[1], out)
-    onnx.load(out)
+    monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(UserError, match='out.onnx cannot be written .No space left on device'):
+        writing.write(exported('gfl', with_std=True)[1], out)
+    assert os.listdir(tmp_path) == ['out.onnx'] and out.read_bytes() == b'former'
 
 
 @pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])

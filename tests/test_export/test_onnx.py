@@ -1,5 +1,6 @@
 """Exported graphs in onnxruntime, beside what the detectors predict in torch."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from conftest import CONFIGS, SIZE
 
-from mmdet_gfl.export import checking
+from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.export import checking, writing
 from mmdet_gfl.export.graph import ExportedDetector
 
 pytest.importorskip('onnx', reason='onnx is not installed')
@@ -154,3 +156,15 @@ def test_metadata(exported, detectors):
     assert facts['box'] == dict(type='GeneralBox', channels=17, reg_max=16, delta=1.0)
     assert (facts['output'], facts['preprocess']) == ('nms', False)
     assert facts['versions'].keys() == {'mmdet_gfl', 'mmdet', 'mmengine', 'torch'}
+
+
+def test_layer_without_a_counterpart_is_named(detectors):
+    class Round(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.round()
+
+    graph = ExportedDetector(copy.deepcopy(detectors('gfl').model), 'raw')
+    graph.model.neck.register_forward_hook(lambda module, args, levels: tuple(map(Round.apply, levels)))
+    with pytest.raises(UserError, match='torch cannot write this detector as ONNX .*operator Round.* needs a symbolic'):
+        writing.to_onnx(graph, (SIZE, SIZE), 'batch', 18, {})
