@@ -41,6 +41,10 @@ def parse_args() -> argparse.Namespace:
         command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablate/<name of the config>')
         if name == 'run':
             add_run_arguments(command)
+        if name == 'report':
+            command.add_argument(
+                '--lower-is-better', action='store_true', help="for a metric of one's own that falls; mMR is known"
+            )
     args = parser.parse_args()
     if args.config is None and args.work_dir is None:
         parser.error(f'{args.command}: name the config, or its --work-dir')
@@ -110,7 +114,7 @@ def main() -> int:
             rows = ablation.read_rows(work_dir)
             print(status.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
         else:
-            print(ablation_report.write_report(work_dir))
+            print(ablation_report.write_report(work_dir, args.lower_is_better))
         return 0
     except RowError as error:
         print(f'error: {error}', file=sys.stderr)

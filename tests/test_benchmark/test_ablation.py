@@ -264,6 +264,7 @@ def save(work_dir, row, seed, **scores):
     run_dir = place_of(f'my/{row}', seed, work_dir)
     run_dir.mkdir(parents=True)
     result = dict(config=f'my/{row}', seed=seed, scores=scores, seconds=60, parameters=1_500_000, gpus=1)
+    result['image_seconds'] = 0.01 * (seed + 1)
     (run_dir / 'result.json').write_text(json.dumps(result))
 
 
@@ -287,7 +288,7 @@ def test_report_of_three_seeds(work_dir):
     ) in text
     assert '**gfl** is better than the baseline: +5.0 mAP, 95% interval +4.9 to +5.2 over 3 seeds.' in text
     assert '**v2** is `gfl` on this host' in text
-    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M |' in text
+    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M | 20 |' in text
     assert '| qfl | +2.0 ± 2.5 | - |' in text and '| baseline | +' not in text
     assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'pick_threshold' in text
     assert (work_dir / 'report.png').is_file()
@@ -315,6 +316,25 @@ def test_report_of_a_worse_row_and_of_equal_ones(work_dir):
     text = ablation_report.write_report(work_dir)
     assert '**qfl** is worse than the baseline: -10.0 mAP' in text
     assert '**gfl** is not told apart from the baseline: +0.0 mAP' in text and 'no feasible number of seeds' in text
+
+
+def test_a_miss_rate_is_better_where_it_is_lower(work_dir):
+    for seed in range(2):
+        save(work_dir, 'baseline', seed, **{'crowd_human/mMR': 0.5 + 0.1 * seed, 'crowd_human/JI': 0.7})
+        save(work_dir, 'qfl', seed, **{'crowd_human/mMR': 0.4 + 0.1 * seed, 'crowd_human/JI': 0.7})
+        save(work_dir, 'gfl', seed, **{'crowd_human/mMR': 0.6 + 0.1 * seed, 'crowd_human/JI': 0.7})
+    text = ablation_report.write_report(work_dir)
+    assert '**qfl** is better than the baseline: -10.0 mMR' in text and '**gfl** is worse than the baseline' in text
+    assert 'by crowd_human/mMR, of which lower is better' in text and '| mMR (lower is better) | JI |' in text
+    assert read(work_dir / 'report.json')['lower_is_better'] is True
+
+
+def test_the_direction_of_a_metric_of_ones_own_can_be_given(work_dir):
+    for seed in range(2):
+        save(work_dir, 'baseline', seed, **{'mine/misses': 5.0 + seed})
+        save(work_dir, 'qfl', seed, **{'mine/misses': 4.0 + seed})
+    assert '**qfl** is worse' in ablation_report.write_report(work_dir)
+    assert '**qfl** is better' in ablation_report.write_report(work_dir, lower=True)
 
 
 def test_report_without_results(work_dir, tmp_path_factory):
