@@ -135,7 +135,7 @@ def scales_of(results: Sequence[Result], lower: bool = False) -> dict[str, Scale
     if not results:
         return {}
     fullest = max(results, key=lambda run: len(run['scores']))
-    scales = {}
+    scales: dict[str, Scale] = {}
     for column in list(fullest['scores'])[:SHOWN]:
         values = [value for run in results if (value := run['scores'].get(column)) is not None]
         fractions = all(0 <= value <= 1 for value in values)
