@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from mmdet import __file__ as mmdet_file
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
@@ -48,7 +49,9 @@ SIZE_KEYS = ('scale', 'scales', 'crop_size', 'img_scale', 'size')
 LINE = 100
 #: The class loss of hard labels, where the stock head's own learns qualities.
 FOCAL_LOSS = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
-#: The coding of ATSS's and RetinaNet's boxes, for a host with anchors whose stock head has another.
+#: The loss of boxes in their code, as RetinaNet and FoveaBox have it, where the config's compares boxes.
+CODE_LOSS = dict(type='SmoothL1Loss', beta=0.11, loss_weight=1.0)
+#: The coding of ATSS's boxes, for a head with anchors that was trained on boxes of another kind.
 ANCHOR_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])
 
 
@@ -58,14 +61,18 @@ class Conversion:
 
     Attributes:
         key: The dotted key of the head, as ``model.bbox_head``.
-        stock: Config of the stock head.
+        stock: Config of the head before.
         converted: Config of the GFL head, complete.
+        host: Class of the GFL head.
+        own: The config has a GFL head already, which is moved to another quality or box.
         notes: What changes, a sentence each.
     """
 
     key: str
     stock: dict[str, Any]
     converted: dict[str, Any]
+    host: Any
+    own: bool
     notes: list[str] = field(default_factory=list)
 
 
@@ -101,7 +108,9 @@ def read(name: str) -> tuple[Config, Path, str | None]:
     return read_config(str(path)), path, shipped
 
 
-def convert_config(cfg: Config, quality: str | None = None, box: str | None = None) -> list[Conversion]:
+def convert_config(
+    cfg: Config, quality: str | None = None, box: str | None = None, own: bool = False
+) -> list[Conversion]:
     """Convert the heads of a config; the config itself is not changed.
 
     Args:
@@ -109,6 +118,7 @@ def convert_config(cfg: Config, quality: str | None = None, box: str | None = No
         quality: Name of a registered quality, with or without ``mmdet_gfl.``; None: the host's default. ``'baseline'``:
             that of the stock head.
         box: Name of a registered box representation likewise; None: ``GeneralBox``, with DFL.
+        own: Take GFL heads too, and move them to that quality and box, whose arguments stay where the type does.
 
     Raises:
         UserError: The config has no head that can be converted, or quality, box and host do not fit together.
@@ -122,7 +132,12 @@ def convert_config(cfg: Config, quality: str | None = None, box: str | None = No
     if not isinstance(model, dict):
         raise UserError(f'{cfg.filename}: the config has no model')
     heads = list(_heads(model, 'model.'))
-    found = [(key, node, owner) for key, node, owner in heads if _stock_class(node, key) is not None]
+    for key, node, _ in heads:
+        if not own and _is_gfl(node):
+            raise UserError(
+                f'{key}.type={_name(node["type"])} is a GFL head already; its keys quality and box choose the rest'
+            )
+    found = [(key, node, owner) for key, node, owner in heads if _stock_class(node) is not None]
     if not found:
         raise UserError(_nothing_to_convert(heads, model))
     return [_convert(key, node, owner, cfg, quality, box) for key, node, owner in found]
@@ -154,7 +169,8 @@ def _heads(model: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[str, 
             yield from _heads(model[name], f'{key}{name}.')
 
 
-def _class_of(kind: Any) -> Any:
+def class_of(kind: Any) -> Any:
+    """The class of a ``type`` in a config; None where it is unknown."""
     if isinstance(kind, str):
         try:
             return MMDET_MODELS.get(kind)
@@ -163,15 +179,18 @@ def _class_of(kind: Any) -> Any:
     return kind
 
 
-def _stock_class(node: Mapping[str, Any], key: str) -> type | None:
-    """MMDetection's head that this one is, or that a head of the user's derives from; None where there is none."""
-    kind = _class_of(node.get('type'))
+def _is_gfl(node: Mapping[str, Any]) -> bool:
+    kind = class_of(node.get('type'))
+    return isinstance(kind, type) and issubclass(kind, DenseGFLMixin)
+
+
+def _stock_class(node: Mapping[str, Any]) -> type | None:
+    """The head that is converted: MMDetection's, or the one that a user's derives from, or a GFL head; else None."""
+    kind = class_of(node.get('type'))
     if not isinstance(kind, type):
         return None
-    if issubclass(kind, DenseGFLMixin):
-        raise UserError(f'{key}.type={kind.__name__} is a GFL head already; its keys quality and box choose the rest')
     hosts = hosts_of_stock_heads()
-    if kind in hosts:
+    if kind in hosts or _is_gfl(node):
         return kind
     own = not kind.__module__.startswith('mmdet.')
     return next((base for base in kind.__mro__ if base in hosts), None) if own else None
@@ -186,7 +205,7 @@ def _nothing_to_convert(heads: list[Any], model: Mapping[str, Any]) -> str:
             f'convert; accepted heads: {accepted}'
         )
     key, node, _ = heads[0]
-    kind = _class_of(node.get('type'))
+    kind = class_of(node.get('type'))
     hosts = hosts_of_stock_heads()
     bases = [base.__name__ for base in getattr(kind, '__mro__', ()) if base in hosts]
     nearest = f'; the nearest that can is {bases[0]}' if bases else ''
@@ -214,18 +233,22 @@ def _check_name(key: str, name: str, kind: type) -> None:
 def _convert(
     key: str, node: dict[str, Any], owner: Mapping[str, Any], cfg: Config, quality: str | None, box: str | None
 ) -> Conversion:
-    stock: Any = _stock_class(node, key)
-    host: Any = hosts_of_stock_heads()[stock]
+    stock: Any = _stock_class(node)
+    own = _is_gfl(node)
+    host: Any = stock if own else hosts_of_stock_heads()[stock]
     if quality == 'baseline':
         quality = None if not host.free_axes else host.baseline_quality
     quality, box = (name and name.removeprefix(PREFIX) for name in (quality, box))
-    given = {name: value for name, value in node.items() if name != 'type'}
+    given = {name: value for name, value in node.items() if name not in ('type', 'quality', 'box')}
+    given = {name: value for name, value in given.items() if value is not None or not name.startswith('loss_')}
     head_cfg = _on_host(host, given, quality, box)
+    if own:
+        _keep_axes(head_cfg, node, host)
     problem = None
     try:
-        head = _build(key, head_cfg, owner)
+        head = _build_own(key, head_cfg, owner) if own else _build(key, head_cfg, owner)
     except UserError as error:  # with_deform of FoveaBox, as an example
-        if box is not None:
+        if box is not None or own:
             raise
         problem, head_cfg = error, _on_host(host, given, quality, 'DiracBox')
         try:
@@ -234,8 +257,11 @@ def _convert(
             raise problem from None
     _drop_superseded(head_cfg, head)
     _drop_unused(key, head_cfg, head, owner)
-    conversion = Conversion(key, dict(node), head_cfg)
-    conversion.notes = list(_notes(conversion, _class_of(node['type']), stock, head, owner, cfg))
+    on_boxes = head.box.uses_host_coder and head.host_coder.on_boxes
+    if (own or not host.free_axes) and on_boxes and isinstance(head.bbox_coder, DeltaXYWHBBoxCoder):
+        head_cfg.setdefault('bbox_coder', dict(ANCHOR_CODER))
+    conversion = Conversion(key, dict(node), head_cfg, type(head), own)
+    conversion.notes = list(_notes(conversion, class_of(node['type']), stock, head, owner, cfg))
     if problem is not None:
         conversion.notes.insert(1, f'DiracBox, since GeneralBox does not fit here: {problem}')
     return conversion
@@ -259,22 +285,45 @@ def _on_host(host: Any, given: dict[str, Any], quality: str | None, box: str | N
 
 def _on_plane(host: Any, given: dict[str, Any], quality: str | None, box: str | None) -> dict[str, Any]:
     """Config for another quality or box than those of a host without free axes."""
+    free: Any = next(base for base in host.__mro__ if getattr(base, 'free_axes', False))
+    if takes_quality(given.get('loss_cls') or {}):
+        given = dict(given, loss_cls=dict(given['loss_cls'], use_sigmoid=True))  # of GFocalHead, which takes False too
     if box in (None, 'GeneralBox'):
         others: list[Any] = list(registered_hosts().values())
         for other in others:  # a host of that quality keeps the names of the layers
-            if issubclass(other, host) and not other.free_axes and other.default_quality == quality:
-                return dict(type=PREFIX + other.__name__, **given)
-    free: Any = next(base for base in host.__mro__ if getattr(base, 'free_axes', False))
-    rest = {name: value for name, value in given.items() if name in arguments_of(free)}
+            if issubclass(other, free) and not other.free_axes and other.default_quality == quality:
+                return dict(type=PREFIX + other.__name__, **_accepted(given, other))
+    rest = _accepted(given, free)
     rest.pop('init_cfg', None)  # it names the layers of the other head
     rest.pop('bbox_coder', None)
     head_cfg = _on_host(free, rest, quality, box)
     if box in (None, 'GeneralBox'):
         own = {name: given[name] for name in ('reg_max', 'loss_dfl') if name in given}
         head_cfg['box'] = dict(type=f'{PREFIX}GeneralBox', **own)
-    elif MODELS.get(box).uses_host_coder:
-        head_cfg['bbox_coder'] = dict(ANCHOR_CODER)
     return head_cfg
+
+
+def _accepted(given: dict[str, Any], host: type) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in arguments_of(host)}
+
+
+def _keep_axes(head_cfg: dict[str, Any], node: Mapping[str, Any], host: Any) -> None:
+    """Keep a GFL head's class, and the arguments of its quality and box, where they stay what they are."""
+    if head_cfg['type'] == PREFIX + host.__name__:
+        head_cfg['type'] = node['type']
+    for axis, default in (('quality', host.default_quality), ('box', 'GeneralBox')):
+        if axis in node and _name(node[axis]['type']) == _name(head_cfg.get(axis, dict(type=default))['type']):
+            head_cfg[axis] = dict(node[axis])
+
+
+def _build_own(key: str, head_cfg: dict[str, Any], owner: Mapping[str, Any]) -> Any:
+    """The head of a GFL config at another point; a box loss that does not fit there becomes :data:`CODE_LOSS`."""
+    try:
+        return _build(key, head_cfg, owner)
+    except UserError:
+        head = _build(key, dict(head_cfg, loss_bbox=CODE_LOSS), owner)
+        head_cfg['loss_bbox'] = dict(CODE_LOSS)
+        return head
 
 
 def _build(key: str, head_cfg: Mapping[str, Any], owner: Mapping[str, Any]) -> Any:

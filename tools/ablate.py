@@ -1,6 +1,6 @@
 """Train the rows of the paper's table 3 on your own config, and say what each brings: run, status, report.
 
-python tools/ablate.py run my_config.py --dry-run
+python tools/ablate.py run my_config.py --estimate
 python tools/ablate.py run my_config.py --rows baseline qfl gfl --seeds 0 1 2
 python tools/ablate.py status my_config.py
 python tools/ablate.py report my_config.py
@@ -41,6 +41,10 @@ def parse_args() -> argparse.Namespace:
         command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablate/<name of the config>')
         if name == 'run':
             add_run_arguments(command)
+        if name == 'report':
+            command.add_argument(
+                '--lower-is-better', action='store_true', help="for a metric of one's own that falls; mMR is known"
+            )
     args = parser.parse_args()
     if args.config is None and args.work_dir is None:
         parser.error(f'{args.command}: name the config, or its --work-dir')
@@ -62,13 +66,16 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
     command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     command.add_argument('--dry-run', action='store_true', help='list rows, heads and folders, and train nothing')
+    command.add_argument(
+        '--estimate', action='store_true', help='the same with hours and disk, from a few iterations of each row'
+    )
 
 
 def run(args: argparse.Namespace, work_dir: Path) -> int:
     """Trains, or says what it would."""
     import torch
 
-    from mmdet_gfl.benchmark import ablation, running
+    from mmdet_gfl.benchmark import ablation, dry_run, running
     from mmdet_gfl.benchmark import work_dir as folder
 
     ablation.check_seeds(args.seeds)
@@ -88,12 +95,15 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
     launcher = launcher_of(args.launcher, plan.gpus, args.srun_args)
     folder.check_settings(work_dir, plan)
     print(ablation.listing(plan, args.seeds, work_dir), flush=True)
-    if args.dry_run:
+    if args.dry_run and not args.estimate:
         return 0
     configs = [plan.path_of(row.name) for row in rows if row.name not in repeated]
+    settings = (configs, args.seeds, work_dir, plan, launcher, args.jobs, visible_gpus(os.environ, devices))
+    if args.estimate:
+        return dry_run.dry_run(*settings, quick=False, say=lambda line: print(line, flush=True))
     folder.prepare(work_dir, plan, print)
     ablation.write_rows(plan, work_dir)
-    return running.run_all(configs, args.seeds, work_dir, plan, launcher, args.jobs, visible_gpus(os.environ, devices))
+    return running.run_all(*settings)
 
 
 def main() -> int:
@@ -110,7 +120,7 @@ def main() -> int:
             rows = ablation.read_rows(work_dir)
             print(status.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
         else:
-            print(ablation_report.write_report(work_dir))
+            print(ablation_report.write_report(work_dir, args.lower_is_better))
         return 0
     except RowError as error:
         print(f'error: {error}', file=sys.stderr)

@@ -14,14 +14,13 @@ from typing import Any
 
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import METRICS as MMDET_METRICS
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.registry import init_default_scope
 
 from mmdet_gfl import conversion
 from mmdet_gfl.engine import launch
-from mmdet_gfl.registry import MODELS, hosts_of_stock_heads, registered_hosts
+from mmdet_gfl.registry import hosts_of_stock_heads
 
 from . import locks
 from .presets import check_finite, watched
@@ -211,7 +210,7 @@ class Ablation:
     @cached_property
     def host(self) -> Any:
         """The GFL head that stands for the config's own."""
-        return MODELS.get(self.convert(None, None)[0].converted['type'].removeprefix(conversion.PREFIX))
+        return self.convert(None, None)[0].host
 
     def converted(self, row: AblationRow) -> list[conversion.Conversion] | None:
         """The conversion of a row; None for the user's config as it is.
@@ -221,9 +220,10 @@ class Ablation:
         """
         if row.box is None:
             return None
-        quality = row.quality
-        if quality == 'baseline' and not self.host.free_axes:  # of GFL on the ATSS head
-            quality = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False)).baseline_quality
+        quality: str | None = row.quality
+        if not self.host.free_axes:  # of GFL on the ATSS head
+            free: Any = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False))
+            quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(quality, quality)
         try:
             return self.convert(quality, row.box)
         except launch.UserError as error:
@@ -232,13 +232,17 @@ class Ablation:
     def convert(self, quality: str | None, box: str | None) -> list[conversion.Conversion]:
         """The config's conversion, see :func:`.conversion.convert_config`, made once."""
         if (quality, box) not in self.known:
-            self.known[quality, box] = conversion.convert_config(self.cfg, quality, box)
+            self.known[quality, box] = conversion.convert_config(self.cfg, quality, box, own=True)
         return self.known[quality, box]
 
     @cached_property
     def stock(self) -> list[conversion.Conversion]:
-        """The conversion to the point of the host that the stock head stands on."""
-        return self.convert('baseline', 'DiracBox') if self.host.free_axes else self.convert(None, None)
+        """The conversion to the point of the plane that the config's head stands on."""
+        found = self.convert(None, None)[0]
+        if found.own:
+            axes = (_type_name(found.stock.get(axis)) for axis in ('quality', 'box'))
+            return self.convert(*axes)
+        return self.convert('baseline', 'DiracBox') if self.host.free_axes else [found]
 
     def repeated(self) -> dict[str, str]:
         """Rows whose head is that of an earlier one, by name: the earlier row's name."""
@@ -257,24 +261,35 @@ class Ablation:
         """A head config that is equal for rows with equal heads.
 
         The stock head is the host's own point as long as its losses are the same there and it is MMDetection's class,
-        since what a class of the user's overrides is nowhere else.
+        since what a class of the user's overrides is nowhere else. A GFL head of the config's is a point itself.
         """
         conversions = self.converted(row)
         if conversions is not None:
             return conversions[0].converted
         stock, point = self.stock[0].stock, self.stock[0].converted
+        if self.stock[0].own:
+            return point
         kept = all(point.get(key) == value for key, value in stock.items() if key.startswith('loss_'))
-        kind = stock['type'] if isinstance(stock['type'], type) else MMDET_MODELS.get(stock['type'])
-        return point if kept and kind in hosts_of_stock_heads() else stock
+        return point if kept and conversion.class_of(stock['type']) in hosts_of_stock_heads() else stock
 
     def describe(self, row: AblationRow) -> str:
         """The head of a row in words."""
         conversions = self.converted(row)
         if conversions is None:
-            name = str(getattr(self.stock[0].stock['type'], '__name__', self.stock[0].stock['type']))
-            gfl = '' if self.host.free_axes else ', which is GFL: the other rows are its ablations'
-            return f'{name.rpartition(".")[2]} as in the config{gfl}'
-        return next(note for note in conversions[0].notes if ' becomes ' in note).partition(' becomes ')[2]
+            name, own = _type_name(self.stock[0].stock), self.stock[0].own
+            gfl = '' if self.host.free_axes or own else ', which is GFL: the other rows are its ablations'
+            return f'{name} as in the config{": " + _axes(self.stock[0]) if own else gfl}'
+        return f'{conversions[0].converted["type"]}: {_axes(conversions[0])}'
+
+
+def _type_name(part: Any) -> str | None:
+    """Class name of a part's config; None where there is none."""
+    return str(part['type']).rpartition('.')[2] if part else None
+
+
+def _axes(found: conversion.Conversion) -> str:
+    """A head's quality and box in words."""
+    return next(note for note in found.notes if ' becomes ' in note).rpartition(': ')[2]
 
 
 def read_ablation(
@@ -316,14 +331,6 @@ def read_ablation(
 
 
 def _check_heads(ablation: Ablation, config: str) -> None:
-    head = (ablation.cfg.get('model') or {}).get('bbox_head')
-    name = str(head.get('type')) if isinstance(head, dict) else ''
-    host: Any = registered_hosts().get(name.rpartition('.')[2]) if conversion.PREFIX in name else None
-    if host is not None:
-        raise RowError(
-            f'{config}: model.bbox_head.type={name} is a GFL head already; give the config with the stock head, '
-            f'{host.stock_head.__name__}, from which each row is made'
-        )
     conversions = ablation.convert(None, None)
     if len(conversions) > 1:
         keys = ', '.join(found.key for found in conversions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +25,17 @@ from .status import state_of
 
 #: Columns of the tables; an evaluator may give one per class.
 SHOWN = 6
+#: Names of scores that are lower for a better detector, in lower case: CrowdHuman's miss rate, and what users measure.
+LOWER_IS_BETTER = frozenset({'mmr', 'mr', 'loss', 'error', 'mae', 'mse', 'rmse', 'fppi'})
 _HOW_TO_READ = (
     "Differences are paired: a row's score less the baseline's with the same seed, averaged over the seeds that both "
     "have. The interval is Student's, 95%, over these seeds: it holds the spread of trainings on these images, not "
-    'that of other images. A row is better or worse where its interval leaves out zero, by {metric}, which is taken to '
-    'be higher for a better detector. With several rows, one in twenty intervals leaves out zero by chance.'
+    'that of other images. A row is better or worse where its interval leaves out zero, by {metric}, of which '
+    '{direction} is better. With several rows, one in twenty intervals leaves out zero by chance.'
+)
+_TIMES = (
+    'ms per image: detection on the validation images after training, from the batch to the boxes, without reading the '
+    'image; median over seeds. Rows trained side by side slow each other down.'
 )
 _THRESHOLDS = (
     'A score of a GFL head means class x IoU, so a score threshold of the baseline does not carry over: '
@@ -47,6 +54,7 @@ class RowReport:
         measured: By column; None where no seed has the score.
         differences: To the baseline by column; None without a common seed. Empty for the baseline.
         parameters: Of the detector; None where unknown.
+        image_seconds: Of detection in a validation image, the median over seeds; None where unknown.
         missing: State of the seeds without a result, in words.
     """
 
@@ -56,6 +64,7 @@ class RowReport:
     measured: dict[str, Measured | None]
     differences: dict[str, Paired | None]
     parameters: int | None
+    image_seconds: float | None
     missing: dict[int, str]
 
 
@@ -67,19 +76,25 @@ class Scale:
         factor: 100 for fractions, which are shown in percent; else 1.
         digits: After the point.
         label: The column's name without the evaluator's.
+        lower: Lower is better.
     """
 
     factor: float
     digits: int
     label: str
+    lower: bool = False
 
     def show(self, value: float, sign: str = '') -> str:
         """A scaled value as text."""
         return format(round(value, self.digits) + 0.0, f'{sign}.{self.digits}f')
 
 
-def write_report(work_dir: Path) -> str:
+def write_report(work_dir: Path, lower: bool = False) -> str:
     """Write ``report.md``, ``report.json`` and ``report.png``; return the first.
+
+    Args:
+        work_dir: Of an ablation.
+        lower: The metric is lower for a better detector; :data:`LOWER_IS_BETTER` need not be told.
 
     Raises:
         RowError: It is not the work dir of an ablation.
@@ -90,7 +105,7 @@ def write_report(work_dir: Path) -> str:
     states = {name: _states(row['path'], work_dir) for name, row in known.items()}  # before the results
     results = read_results(work_dir)
     by_row = {name: results.get(row['path'], []) for name, row in known.items()}
-    scales = scales_of([run for runs in by_row.values() for run in runs])
+    scales = scales_of([run for runs in by_row.values() for run in runs], lower)
     reports = rows_of(known, by_row, states, scales)
     picture = 'report.png' if scales and any(report.measured[next(iter(scales))] for report in reports) else None
     if picture:
@@ -112,18 +127,24 @@ def _states(path: str, work_dir: Path) -> dict[int, str]:
     return states
 
 
-def scales_of(results: Sequence[Result]) -> dict[str, Scale]:
-    """The columns that the evaluator gives, its first value first, and how each is shown."""
+def scales_of(results: Sequence[Result], lower: bool = False) -> dict[str, Scale]:
+    """The columns that the evaluator gives, its first value first, and how each is shown.
+
+    Args:
+        results: Of all rows.
+        lower: The first one is lower for a better detector.
+    """
     if not results:
         return {}
     fullest = max(results, key=lambda run: len(run['scores']))
-    scales = {}
+    scales: dict[str, Scale] = {}
     for column in list(fullest['scores'])[:SHOWN]:
         values = [value for run in results if (value := run['scores'].get(column)) is not None]
         fractions = all(0 <= value <= 1 for value in values)
         digits = 1 if fractions or max(map(abs, values)) >= 10 else 3
         label = column.rpartition('/')[2].removeprefix('bbox_')
-        scales[column] = Scale(100.0 if fractions else 1.0, digits, label)
+        falls = label.lower() in LOWER_IS_BETTER or (lower and not scales)
+        scales[column] = Scale(100.0 if fractions else 1.0, digits, label, falls)
     return scales
 
 
@@ -143,6 +164,7 @@ def rows_of(
         missing = {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
         differences = {} if name == BASELINE else {c: _difference(own, scaled.get(BASELINE, []), c) for c in scales}
         parameters = next((run['parameters'] for run in own if run.get('parameters')), None)
+        times = [run['image_seconds'] for run in own if run.get('image_seconds') is not None]
         measured = {column: measure(own, column) for column in scales}
         reports.append(
             RowReport(
@@ -152,6 +174,7 @@ def rows_of(
                 measured,
                 differences,
                 parameters,
+                statistics.median(times) if times else None,
                 {} if row['same_as'] else missing,
             )
         )
@@ -184,13 +207,17 @@ def page(
     """The whole report in Markdown."""
     parts = [f'# Does GFL pay on {title}?', _settings(settings, [run for runs in by_row.values() for run in runs])]
     if scales:
-        metric = next(iter(scales))
+        metric, scale = next(iter(scales.items()))
         parts += [f'![rows beside the baseline]({picture})'] if picture else []
         parts += ['\n'.join(f'- {sentence(report, scales)}' for report in reports if report.name != BASELINE)]
-        if not any(found.mean for report in reports if (found := report.measured[metric])):
+        if not scale.lower and not any(found.mean for report in reports if (found := report.measured[metric])):
             parts.append('Every score is 0: train longer before you compare.')
         parts += ['## Scores', _scores_table(reports, scales), '## Differences to the baseline']
-        parts += [_differences_table(reports, scales), _HOW_TO_READ.format(metric=metric), _THRESHOLDS]
+        parts += [
+            _differences_table(reports, scales),
+            _HOW_TO_READ.format(metric=metric, direction='lower' if scale.lower else 'higher'),
+        ]
+        parts += [_TIMES, _THRESHOLDS]
     missing = [f'{report.name} seed {seed} ({state})' for report in reports for seed, state in report.missing.items()]
     if missing:
         parts.append(f'Not measured: {"; ".join(missing)}.')
@@ -223,7 +250,8 @@ def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
     low, high = (scale.show(found.mean + half, '+') for half in (-found.half_width, found.half_width))
     interval = f'{amount}, 95% interval {low} to {high} over {len(found.seeds)} seeds'
     if found.differs:
-        return f'**{report.name}** is {"better" if found.mean > 0 else "worse"} than the baseline: {interval}.'
+        verdict = 'worse' if (found.mean > 0) == scale.lower else 'better'
+        return f'**{report.name}** is {verdict} than the baseline: {interval}.'
     return f'**{report.name}** is not told apart from the baseline: {interval}; {_more(found)}.'
 
 
@@ -242,8 +270,10 @@ def _scores_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> 
         first = report.measured[next(iter(scales))]
         size = '-' if report.parameters is None else f'{report.parameters / 1e6:.2f} M'
         shown = [_score(report.measured[column], scale) for column, scale in scales.items()]
-        cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size])
-    return markdown(['row', 'head', 'seeds', *(scale.label for scale in scales.values()), 'parameters'], cells)
+        time = '-' if report.image_seconds is None else f'{1000 * report.image_seconds:.3g}'
+        cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size, time])
+    labels = [f'{scale.label} (lower is better)' if scale.lower else scale.label for scale in scales.values()]
+    return markdown(['row', 'head', 'seeds', *labels, 'parameters', 'ms per image'], cells)
 
 
 def _score(found: Measured | None, scale: Scale) -> str:
@@ -279,8 +309,11 @@ def as_json(
                 row['differences'][column].update(differs=found.differs, more_seeds=found.more_seeds)
         rows.append(row)
     kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in by_row.values() for run in runs]
+    metric = next(iter(scales), None)
     factors = {column: scale.factor for column, scale in scales.items()}
-    return dict(metric=next(iter(scales), None), factors=factors, rows=rows, results=kept)
+    return dict(
+        metric=metric, lower_is_better=bool(metric and scales[metric].lower), factors=factors, rows=rows, results=kept
+    )
 
 
 def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) -> None:
@@ -301,7 +334,7 @@ def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) 
             )
     left.set_yticks(range(len(drawn)), [report.name for report in drawn])
     left.set_ylim(len(drawn) - 0.5, -0.5)
-    left.set_xlabel(f'{scale.label} (dots: seeds, line: mean)', fontsize=9)
+    left.set_xlabel(f'{scale.label}{", lower is better" if scale.lower else ""} (dots: seeds, line: mean)', fontsize=9)
     right.set_xlabel(f'{scale.label} less the baseline (bar: 95% interval)', fontsize=9)
     right.axvline(0, color=GREY, linewidth=0.8)
     for axes in (left, right):

@@ -15,6 +15,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .commands import Launcher, environment
+from .plan import Plan
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
 from .results import read
@@ -34,6 +35,7 @@ class Timing:
         images: Of training.
         val_image: Seconds of a validation image on one GPU.
         val_images: Of validation.
+        checkpoint: Bytes of a checkpoint; 0 where unknown.
     """
 
     iteration: float
@@ -41,6 +43,7 @@ class Timing:
     images: int
     val_image: float
     val_images: int
+    checkpoint: int = 0
 
     def seconds(self, epochs: int, evaluations: int, gpus: int) -> float:
         """Of a whole training with its evaluations, for which the images are shared out to the GPUs."""
@@ -51,14 +54,14 @@ def dry_run(
     configs: Sequence[str],
     seeds: Sequence[int],
     work_dir: Path,
-    preset: Preset,
+    preset: Plan,
     launcher: Launcher,
     jobs: int,
     visible: Sequence[str],
     quick: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Say what :func:`.running.run_all` would train with these arguments, with images and hours; train nothing.
+    """Say what :func:`.running.run_all` would train with these arguments, with images, hours and disk; train nothing.
 
     Args:
         configs: As there.
@@ -85,7 +88,7 @@ def dry_run(
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
-    total, failed = 0.0, 0
+    total, failed, sizes = 0.0, 0, list[int]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_timing_folder(work_dir)))
         few = _with_few_images(preset)
@@ -105,10 +108,14 @@ def dry_run(
             epochs, interval = cfg.train_cfg.max_epochs, cfg.train_cfg.get('val_interval', 1)
             seconds = timing.seconds(epochs, math.ceil(epochs / interval), launcher.gpus)
             total += count * seconds
+            sizes += count * [timing.checkpoint]
             say(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
     if left and failed == len(left):
         say('in all unknown: no row could be timed')
         return 1
+    if any(sizes):
+        at_once = sum(sizes) + min(jobs, len(sizes)) * max(sizes)  # a run keeps one, and writes the next beside it
+        say(f'disk: about {_size(at_once)} for the checkpoints of {len(sizes)} run{"s" * (len(sizes) > 1)}')
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
@@ -137,15 +144,15 @@ def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str
     return Timing(**found), None
 
 
-def _with_few_images(preset: Preset) -> Preset:
+def _with_few_images(preset: Plan) -> Plan:
     """The preset with as many of the shapes as a timing needs; COCO is taken as it is."""
-    if preset.mini is None:
+    if not isinstance(preset, Preset) or preset.mini is None:
         return preset
     few = ITERATIONS * preset.mini.batch_size
     return replace(preset, mini=replace(preset.mini, train=min(few, preset.mini.train), val=min(few, preset.mini.val)))
 
 
-def _whole(timing: Timing, preset: Preset) -> Timing:
+def _whole(timing: Timing, preset: Plan) -> Timing:
     """The timing for all images, where it was made on a few."""
     if preset.mini is None:
         return timing
@@ -164,3 +171,7 @@ def _timing_folder(work_dir: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _hours(seconds: float) -> str:
     return f'{seconds / 3600:.1f} h' if seconds > 5400 else f'{seconds / 3600:.2f} h ({span(seconds)})'
+
+
+def _size(count: int) -> str:
+    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{math.ceil(count / 1e6)} MB'

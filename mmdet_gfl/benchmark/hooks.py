@@ -25,6 +25,8 @@ from mmdet_gfl.registry import HOOKS
 
 #: What a result says of the place it comes from; written into the work dir.
 WHERE = 'where.json'
+#: Checkpoint of a timing, beside what the timing writes.
+CHECKPOINT = 'timing.pth'
 
 
 def seed_everything(seed: int, *more: int) -> None:
@@ -133,10 +135,10 @@ class WhereHook(Hook):
 
 @HOOKS.register_module()
 class TimingHook(Hook):
-    """Hook that ends a training after some iterations, and writes how long they took.
+    """Hook that ends a training after some iterations, and writes how long they took and what a checkpoint takes.
 
     Args:
-        out: File for seconds per iteration and a validation image, and the numbers of iterations and images.
+        out: File for seconds per iteration and a validation image, the numbers of iterations and images, and bytes.
         iterations: Iterations to time; the first two are warm-up.
     """
 
@@ -156,6 +158,7 @@ class TimingHook(Hook):
         if len(self.marks) < self.iterations:
             return
         if get_rank() == 0:
+            runner.save_checkpoint(str(self.out.parent), CHECKPOINT)
             steps = [after - before for before, after in zip(self.marks[1:], self.marks[2:])]
             timing = dict(
                 iteration=statistics.median(steps),
@@ -163,6 +166,7 @@ class TimingHook(Hook):
                 images=len(runner.train_dataloader.dataset),
                 val_image=self._val_image(runner),
                 val_images=len(runner.val_dataloader.dataset),
+                checkpoint=self.out.with_name(CHECKPOINT).stat().st_size,
             )
             self.out.write_text(json.dumps(timing))
         raise SystemExit(0)

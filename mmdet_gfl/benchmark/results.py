@@ -28,10 +28,17 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation in training: after which epoch, and what it gave."""
+    """An evaluation in training, or the test of a checkpoint.
 
-    epoch: int
+    Attributes:
+        epoch: After which it was; None for a test.
+        scores: What it gave.
+        batch_seconds: Of detection in a batch, without reading it; None where that was not logged.
+    """
+
+    epoch: int | None
     scores: Scores
+    batch_seconds: float | None = None
 
 
 def place_of(config: str, seed: int, work_dir: Path) -> Path:
@@ -100,23 +107,34 @@ def last_evaluation(place: Path, read_scores: Callable[[dict[str, Any]], Scores]
                 continue
             if 'loss' not in entry and 'step' in entry:
                 found = entry['step'], entry
-    return None if found is None else Evaluation(found[0], read_scores(found[1]))
+    return None if found is None else _evaluation(*found, read_scores)
 
 
-def tested_scores(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Scores | None:
-    """The scores of the last test below ``place/test``; None where there was none."""
+def last_test(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
+    """The last test below ``place/test``; None where there was none."""
     files = sorted((place / 'test').glob('*/*.json'))
-    return read_scores(read(files[-1])) if files else None
+    return _evaluation(None, read(files[-1]), read_scores) if files else None
 
 
-def result_of(config: str, seed: int, scores: Scores, seconds: float, preset: Plan, cfg: Config, place: Path) -> Result:
+def _evaluation(
+    epoch: int | None, entry: dict[str, Any], read_scores: Callable[[dict[str, Any]], Scores]
+) -> Evaluation:
+    seconds = entry['time'] - entry['data_time'] if {'time', 'data_time'} <= entry.keys() else None
+    return Evaluation(epoch, read_scores(entry), seconds)
+
+
+def result_of(
+    config: str, seed: int, evaluation: Evaluation, seconds: float, preset: Plan, cfg: Config, place: Path
+) -> Result:
     """All that is to be known about a finished run; paths inside its work dir are given from there."""
     where = read(place / WHERE)
+    batch_seconds, val_batch = evaluation.batch_seconds, (cfg.get('val_dataloader') or {}).get('batch_size') or 1
     return dict(
         config=config,
         seed=seed,
-        scores=scores,
+        scores=evaluation.scores,
         seconds=round(seconds),
+        image_seconds=None if batch_seconds is None else round(batch_seconds / val_batch, 6),
         preset=preset.name,
         mini=asdict(preset.mini) if preset.mini else None,
         classes=(cfg.model.get('bbox_head') or {}).get('num_classes'),

@@ -27,14 +27,14 @@ from .plan import Plan
 from .presets import lr_notes, missing
 from .progress import Progress, line_of, progress_of, reason_of, span, time_left
 from .results import (
-    Scores,
+    Evaluation,
     headline,
     last_evaluation,
+    last_test,
     place_of,
     read_result,
     read_state,
     result_of,
-    tested_scores,
     write,
     write_state,
 )
@@ -195,27 +195,27 @@ class Queue:
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
-        scores, problem = None, 'it ended without a checkpoint or without scores'
+        evaluation, problem = None, 'it ended without a checkpoint or without scores'
         try:
-            scores = scores_of_end(run, self.preset)
-            if scores is not None:
-                keep(run, scores, self.preset)
+            evaluation = evaluation_of_end(run, self.preset)
+            if evaluation is not None:
+                keep(run, evaluation, self.preset)
             elif run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
                 self.start(run, 'test.py', [checkpoint], run.place / 'test', run.place / 'test.log')
                 return
         except OSError as error:
-            scores, problem = None, sentence(error, run.place)
+            evaluation, problem = None, sentence(error, run.place)
         except ValueError as error:  # a number that JSON has no word for, or a file of scores that is none
-            scores, problem = None, f'what was measured cannot be read or kept: {error}'
+            evaluation, problem = None, f'what was measured cannot be read or kept: {error}'
         self.running.remove(run)
-        if scores is None:
+        if evaluation is None:
             self.fail(run, problem, f'see {run.log}')
             return
         job = run.job
         note(run)
         run.lock.close()
         self.durations.append(run.seconds)
-        metric = headline(scores, 'not defined: no validation image has an object')
+        metric = headline(evaluation.scores, 'not defined: no validation image has an object')
         self.say(f'[{job.number}/{self.total}] {job}: {metric} ({span(run.seconds)})')
 
     def fail(self, run: Running, reason: str, where: str) -> None:
@@ -304,23 +304,23 @@ def last_checkpoint(run: Running) -> str | None:
     return launch.find_checkpoint(cfg)
 
 
-def scores_of_end(run: Running, preset: Plan) -> Scores | None:
-    """The scores of a run's test, or of the evaluation after its last epoch; None where there is neither."""
-    scores = tested_scores(run.place, preset.scores_of) if run.log.name == 'test.log' else None
-    evaluation = last_evaluation(run.place, preset.scores_of)
-    if scores is None and evaluation is not None and evaluation.epoch == run.cfg.train_cfg.max_epochs:
-        return evaluation.scores
-    return scores
+def evaluation_of_end(run: Running, preset: Plan) -> Evaluation | None:
+    """A run's test, or the evaluation after its last epoch; None where there is neither."""
+    test = last_test(run.place, preset.scores_of) if run.log.name == 'test.log' else None
+    last = last_evaluation(run.place, preset.scores_of)
+    if test is None and last is not None and last.epoch == run.cfg.train_cfg.max_epochs:
+        return last
+    return test
 
 
-def keep(run: Running, scores: Scores, preset: Plan) -> None:
+def keep(run: Running, evaluation: Evaluation, preset: Plan) -> None:
     """Write the result of a run.
 
     Raises:
         OSError: It cannot be written.
         ValueError: It holds numbers that JSON has no word for.
     """
-    result = result_of(run.job.config, run.job.seed, scores, run.seconds, preset, run.cfg, run.place)
+    result = result_of(run.job.config, run.job.seed, evaluation, run.seconds, preset, run.cfg, run.place)
     write(run.place / 'result.json', json.dumps(result, indent=1, allow_nan=False))
 
 

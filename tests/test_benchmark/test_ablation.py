@@ -63,6 +63,48 @@ def test_rtmdet_has_qfl_already():
     assert head(plan, 'qfl').type == 'mmdet_gfl.RTMDetSepBNGFLHead' and head(plan, 'baseline').type == 'RTMDetSepBNHead'
 
 
+@pytest.mark.parametrize(
+    'name, repeated, heads',
+    [
+        ('gfl/gfl_r50_fpn_n18_1x_coco', {'gfl': 'baseline'}, ['ATSSGFLHead', 'ATSSGFLHead', 'GFLHead', 'GFocalHead']),
+        ('gflv2/gflv2_r50_fpn_1x_coco', {'gflv2': 'baseline'}, ['ATSSGFLHead', 'ATSSGFLHead', 'GFLHead', 'GFocalHead']),
+        ('atss/atss_r50_fpn_joint_1x_coco', {'qfl': 'baseline'}, ['ATSSGFLHead'] * 4),
+        ('atss/atss_r50_fpn_gaussian_1x_coco', {}, ['ATSSGFLHead'] * 4),
+        ('retinanet/retinanet_r50_fpn_gfl_1x_coco', {'gfl': 'baseline'}, ['RetinaGFLHead'] * 4),
+        ('fcos/fcos_r50-caffe_fpn_gflv2_1x_coco', {'gflv2': 'baseline'}, ['FCOSGFLHead'] * 4),
+        ('foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco', {'gfl': 'baseline'}, ['FoveaGFLHead'] * 4),
+        ('ssd/ssd512_joint_coco', {'qfl': 'baseline'}, ['SSDGFLHead'] * 4),
+        ('rtmdet/rtmdet_l_8xb32-300e_coco', {'qfl': 'baseline', 'gfl': 'dfl'}, ['RTMDetSepBNGFLHead'] * 4),
+    ],
+)
+def test_a_head_of_this_package_is_its_own_baseline(name, repeated, heads):
+    plan = read_ablation(str(CONFIG_DIR / f'{name}.py'))
+    assert plan.repeated() == repeated
+    assert head(plan, 'baseline') == plan.cfg.model.bbox_head
+    rows = [head(plan, row) for row in ALL[1:]]
+    assert [row.type for row in rows] == [f'mmdet_gfl.{kind}' for kind in heads]
+    boxes = [row.get('box', {}).get('type') for row in rows]
+    assert boxes[0] == 'mmdet_gfl.DiracBox' and 'mmdet_gfl.DiracBox' not in boxes[1:]
+
+
+def test_what_a_head_of_this_package_takes_to_another_point():
+    plan = read_ablation(str(CONFIG_DIR / 'gfl' / 'gfl_r50_fpn_n18_1x_coco.py'))
+    assert head(plan, 'dfl').box.reg_max == head(plan, 'gflv2').reg_max == 18
+    assert (
+        head(plan, 'dfl').quality.type == 'mmdet_gfl.CenternessBranch'
+        and head(plan, 'dfl').loss_cls.type == 'FocalLoss'
+    )
+    assert head(plan, 'qfl').bbox_coder.target_stds == [0.1, 0.1, 0.2, 0.2]
+    assert plan.describe(plan.rows['baseline']) == 'GFLHead as in the config: JointQuality and GeneralBox'
+
+    box = dict(type='mmdet_gfl.GeneralBox', reg_max=24)
+    options = {'model.bbox_head.box': box, 'model.bbox_head.quality': dict(type='mmdet_gfl.IoUBranch')}
+    options['model.bbox_head.loss_cls'] = dict(_delete_=True, type='FocalLoss')
+    plan = read_ablation(str(CONFIG_DIR / 'retinanet' / 'retinanet_r50_fpn_gfl_1x_coco.py'), options=options)
+    assert plan.repeated() == {} and head(plan, 'gfl').box == head(plan, 'dfl').box == box
+    assert head(plan, 'qfl').loss_bbox.type == 'SmoothL1Loss' and head(plan, 'gfl').loss_bbox.type == 'GIoULoss'
+
+
 def test_rows_differ_from_the_users_config_in_the_head_alone(retina):
     stock, gfl = (retina.config(retina.path_of(row), 3) for row in ('baseline', 'gfl'))
     assert stock.model.bbox_head.type == 'RetinaHead' and gfl.model.bbox_head.type == 'mmdet_gfl.RetinaGFLHead'
@@ -136,8 +178,6 @@ def test_a_config_that_cannot_be_compared(options, words):
 def test_a_config_without_a_head_that_can_change():
     with pytest.raises(UserError, match='has no GFL variant'):
         read_ablation('tood_r50_fpn_1x_coco')
-    with pytest.raises(RowError, match='mmdet_gfl.GFLHead is a GFL head already; give .* the stock head, GFLHead'):
-        read_ablation(str(CONFIG_DIR / 'gfl' / 'gfl_r50_fpn_1x_coco.py'))
     with pytest.raises(
         RowError, match='row mine does not fit this config: --quality JointQualty is unknown; did you mean JointQuality'
     ):
@@ -264,6 +304,7 @@ def save(work_dir, row, seed, **scores):
     run_dir = place_of(f'my/{row}', seed, work_dir)
     run_dir.mkdir(parents=True)
     result = dict(config=f'my/{row}', seed=seed, scores=scores, seconds=60, parameters=1_500_000, gpus=1)
+    result['image_seconds'] = 0.01 * (seed + 1)
     (run_dir / 'result.json').write_text(json.dumps(result))
 
 
@@ -287,7 +328,7 @@ def test_report_of_three_seeds(work_dir):
     ) in text
     assert '**gfl** is better than the baseline: +5.0 mAP, 95% interval +4.9 to +5.2 over 3 seeds.' in text
     assert '**v2** is `gfl` on this host' in text
-    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M |' in text
+    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M | 20 |' in text
     assert '| qfl | +2.0 ± 2.5 | - |' in text and '| baseline | +' not in text
     assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'select_thresholds' in text
     assert (work_dir / 'report.png').is_file()
@@ -315,6 +356,25 @@ def test_report_of_a_worse_row_and_of_equal_ones(work_dir):
     text = ablation_report.write_report(work_dir)
     assert '**qfl** is worse than the baseline: -10.0 mAP' in text
     assert '**gfl** is not told apart from the baseline: +0.0 mAP' in text and 'no feasible number of seeds' in text
+
+
+def test_a_miss_rate_is_better_where_it_is_lower(work_dir):
+    for seed in range(2):
+        save(work_dir, 'baseline', seed, **{'crowd_human/mMR': 0.5 + 0.1 * seed, 'crowd_human/JI': 0.7})
+        save(work_dir, 'qfl', seed, **{'crowd_human/mMR': 0.4 + 0.1 * seed, 'crowd_human/JI': 0.7})
+        save(work_dir, 'gfl', seed, **{'crowd_human/mMR': 0.6 + 0.1 * seed, 'crowd_human/JI': 0.7})
+    text = ablation_report.write_report(work_dir)
+    assert '**qfl** is better than the baseline: -10.0 mMR' in text and '**gfl** is worse than the baseline' in text
+    assert 'by crowd_human/mMR, of which lower is better' in text and '| mMR (lower is better) | JI |' in text
+    assert read(work_dir / 'report.json')['lower_is_better'] is True
+
+
+def test_the_direction_of_a_metric_of_ones_own_can_be_given(work_dir):
+    for seed in range(2):
+        save(work_dir, 'baseline', seed, **{'mine/misses': 5.0 + seed})
+        save(work_dir, 'qfl', seed, **{'mine/misses': 4.0 + seed})
+    assert '**qfl** is worse' in ablation_report.write_report(work_dir)
+    assert '**qfl** is better' in ablation_report.write_report(work_dir, lower=True)
 
 
 def test_report_without_results(work_dir, tmp_path_factory):

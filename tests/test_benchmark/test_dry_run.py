@@ -1,5 +1,6 @@
 """What a dry run says without timing anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def said(tmp_path, monkeypatch):
 def test_the_time_of_all_is_that_of_the_rows_that_can_run(said, monkeypatch, timed, configs, last):
     monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
     assert said(timed, configs)[-1] == last
+
+
+def test_a_run_keeps_a_checkpoint_and_writes_the_next_beside_it(said, monkeypatch):
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
+    assert not any('disk' in line for line in said([BASE, GFL], [BASE, GFL]))  # its size is unknown
+    monkeypatch.setitem(globals(), 'TIMING', replace(TIMING, checkpoint=600_000_000))
+    assert said([BASE, GFL], [BASE, GFL])[-2] == 'disk: about 1.8 GB for the checkpoints of 2 runs'
 
 
 def test_under_slurm_the_data_of_this_machine_is_not_asked_for(said, tmp_path, monkeypatch):

@@ -48,16 +48,16 @@ def test_no_detection_is_ap_0_and_what_coco_leaves_undefined_is_none(tmp_path):
     assert results.scores_of(dict(time=1.0, step=2)) == dict.fromkeys(results.COLUMNS, 0.0)
     scores = results.scores_of(metrics(0.3, APL=-1.0, APM=math.nan))
     assert scores == dict.fromkeys(results.COLUMNS, 30.0) | dict(APL=None, APM=None)
-    training(tmp_path, [dict(metrics(0.1), step=1), dict(time=1.0, step=2)])
-    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 0.0))
+    training(tmp_path, [dict(metrics(0.1), step=1), dict(time=1.0, data_time=0.25, step=2)])
+    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 0.0), 0.75)
 
 
 def test_the_last_test_counts(tmp_path):
-    assert results.tested_scores(tmp_path) is None
+    assert results.last_test(tmp_path) is None
     for time, ap in (('20240101_1', 0.1), ('20240102_1', 0.2)):
         (tmp_path / 'test' / time).mkdir(parents=True)
-        (tmp_path / 'test' / time / f'{time}.json').write_text(json.dumps(metrics(ap)))
-    assert results.tested_scores(tmp_path)['AP'] == 20
+        (tmp_path / 'test' / time / f'{time}.json').write_text(json.dumps(dict(metrics(ap), time=ap, data_time=0.1)))
+    assert results.last_test(tmp_path) == results.Evaluation(None, dict.fromkeys(results.COLUMNS, 20.0), 0.1)
 
 
 def test_a_result_holds_all_that_is_to_be_known(tmp_path):
@@ -66,7 +66,11 @@ def test_a_result_holds_all_that_is_to_be_known(tmp_path):
     place.mkdir(parents=True)
     (place / 'where.json').write_text(json.dumps(dict(device='a GPU', threads=4, versions=dict(torch='2.13'))))
     scores = dict.fromkeys(results.COLUMNS, 25.0)
-    kept = results.result_of(GFL, 3, scores, 61.4, preset, cfg, place)
+    cfg.val_dataloader.batch_size = 4
+    kept = results.result_of(GFL, 3, results.Evaluation(9, scores, 0.5), 61.4, preset, cfg, place)
+    assert kept['image_seconds'] == 0.125
+    unknown = results.result_of(GFL, 3, results.Evaluation(9, scores), 61.4, preset, cfg, place)
+    assert unknown['image_seconds'] is None
     assert json.loads(json.dumps(kept)) == kept
     assert (kept['config'], kept['seed'], kept['scores'], kept['seconds']) == (GFL, 3, scores, 61)
     assert kept['preset'] == 'mini' and kept['mini']['size'] == 64 and kept['options'] == {'a.b': 1}

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,8 @@ def test_what_is_measured_but_cannot_be_read_or_kept(run, tmp_path, monkeypatch,
     place, original = place_of(BASE, 0, tmp_path), running.result_of
 
     def result_of(config, seed, measured, *others):
-        return original(config, seed, scores or measured if config == BASE else measured, *others)
+        found = replace(measured, scores=scores or measured.scores) if config == BASE else measured
+        return original(config, seed, found, *others)
 
     monkeypatch.setattr(running, 'result_of', result_of)
     if scalars is not None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 
 import numpy as np
@@ -85,6 +86,11 @@ def test_rows_on_a_users_config(ablate, config, tmp_path):
     assert status == 0 and 'RetinaHead as in the config' in said and str(work / 'mine' / 'gfl') in said
     assert not work.exists()
 
+    one = [argument for argument in arguments if argument != 'baseline']
+    status, said, _ = ablate(*one, '--estimate')
+    assert status == 0 and 'mine/gfl, 1 x: 4 images x 1 epochs, ' in said and not work.exists()
+    disk = int(re.search(r'disk: about (\d+) MB for the checkpoints of 1 run', said)[1])
+
     status, said, _ = ablate(*arguments)
     assert status == 0 and said.count('seed 0: coco/bbox_mAP ') == 2, said
     kept = {row: read(work / 'mine' / row / 'seed-0' / 'result.json') for row in ('baseline', 'gfl')}
@@ -92,6 +98,9 @@ def test_rows_on_a_users_config(ablate, config, tmp_path):
     assert kept['gfl']['parameters'] > kept['baseline']['parameters'] > 0 and kept['gfl']['epochs'] == 1
     checkpoint = torch.load(work / 'mine' / 'gfl' / 'seed-0' / 'epoch_1.pth', weights_only=False)
     assert checkpoint['meta']['iter'] == 2  # 4 of 8 images, 2 per step
+    size = (work / 'mine' / 'gfl' / 'seed-0' / 'epoch_1.pth').stat().st_size
+    assert disk == pytest.approx(2 * size / 1e6, abs=1.2)
+    assert 0 < read(work / 'mine' / 'gfl' / 'seed-0' / 'result.json')['image_seconds'] < 60
 
     status, said, _ = ablate(*arguments)
     assert status == 0 and '2 runs, 2 of them done' in said
