@@ -15,6 +15,7 @@ from typing import Any
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -123,7 +124,9 @@ def measure(
         indices = sorted(random.Random(seed).sample(indices, images))
     report = new_report(head, len(dataset))
     preprocess = MMDET_MODELS.build(cfg.model.get('data_preprocessor') or dict(type='DetDataPreprocessor'))
-    for item in tqdm(samples(dataset, indices, workers, seed), 'images', len(indices)):
+    for number, item in enumerate(tqdm(samples(dataset, indices, workers, seed), 'images', len(indices))):
+        MessageHub.get_current_instance().update_info('iter', number)  # a Runner's; batch_augments ask for it
+        random.seed(seed + number + 1)  # for them too, whatever a worker has drawn
         batch = preprocess(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), training=True)
         sample = batch['data_samples'][0]
         size = tuple(batch['inputs'].shape[-2:])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import linecache
 import os
 import sys
 import traceback
@@ -167,9 +168,10 @@ class _Observed(BaseDataset):
                 if serialize:
                     self.data_bytes, self.data_address = self._serialize_data()
         except READING_ERRORS as error:
-            if not _is_of_a_reader(error):
+            line = _reading_line(error)
+            if line is None:
                 raise
-            raise _unreadable(self.record, self, error) from error
+            raise _unreadable(self.record, self, error, line) from error
         finally:
             if collecting:
                 gc.enable()
@@ -210,22 +212,26 @@ class _Observed(BaseDataset):
         return found
 
 
-def _is_of_a_reader(error: Exception) -> bool:
-    """True for an error of MMDetection's reading; False for one of a data set's own code."""
-    packages = [frame.f_globals['__name__'].partition('.')[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next(name for name in reversed(packages) if name not in sys.stdlib_module_names) in READERS
+def _reading_line(error: Exception) -> str | None:
+    """The line of MMDetection's code that has failed to read; None for an error of a data set's own code."""
+    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = frame.f_globals['__name__'].partition('.')[0]
+        if package not in sys.stdlib_module_names:
+            return linecache.getline(frame.f_code.co_filename, number).strip() if package in READERS else None
+    return None
 
 
-def _unreadable(record: Record, dataset: _Observed, error: Exception) -> UserError:
-    """The error for a file that the data set cannot read; it names the image's entry, and in COCO format the field."""
-    key, path, entry = f'{record.key}ann_file', str(dataset.ann_file), record.entry
+def _unreadable(record: Record, dataset: _Observed, error: Exception, line: str) -> UserError:
+    """The error for a file that the data set cannot read; it names the image's entry, and the field or who reads it."""
+    key, path, entry, place = f'{record.key}ann_file', str(dataset.ann_file), record.entry, ''
     if isinstance(entry, dict):
         if 'raw_ann_info' in entry:
             coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
         for annotation in entry.get('raw_ann_info', ()):
             coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
         path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
-    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}'
+        place = f' in `{line}`'
+    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}{place}'
     return UserError(f'{key}: {path} {what}; {PAGE} shows the formats')
 
 
@@ -433,12 +439,12 @@ class CheckDataHook(Hook):
             UserError: A training has no object; the evaluator's file does not fit the data set.
         """
         records = [record for record in self.records[split] if record.dataset is not None]
+        if split == 'train' and records and all(record.counts is not None for record in records):
+            _check_objects(records)
         for record in records:
             out, total, reasons = record.sentence()
             if out:
                 note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
-        if split == 'train' and records and all(record.counts is not None for record in records):
-            _check_objects(records)
         metrics = evaluator.metrics if evaluator is not None and records else []
         found = nodes(configs, f'{split}_evaluator.')
         files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]

@@ -375,6 +375,17 @@ def test_the_split_for_validation_takes_the_pipeline_too(cfg):
     torch.testing.assert_close(boxes[:, 3] - boxes[:, 1], 2 * (half[:, 3] - half[:, 1]))
 
 
+def test_images_that_the_data_preprocessor_resizes(cfg):
+    unchanged = tool.measure(cfg, images=6)
+    resize = dict(type='BatchSyncRandomResize', random_size_range=(640, 640), size_divisor=32, interval=1)
+    cfg.model.data_preprocessor = dict(type='DetDataPreprocessor', batch_augments=[resize])
+    report = tool.measure(cfg, images=6)  # the first as it is, the others of twice the size
+    assert report.images == 6 and sum(report.objects) == sum(unchanged.objects)
+    assert report.objects[2] > unchanged.objects[2]
+    cfg.model.data_preprocessor.batch_augments[0].random_size_range = (160, 640)
+    assert as_dict(tool.measure(cfg, images=6), 0.001) == as_dict(tool.measure(cfg, images=6, workers=1), 0.001)
+
+
 def test_repeated_and_joined_data_sets(cfg):
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(
