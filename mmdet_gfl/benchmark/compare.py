@@ -1,4 +1,4 @@
-"""Comparison with the paper: scores over seeds, effects, and whether they exceed the seeds' spread."""
+"""Comparison with the paper: scores over seeds, and effects with their intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .paired import Paired, paired
 from .results import COLUMNS, Result
 from .rows import Row, Table
 
@@ -29,14 +30,21 @@ class Effect:
 
     Attributes:
         paper: The paper's; None where it has no such score.
-        measured: Difference of the means; None where one of them was not measured.
-        spread: Standard deviation of the difference of two single runs, sqrt(s² + s_baseline²); None where either has
-            one seed.
+        difference: What was measured, over the seeds that both have; None without one.
     """
 
     paper: float | None
-    measured: float | None
-    spread: float | None
+    difference: Paired | None
+
+    @property
+    def measured(self) -> float | None:
+        """Mean of the difference."""
+        return None if self.difference is None else self.difference.mean
+
+    @property
+    def interval(self) -> float | None:
+        """Half of the 95% interval around the mean; None with one seed."""
+        return None if self.difference is None else self.difference.half_width
 
     @property
     def agrees(self) -> bool | None:
@@ -46,9 +54,15 @@ class Effect:
         return abs(self.measured) >= NONE and (self.measured > 0) == (self.paper > 0)
 
     @property
-    def exceeds(self) -> bool | None:
-        """True if the measured effect is larger than the spread; None where there is no spread."""
-        return None if self.measured is None or self.spread is None else abs(self.measured) > self.spread
+    def verdict(self) -> str:
+        """``'confirmed'``, ``'reversed'``, ``'not told apart'`` from 0, or why nothing of these can be said."""
+        if self.difference is None:
+            return 'no seed in common with the baseline'
+        if self.difference.differs is None:
+            return 'one seed tells nothing'
+        if not self.difference.differs:
+            return 'not told apart'
+        return {None: 'differs, the paper has no effect', True: 'confirmed', False: 'reversed'}[self.agrees]
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,7 @@ class Comparison:
 
 def measure(results: Sequence[Result], column: str) -> Measured | None:
     """A column over the results that have it."""
-    values = [result['scores'].get(column) for result in results]
-    numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
+    numbers = list(_by_seed(results, column).values())
     if not numbers:
         return None
     return Measured(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, numbers)
@@ -98,13 +111,14 @@ def measure(results: Sequence[Result], column: str) -> Measured | None:
 
 def effect(row: Row, base: Row, results: Mapping[str, Sequence[Result]], column: str) -> Effect:
     """A row's effect on a column."""
-    own, other = (measure(results.get(config, ()), column) for config in (row.config, base.config))
+    own, other = (_by_seed(results.get(config, ()), column) for config in (row.config, base.config))
     has_paper = column in row.paper and column in base.paper
-    paper = round(row.paper[column] - base.paper[column], 1) if has_paper else None
-    if own is None or other is None:
-        return Effect(paper, None, None)
-    spread = None if own.std is None or other.std is None else math.hypot(own.std, other.std)
-    return Effect(paper, own.mean - other.mean, spread)
+    return Effect(round(row.paper[column] - base.paper[column], 1) if has_paper else None, paired(own, other))
+
+
+def _by_seed(results: Sequence[Result], column: str) -> dict[int, float]:
+    scores = ((result.get('seed', 0), result['scores'].get(column)) for result in results)
+    return {seed: float(score) for seed, score in scores if score is not None and math.isfinite(score)}
 
 
 def compare(

@@ -12,9 +12,10 @@ from .results import COLUMNS, Result
 
 _HOW_TO_READ = (
     'Cells are paper / measured, AP in percent, the measured one as mean ± standard deviation over seeds. An effect is '
-    "a row less the table's first row of the same host (tables gflv2 and rtmdet: of the same backbone and schedule); "
-    'its ± is the standard deviation of the difference of two single runs, sqrt(s² + s_baseline²), and an effect is '
-    'beyond the spread where it is larger than that. Effects, not absolute values, are what a shrunk run can confirm.'
+    "a row less the table's first row of the same host (tables gflv2 and rtmdet: of the same backbone and schedule), "
+    "seed by seed; its ± is Student's 95% interval over the seeds that both have. It is confirmed where the interval "
+    "leaves out 0 on the side of the paper's effect, reversed on the other. Effects, not absolute values, are what a "
+    'reduced run can confirm.'
 )
 
 
@@ -94,7 +95,7 @@ def _table(comparison: Comparison, picture: str | None) -> str:
     compared = [line for line in measured if line.effects]
     if compared:
         cells = [
-            [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), verdict(line.effects['AP'])]
+            [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), _verdict(line.effects['AP'])]
             for line in compared
         ]
         parts.append(markdown(['effect of', *COLUMNS, 'on AP'], cells))
@@ -104,24 +105,23 @@ def _table(comparison: Comparison, picture: str | None) -> str:
     return '\n\n'.join(parts)
 
 
-def verdict(effect: Effect) -> str:
-    """Verdict on an effect, in words."""
-    if effect.measured is None:
-        return 'no baseline to compare with'
-    sign = {None: 'the paper has none', True: 'same sign', False: 'not the sign'}[effect.agrees]
-    size = {None: 'one seed: no spread', True: 'beyond the spread', False: 'within the spread'}[effect.exceeds]
-    return f'{sign}, {size}'
+def _verdict(effect: Effect) -> str:
+    """Verdict on an effect, and the seeds that it would take."""
+    if effect.verdict != 'not told apart' or effect.difference is None:
+        return effect.verdict
+    more = effect.difference.more_seeds
+    return f'not told apart; {more} more seeds would, if mean and spread stay' if more else 'not told apart'
 
 
 def _summary(effects: Sequence[Effect]) -> str:
     signed = [effect for effect in effects if effect.agrees is not None]
-    agreeing = [effect for effect in signed if effect.agrees]
     if not signed:
         return 'No effect on AP can be compared with the paper yet.'
-    sure = sum(effect.exceeds is True for effect in agreeing)
-    has_spread = any(effect.exceeds is not None for effect in agreeing)
-    beyond = f'{sure} of these beyond the spread of the seeds' if has_spread else 'no seeds to tell a spread from'
-    return f"Effects on AP with the paper's sign: {len(agreeing)} of {len(signed)}, {beyond}."
+    verdicts = [effect.verdict for effect in signed if effect.interval is not None]
+    counts = [f'{verdicts.count(kind)} {kind}' for kind in ('confirmed', 'reversed', 'not told apart')]
+    several = f'with several seeds: {", ".join(counts)}' if verdicts else 'none with several seeds'
+    agreeing = sum(bool(effect.agrees) for effect in signed)
+    return f"Effects on AP with the paper's sign: {agreeing} of {len(signed)}; {several}."
 
 
 def _not_measured(line: Line) -> str:
@@ -144,7 +144,7 @@ def _score(paper: float | None, measured: Measured | None) -> str:
 
 
 def _effect(effect: Effect) -> str:
-    own = '-' if effect.measured is None else _spread(f'{round(effect.measured, 1) + 0.0:+.1f}', effect.spread)
+    own = '-' if effect.measured is None else _spread(f'{round(effect.measured, 1) + 0.0:+.1f}', effect.interval)
     return f'{_number(effect.paper, "+.1f")} / {own}'
 
 

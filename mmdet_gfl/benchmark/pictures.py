@@ -50,14 +50,16 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
         right,
         values,
         [e.measured if e else zero for e in effects],
-        [e.spread if e else None for e in effects],
+        [e.interval if e else None for e in effects],
         MEASURED,
         'measured',
     )
     right.axhline(0, color=GREY, linewidth=0.8)
     left.set_ylabel('AP (bars: standard deviation over seeds)', fontsize=9)
     first_value = f'{_SYMBOLS.get(name, name)} = {values[0]:g}'
-    right.set_ylabel(f'AP less that of {first_value}' if lines[0].is_baseline else 'effect on AP', fontsize=9)
+    right.set_ylabel(
+        f'AP less that of {first_value} (bars: 95% interval)' if lines[0].is_baseline else 'effect on AP', fontsize=9
+    )
     for axes in (left, right):
         axes.set_xlabel(_SYMBOLS.get(name, name))
         axes.set_xticks(values, [f'{value:g}' for value in values])
@@ -101,7 +103,7 @@ def _bars(comparison: Comparison) -> Figure:
     left.set_yticks(places, [line.row.label for line in lines])
     left.set_ylim(max(places) + 0.6, min(places) - 0.6)
     left.set_xlabel('AP (error bar: standard deviation over seeds)', fontsize=9)
-    right.set_xlabel('effect on AP against the first row of the group', fontsize=9)
+    right.set_xlabel('effect on AP (error bar: 95% interval)', fontsize=9)
     right.axvline(0, color=GREY, linewidth=0.8)
     for axes in (left, right):
         axes.use_sticky_edges = False
@@ -123,7 +125,7 @@ def _effect_bars(axes: Axes, place: float, line: Line) -> None:
     if effect.paper is not None:
         _bar(axes, place - 0.18, effect.paper, None, PAPER, '+.1f')
     if effect.measured is not None:
-        _bar(axes, place + 0.18, effect.measured, effect.spread, MEASURED, '+.1f')
+        _bar(axes, place + 0.18, effect.measured, effect.interval, MEASURED, '+.1f')
     else:
         axes.text(0, place + 0.18, ' not measured', va='center', fontsize=7, color=MEASURED)
 

@@ -68,7 +68,7 @@ def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Re
 
 def _line_as_json(line: Line, table: Table) -> dict[str, Any]:
     effects = {
-        column: dict(asdict(found), agrees=found.agrees, exceeds_spread=found.exceeds)
+        column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict)
         for column, found in line.effects.items()
     }
     return dict(

@@ -8,8 +8,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from mmdet_gfl.benchmark import pictures, report, results
-from mmdet_gfl.benchmark.compare import Effect, Measured, compare, effect, measure
-from mmdet_gfl.benchmark.markdown import verdict
+from mmdet_gfl.benchmark.compare import Measured, compare, effect, measure
 from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
 from mmdet_gfl.benchmark.rows import Row, RowError, Table
@@ -53,7 +52,7 @@ def work_dir(tmp_path):
         'fcos/a.py': (20.0, math.nan),
         'ssd/x.py': (5.0,),
         'atss/0.py': (30.0, 31.0),
-        'atss/2.5.py': (32.0, 33.0),
+        'atss/2.5.py': (32.0, 33.2),
     }
     for config, aps in by_hand.items():
         for run in runs(config, *aps):
@@ -73,27 +72,32 @@ def test_scores_over_seeds():
 
 def test_effects():
     row, base = Row('a', 'row', dict(AP=39.9)), Row('b', 'base', dict(AP=39.2))
-    found = effect(row, base, {'a': runs('a', 33.0, 35.0), 'b': runs('b', 30.0, 32.0)}, 'AP')
-    assert found.paper == 0.7 and found.measured == 3 and found.spread == pytest.approx(2)  # sqrt(2 + 2)
-    assert effect(row, base, {'a': runs('a', 33.0), 'b': runs('b', 30.0, 32.0)}, 'AP') == Effect(0.7, 2.0, None)
-    assert effect(row, base, {'a': runs('a', 33.0)}, 'AP') == Effect(0.7, None, None)
-    assert effect(row, base, {}, 'AP50') == Effect(None, None, None)
+    found = effect(row, base, {'a': runs('a', 33.0, 35.4), 'b': runs('b', 30.0, 32.0)}, 'AP')
+    assert found.paper == 0.7 and found.measured == pytest.approx(3.2)
+    assert found.interval == pytest.approx(12.7062 * 0.2, rel=1e-5)  # the differences 3 and 3.4, one degree of freedom
+    one = effect(row, base, {'a': runs('a', 33.0), 'b': runs('b', 30.0, 32.0)}, 'AP')
+    assert (one.measured, one.interval) == (3.0, None)  # seed 0 alone is common
+    assert effect(row, base, {'a': runs('a', 33.0)}, 'AP').difference is None
+    assert effect(row, base, {}, 'AP50').paper is None
 
 
 @pytest.mark.parametrize(
-    'found, words',
+    'paper, own, verdict, agrees',
     [
-        (Effect(0.7, 3.0, 2.0), 'same sign, beyond the spread'),
-        (Effect(-0.7, -3.0, 4.0), 'same sign, within the spread'),
-        (Effect(0.7, -3.0, 2.0), 'not the sign, beyond the spread'),
-        (Effect(0.7, 0.04, 2.0), 'not the sign, within the spread'),  # it rounds to 0.0
-        (Effect(0.0, 3.0, None), 'the paper has none, one seed: no spread'),
-        (Effect(None, 3.0, 2.0), 'the paper has none, beyond the spread'),
-        (Effect(0.7, None, None), 'no baseline to compare with'),
+        (0.7, (33.0, 35.1, 36.0), 'confirmed', True),
+        (-0.7, (33.0, 35.1, 36.0), 'reversed', False),
+        (-0.7, (27.0, 29.1, 30.0), 'confirmed', True),
+        (0.7, (33.0, 29.0, 38.0), 'not told apart', True),
+        (0.7, (30.04, 32.04, 33.04), 'reversed', False),  # it rounds to 0.0, and has no sign
+        (0.0, (33.0, 35.1, 36.0), 'differs, the paper has no effect', None),
+        (0.7, (33.0,), 'one seed tells nothing', True),
+        (0.7, (), 'no seed in common with the baseline', None),
     ],
 )
-def test_verdicts(found, words):
-    assert verdict(found) == words
+def test_verdicts(paper, own, verdict, agrees):
+    row, base = Row('a', 'row', dict(AP=39.2 + paper)), Row('b', 'base', dict(AP=39.2))
+    found = effect(row, base, {'a': runs('a', *own), 'b': runs('b', 30.0, 32.0, 33.0)}, 'AP')
+    assert (found.verdict, found.agrees) == (verdict, agrees)
 
 
 def test_report_by_hand(work_dir):
@@ -106,9 +110,10 @@ def test_report_by_hand(work_dir):
     assert '| ATSS, none | 2 | 38.0 / 31.0 ± 1.4 | - / 10.0 ± 0.0 |' in text
     assert '| ATSS, joint | 1 | 39.9 / 33.5 | - / 10.0 |' in text
     assert '| FCOS, none | 2, 1 without AP | 37.8 / 20.0 |' in text
-    assert '| ATSS, joint | +1.9 / +2.5 | - / +0.0 |' in text and '| same sign, one seed: no spread |' in text
-    assert '| beta = 2.5 | +2.1 / +2.0 ± 1.0 |' in text and '| same sign, beyond the spread |' in text
-    assert "Effects on AP with the paper's sign: 1 of 1, 1 of these beyond the spread of the seeds." in text
+    assert '| ATSS, joint | +1.9 / +3.5 | - / +0.0 |' in text and '| one seed tells nothing |' in text
+    assert '| beta = 2.5 | +2.1 / +2.1 ± 1.3 |' in text and '| confirmed |' in text
+    assert "Effects on AP with the paper's sign: 1 of 1; none with several seeds." in text
+    assert "the paper's sign: 1 of 1; with several seeds: 1 confirmed, 0 reversed, 0 not told apart." in text
     branch = 'ATSS, branch, seed 0 (failed: out of memory: it, see atss/c/seed-0/train.log), seed 1 (not run)'
     assert f'Not measured: {branch}; ATSS, joint, seed 1 (not run).' in text
     assert 'Not measured: baseline (failed: out of memory: it, see atss/c/seed-0/train.log); GFL (not run).' in text
@@ -141,7 +146,9 @@ def test_numbers_as_json(work_dir):
     joint = kept['tables'][0]['rows'][3]
     assert joint['baseline'] == 'atss/b.py' and joint['seeds'] == [0] and joint['state'] == 'partly done'
     assert joint['measured']['AP'] == dict(mean=33.5, std=None, values=[33.5]) and joint['measured']['APL'] is None
-    assert joint['effects']['AP'] == dict(paper=1.9, measured=2.5, spread=None, agrees=True, exceeds_spread=None)
+    difference = dict(seeds=[0], mean=3.5, std=None, half_width=None)
+    verdict = 'one seed tells nothing'
+    assert joint['effects']['AP'] == dict(paper=1.9, difference=difference, agrees=True, verdict=verdict)
     assert joint['not_measured'] == [dict(seed=1, state='not run')]
     base, branch = kept['tables'][0]['rows'][1:3]
     assert base['state'] == 'done' and base['not_measured'] == [] and base['effects'] == {}
@@ -153,7 +160,7 @@ def test_a_row_without_its_baseline(work_dir):
     for seed in (0, 1):
         (results.place_of('atss/b.py', seed, work_dir) / 'result.json').unlink()
     text = report.write_report(TABLES[:1], work_dir)
-    assert '| ATSS, joint | +1.9 / - |' in text and 'no baseline to compare with' in text
+    assert '| ATSS, joint | +1.9 / - |' in text and 'no seed in common with the baseline' in text
     assert 'No effect on AP can be compared' in text
 
 
@@ -219,7 +226,7 @@ def test_bars_are_for_named_rows(work_dir):
     values, _ = bars(right, paper)
     assert_close(values, {2.32: 1.2, 3.32: 1.9})
     values, errors = bars(right, measured)
-    assert_close(values, {3.68: 2.5})
+    assert_close(values, {3.68: 3.5})
     assert errors == {}
     said = {round(text.get_position()[1], 2): text.get_text() for text in right.texts if text.get_text()[0] == ' '}
     assert said == {0.0: ' baseline', 1.5: ' baseline', 2.68: ' not measured'}
@@ -230,8 +237,8 @@ def test_curves_are_over_a_parameter(work_dir):
     left, right = drawn(work_dir, '1c')
     half = math.sqrt(0.5)
     expected = (
-        (left, [37.6, 39.0, 39.7], [30.5, 32.5], [half, half]),
-        (right, [0.0, 1.4, 2.1], [0.0, 2.0], [1.0]),
+        (left, [37.6, 39.0, 39.7], [30.5, 32.6], [half, math.sqrt(0.72)]),
+        (right, [0.0, 1.4, 2.1], [0.0, 2.1], [12.7062 * 0.1]),
     )
     for axes, of_paper, own, errors in expected:
         paper, measured = axes.containers
@@ -243,7 +250,7 @@ def test_curves_are_over_a_parameter(work_dir):
         ends = [segment for segment in measured[2][0].get_segments() if len(segment)]
         assert [(high[1] - low[1]) / 2 for low, high in ends] == pytest.approx(errors)
     assert [label.get_text() for label in left.get_xticklabels()] == ['0', '1', '2.5']
-    assert right.get_ylabel() == r'AP less that of $\beta$ = 0'
+    assert right.get_ylabel() == r'AP less that of $\beta$ = 0 (bars: 95% interval)'
 
 
 def test_lines_are_for_values_of_one_parameter():

@@ -1,34 +1,57 @@
-"""docs/mini_benchmark: the table of effects is what its report.json says."""
+"""docs/mini_benchmark: its tables are what the results in its report.json give."""
 
 import json
 
 import pytest
 
-from mmdet_gfl.benchmark.paired import paired
+from mmdet_gfl.benchmark import markdown, report
+from mmdet_gfl.benchmark.compare import compare
+from mmdet_gfl.benchmark.rows import read_tables
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def folder(root):
     return root / 'docs' / 'mini_benchmark'
 
 
-def scores(row):
-    return dict(zip(row['seeds'], row['measured'].get('AP', {}).get('values', []), strict=True))
+@pytest.fixture(scope='module')
+def kept(folder):
+    return json.loads((folder / 'report.json').read_text())
 
 
-def test_effects_with_several_seeds(folder):
+@pytest.fixture(scope='module')
+def results(kept):
+    by_config = {}
+    for run in kept['results']:
+        by_config.setdefault(run['config'], []).append(run)
+    return by_config
+
+
+@pytest.fixture(scope='module')
+def comparisons(kept, results):
+    tables = {table.name: table for table in read_tables()}
+    return [compare(tables[table['name']], results, {}) for table in kept['tables']]
+
+
+def test_the_report(folder, kept, results, comparisons):
+    drawn = {table['name']: f'table_{table["name"]}.png' for table in kept['tables']}
+    assert (folder / 'report.md').read_text() == markdown.page(comparisons, results, drawn) + '\n'
+    assert json.loads(json.dumps(report.as_json(comparisons, results))) == kept
+    assert all((folder / name).is_file() for name in drawn.values())
+
+
+def test_effects_with_several_seeds(folder, comparisons):
     expected = []
-    for table in json.loads((folder / 'report.json').read_text())['tables']:
-        rows = {row['config']: row for row in table['rows']}
-        for row in table['rows']:
-            effect = paired(scores(row), scores(rows[row['baseline']])) if row['effects'] else None
-            if effect is not None and effect.half_width is not None:
-                seeds = len(effect.seeds)
+    for comparison in comparisons:
+        for line in comparison.lines:
+            effect = line.effects.get('AP')
+            if effect is not None and effect.interval is not None:
+                seeds = len(effect.difference.seeds)
                 expected.append(
-                    f'| {table["name"]} | {row["label"]} | {seeds} | {effect.mean:+.1f} ± {effect.half_width:.1f} | '
-                    f'{row["effects"]["AP"]["paper"]:+.1f} | {seeds + effect.more_seeds} |'
+                    f'| {comparison.table.name} | {line.row.label} | {seeds} | {effect.measured:+.1f} ± '
+                    f'{effect.interval:.1f} | {effect.paper:+.1f} | {seeds + effect.difference.more_seeds} |'
                 )
-                assert not effect.differs  # as the page says
+                assert effect.verdict == 'not told apart'  # as the page says
     page = (folder / 'README.md').read_text().splitlines()
     first = page.index(expected[0])
     assert page[first : first + len(expected) + 1] == [*expected, '']
