@@ -43,8 +43,6 @@ from .work_dir import Run, open_runs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.
 NOTE_SECONDS = 5
-#: Bytes of a log that hold its last lines of progress.
-_TAIL = 16_384
 
 
 @dataclass
@@ -55,6 +53,7 @@ class RunProcess:
         lock: Held by this process and its child, so the folder is nobody else's while either lives.
         offset: Where in the log this attempt begins.
         before: Seconds that former attempts have taken.
+        earlier: Progress that a former attempt has noted last.
         slot: Place among those side by side.
     """
 
@@ -70,6 +69,7 @@ class RunProcess:
     log: Path = Path()
     noted: float = 0.0
     progress: Progress | None = None
+    earlier: Progress | None = None
 
     @property
     def seconds(self) -> float:
@@ -165,7 +165,7 @@ class Queue:
         command = self.launcher.command(tool, [config, *arguments, '--work-dir', str(work_dir)], name)
         env = {**os.environ, **environment(self.launcher, process.slot, self.jobs, self.visible, str(process.run))}
         with log.open('ab') as out:
-            process.log, process.offset = log, out.tell()
+            process.log, process.offset, process.earlier = log, out.tell(), progress_of(process.run_dir)
             process.popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -184,11 +184,12 @@ class Queue:
         if code is None:
             if now - process.noted > NOTE_SECONDS:
                 process.noted = now
-                process.progress = progress_of(tail(process.log, process.offset)) or process.progress
+                progress = progress_of(process.run_dir)
+                process.progress = process.progress if progress == process.earlier else progress
                 note(process)
         elif code:
             self.running.remove(process)
-            self.fail(process, reason_of(tail(process.log, process.offset, whole=True), code), f'see {process.log}')
+            self.fail(process, reason_of(tail(process.log, process.offset), code), f'see {process.log}')
         else:
             self.finish(process)
 
@@ -328,12 +329,11 @@ def save_result(process: RunProcess, scores: Scores, preset: Plan) -> None:
     write(process.run_dir / 'result.json', json.dumps(result, indent=1, allow_nan=False))
 
 
-def tail(log: Path, offset: int, whole: bool = False) -> str:
-    """The end of what an attempt has written into its log, or all of it; empty where it cannot be read."""
+def tail(log: Path, offset: int) -> str:
+    """What an attempt has written into its log; empty where it cannot be read."""
     try:
         with log.open('rb') as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(offset if whole else max(offset, end - _TAIL))
+            file.seek(offset)
             return file.read().decode(errors='replace')
     except OSError:
         return ''

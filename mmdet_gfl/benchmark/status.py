@@ -9,7 +9,6 @@ from . import locks
 from .progress import line_of, progress_of
 from .results import found_seeds, headline, read_result, read_state, run_dir_of
 from .rows import RowError
-from .running import tail
 
 
 def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) -> str:
@@ -40,7 +39,7 @@ def state_of(run_dir: Path) -> tuple[str, str]:
     if result is not None:
         return 'done', headline(result['scores'])
     log = run_dir / 'train.log'
-    progress = progress_of(tail(log, 0)) if log.is_file() else None
+    progress = progress_of(run_dir)
     if locks.is_held(run_dir / '.lock'):
         return 'running', line_of(progress, _epochs(run_dir))
     failed = read_state(run_dir).get('failed')

@@ -44,7 +44,7 @@ def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
         assert cfg.randomness == dict(seed=3)
         assert cfg.custom_imports.imports == ['mmdet_gfl', 'mmdet_gfl.benchmark.hooks']
         assert [hook.type for hook in cfg.custom_hooks[-3:]] == [
-            f'mmdet_gfl.{n}Hook' for n in ('EpochSeed', 'Finite', 'Where')
+            f'mmdet_gfl.{n}Hook' for n in ('EpochSeed', 'Finite', 'Where', 'Progress')
         ]
         assert cfg.custom_hooks[-3].seed == 3
         assert cfg.train_dataloader.worker_init_fn == dict(type='mmdet_gfl_seed_worker')

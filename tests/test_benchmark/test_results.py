@@ -116,10 +116,11 @@ def test_states(tmp_path):
     run_dirs = {name: results.run_dir_of(f'gfl/{name}.py', 0, tmp_path) for name in names}
     result(run_dirs['done'], config='gfl/done.py', scores=dict(AP=31.25))
     result(run_dirs['nan'], config='gfl/nan.py', scores=dict(AP=math.nan))
-    line = 'x Epoch(train)  [2][ 5/10]  lr: 1.0000e-03  eta: 0:01:00  time: 1'
     for name in ('running', 'failed', 'begun'):
         run_dirs[name].mkdir(parents=True)
-        (run_dirs[name] / 'train.log').write_text(line)
+        (run_dirs[name] / 'train.log').touch()
+        noted = dict(epoch=2, iteration=5, iterations=10, eta=60.4)
+        (run_dirs[name] / 'progress.json').write_text(json.dumps(noted))
         results.write_state(run_dirs[name], 12.0, 3, 'out of memory: it' if name == 'failed' else None)
     run_dirs['missing'].mkdir(parents=True)
     results.write_state(run_dirs['missing'], 0.0, 3, 'no data')
