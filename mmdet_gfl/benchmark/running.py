@@ -330,7 +330,7 @@ def save_result(process: RunProcess, scores: Scores, preset: Plan) -> None:
 
 
 def tail(log: Path, offset: int) -> str:
-    """What an attempt has written into its log; empty where it cannot be read."""
+    """Output of an attempt in its log; empty where it cannot be read."""
     try:
         with log.open('rb') as file:
             file.seek(offset)
