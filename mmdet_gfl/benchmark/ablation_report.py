@@ -19,7 +19,7 @@ from .compare import Measured, measure
 from .markdown import circumstances
 from .paired import Paired, paired
 from .pictures import GREY, MEASURED, tidy
-from .results import Result, found_seeds, place_of, read, read_results, write
+from .results import Result, found_seeds, read, read_results, run_dir_of, write
 from .rows import RowError
 from .status import state_of
 
@@ -121,7 +121,7 @@ def _states(path: str, work_dir: Path) -> dict[int, str]:
     """The seeds of a row without a result that have begun, by seed."""
     states = {}
     for seed in found_seeds(path, work_dir):
-        kind, more = state_of(place_of(path, seed, work_dir))
+        kind, more = state_of(run_dir_of(path, seed, work_dir))
         if kind not in ('done', 'not begun'):
             states[seed] = (f'{kind}: {more}' if more else kind).replace(f'{work_dir}/', '')
     return states

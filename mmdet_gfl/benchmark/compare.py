@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .paired import Paired, paired
 from .results import COLUMNS, Result
-from .rows import Row, Table
+from .rows import Table, TableRow
 
 #: An effect below this rounds to 0.0 and has no sign.
 NONE = 0.05
@@ -66,7 +66,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Line:
+class RowComparison:
     """A row of a table with what was measured.
 
     Attributes:
@@ -78,7 +78,7 @@ class Line:
         missing: Why there is no result, in words, by seed: of the seeds that some row of the table has.
     """
 
-    row: Row
+    row: TableRow
     is_baseline: bool
     seeds: list[int]
     measured: dict[str, Measured | None]
@@ -98,7 +98,7 @@ class Comparison:
     """A table with what was measured of it."""
 
     table: Table
-    lines: list[Line]
+    lines: list[RowComparison]
 
 
 def measure(results: Sequence[Result], column: str) -> Measured | None:
@@ -109,7 +109,7 @@ def measure(results: Sequence[Result], column: str) -> Measured | None:
     return Measured(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, numbers)
 
 
-def effect(row: Row, base: Row, results: Mapping[str, Sequence[Result]], column: str) -> Effect:
+def effect(row: TableRow, base: TableRow, results: Mapping[str, Sequence[Result]], column: str) -> Effect:
     """A row's effect on a column."""
     own, other = (_by_seed(results.get(config, ()), column) for config in (row.config, base.config))
     has_paper = column in row.paper and column in base.paper
@@ -140,5 +140,5 @@ def compare(
         effects = {} if row is base else {column: effect(row, base, results, column) for column in COLUMNS}
         known = states.get(row.config, {})
         missing = {seed: known.get(seed, 'not run') for seed in sorted(wanted.difference(seeds))}
-        lines.append(Line(row, row is base, seeds, measured, effects, missing))
+        lines.append(RowComparison(row, row is base, seeds, measured, effects, missing))
     return Comparison(table, lines)

@@ -19,7 +19,7 @@ from .plan import Plan
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
 from .results import read
-from .work_dir import check_settings, not_writable, open_jobs
+from .work_dir import check_settings, not_writable, open_runs
 
 #: Iterations of a timing; the first two are warm-up.
 ITERATIONS = 6
@@ -82,7 +82,7 @@ def dry_run(
     """
     work_dir = work_dir.absolute()
     check_settings(work_dir, preset)
-    waiting, done = open_jobs(configs, seeds, work_dir)
+    waiting, done = open_runs(configs, seeds, work_dir)
     say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
     left = list(dict.fromkeys(job.config for job in waiting))
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):

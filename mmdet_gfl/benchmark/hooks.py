@@ -1,4 +1,4 @@
-"""Hooks of a benchmark's training: seeds by epoch, finite losses, the machine, a timing."""
+"""Hooks of a benchmark's training: seeds by epoch, finite losses, the machine, progress, a timing."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from mmdet_gfl.registry import HOOKS
 WHERE = 'where.json'
 #: Checkpoint of a timing, beside what the timing writes.
 CHECKPOINT = 'timing.pth'
+#: Progress of a training, in its work dir.
+PROGRESS = 'progress.json'
 
 
 def seed_everything(seed: int, *more: int) -> None:
@@ -131,6 +133,44 @@ class WhereHook(Hook):
             versions={name: import_module(name).__version__ for name in names},
         )
         Path(runner.work_dir, WHERE).write_text(json.dumps(where))
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Hook that keeps the progress of a training in a file of its work dir, for whoever watches it.
+
+    The file holds the fields of :class:`mmdet_gfl.benchmark.progress.Progress`. A full disk does not end the training.
+
+    Args:
+        interval: Iterations from one note to the next; there is one at the end of each epoch too.
+    """
+
+    priority = 'VERY_LOW'  # after the hook that takes the time
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self.noted: dict[str, Any] = {}
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
+    ) -> None:
+        """Note epoch, iteration and the time left."""
+        if self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(runner.train_dataloader, batch_idx):
+            iterations, eta = len(runner.train_dataloader), runner.message_hub.get_info('eta')
+            self._write(runner, epoch=runner.epoch + 1, iteration=batch_idx + 1, iterations=iterations, eta=eta)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note the AP, where the evaluation gives one."""
+        if self.noted and metrics and 'coco/bbox_mAP' in metrics:
+            self._write(runner, ap=100 * float(metrics['coco/bbox_mAP']))
+
+    def _write(self, runner: Runner, **values: float) -> None:
+        self.noted.update(values)
+        if get_rank() == 0:
+            file = Path(runner.work_dir, PROGRESS)
+            with suppress(OSError):
+                file.with_suffix('.part').write_text(json.dumps(self.noted))
+                file.with_suffix('.part').replace(file)
 
 
 @HOOKS.register_module()

@@ -40,12 +40,12 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def waiting(path: Path, say: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a file; ``say`` is called once where another process has to be waited for."""
+def waiting(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a file; ``on_wait`` is called once where another process has to be waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = acquire(path)
     if file is None:
-        say()
+        on_wait()
         file = path.open('a')
         fcntl.flock(file, fcntl.LOCK_EX)
     with file:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmdet_gfl.utils.tables import markdown
 
-from .compare import Comparison, Effect, Line, Measured, measure
+from .compare import Comparison, Effect, Measured, RowComparison, measure
 from .progress import span
 from .results import COLUMNS, Result
 
@@ -124,7 +124,7 @@ def _summary(effects: Sequence[Effect]) -> str:
     return f"Effects on AP with the paper's sign: {agreeing} of {len(signed)}; {several}."
 
 
-def _not_measured(line: Line) -> str:
+def _not_measured(line: RowComparison) -> str:
     seeds: dict[str, list[str]] = {}
     for seed, reason in line.missing.items():
         seeds.setdefault(reason, []).append(str(seed))
@@ -134,7 +134,7 @@ def _not_measured(line: Line) -> str:
     return ', '.join([line.row.label, *parts])
 
 
-def _seeds(line: Line) -> str:
+def _seeds(line: RowComparison) -> str:
     lost = len(line.seeds) - (len(line.measured['AP'].values) if line.measured['AP'] else 0)
     return f'{len(line.seeds)}' + (f', {lost} without AP' if lost else '')
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .compare import Comparison, Line
+from .compare import Comparison, RowComparison
 
 #: Colours of the paper and of what was measured, apart for all eyes, and of the frame.
 PAPER, MEASURED, GREY = '#8C8C8C', '#0B6BB8', '#444444'
@@ -92,16 +92,16 @@ def _bars(comparison: Comparison) -> Figure:
     lines = comparison.lines
     figure = Figure(figsize=(10, 1.5 + 0.46 * len(lines)), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
-    places = _places(lines)
-    for place, line in zip(places, lines):
+    positions = _positions(lines)
+    for y, line in zip(positions, lines):
         if 'AP' in line.row.paper:
-            _bar(left, place - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
+            _bar(left, y - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
         found = line.measured['AP']
         if found is not None:
-            _bar(left, place + 0.18, found.mean, found.std, MEASURED, '.1f')
-        _effect_bars(right, place, line)
-    left.set_yticks(places, [line.row.label for line in lines])
-    left.set_ylim(max(places) + 0.6, min(places) - 0.6)
+            _bar(left, y + 0.18, found.mean, found.std, MEASURED, '.1f')
+        _effect_bars(right, y, line)
+    left.set_yticks(positions, [line.row.label for line in lines])
+    left.set_ylim(max(positions) + 0.6, min(positions) - 0.6)
     left.set_xlabel('AP (error bar: standard deviation over seeds)', fontsize=9)
     right.set_xlabel('effect on AP (error bar: 95% interval)', fontsize=9)
     right.axvline(0, color=GREY, linewidth=0.8)
@@ -117,34 +117,34 @@ def _bars(comparison: Comparison) -> Figure:
     return figure
 
 
-def _effect_bars(axes: Axes, place: float, line: Line) -> None:
+def _effect_bars(axes: Axes, y: float, line: RowComparison) -> None:
     if line.is_baseline:
-        axes.text(0, place, ' baseline', va='center', fontsize=8, color=GREY)
+        axes.text(0, y, ' baseline', va='center', fontsize=8, color=GREY)
         return
     effect = line.effects['AP']
     if effect.paper is not None:
-        _bar(axes, place - 0.18, effect.paper, None, PAPER, '+.1f')
+        _bar(axes, y - 0.18, effect.paper, None, PAPER, '+.1f')
     if effect.measured is not None:
-        _bar(axes, place + 0.18, effect.measured, effect.interval, MEASURED, '+.1f')
+        _bar(axes, y + 0.18, effect.measured, effect.interval, MEASURED, '+.1f')
     else:
-        axes.text(0, place + 0.18, ' not measured', va='center', fontsize=7, color=MEASURED)
+        axes.text(0, y + 0.18, ' not measured', va='center', fontsize=7, color=MEASURED)
 
 
-def _places(lines: Sequence[Line]) -> list[float]:
+def _positions(lines: Sequence[RowComparison]) -> list[float]:
     """Positions of the rows, from above, with a gap before each further group."""
-    places, gap = [], 0.0
+    positions, gap = [], 0.0
     for number, line in enumerate(lines):
         gap += 0.5 * (number > 0 and line.row.group != lines[number - 1].row.group and line.is_baseline)
-        places.append(number + gap)
-    return places
+        positions.append(number + gap)
+    return positions
 
 
-def _bar(axes: Axes, place: float, value: float, spread: float | None, color: str, form: str) -> None:
-    axes.barh(place, value, height=0.34, color=color, xerr=spread, error_kw=dict(ecolor=GREY, capsize=3, elinewidth=1))
+def _bar(axes: Axes, y: float, value: float, spread: float | None, color: str, form: str) -> None:
+    axes.barh(y, value, height=0.34, color=color, xerr=spread, error_kw=dict(ecolor=GREY, capsize=3, elinewidth=1))
     end = value + (spread or 0.0) * (1 if value >= 0 else -1)
     axes.annotate(
         format(value, form),
-        (end, place),
+        (end, y),
         xytext=(3 if value >= 0 else -3, 0),
         textcoords='offset points',
         ha='left' if value >= 0 else 'right',

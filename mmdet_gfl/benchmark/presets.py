@@ -224,7 +224,7 @@ def watched(cfg: Config, seed: int) -> Config:
     cfg.custom_imports = dict(imports=[*names, 'mmdet_gfl.benchmark.hooks'], allow_failed_imports=False)
     hooks = [
         dict(type='mmdet_gfl.EpochSeedHook', seed=seed),
-        *({'type': f'mmdet_gfl.{n}Hook'} for n in ('Finite', 'Where')),
+        *({'type': f'mmdet_gfl.{n}Hook'} for n in ('Finite', 'Where', 'Progress')),
     ]
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
     return Config(cfg._cfg_dict)

@@ -1,4 +1,4 @@
-"""Progress of a training, and the reason for its end, from its log."""
+"""Progress of a training, from what its hook notes, and the reason for its end, from its log."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-_TRAIN = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].*?\beta: (?:(\d+) days?, )?(\d+):(\d+):(\d+)')
-_AP = re.compile(r'coco/bbox_mAP: (-?[\d.]+|nan)')
+from .hooks import PROGRESS
+from .results import read
+
 _ERROR = re.compile(
     r'^(?:\[?rank\d+\]?:\s*|\d+:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit))(?:: (.*))?$', re.M
 )
@@ -20,7 +22,7 @@ _WRAPPERS = ('ChildFailedError', 'SignalException', 'CalledProcessError')
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training, from the last line of its log.
+    """Progress of a training; see :class:`mmdet_gfl.benchmark.hooks.ProgressHook`.
 
     Attributes:
         epoch: From 1.
@@ -37,17 +39,12 @@ class Progress:
     ap: float | None = None
 
 
-def progress_of(log: str) -> Progress | None:
-    """Progress from the log of a training; None before its first line of progress."""
-    found = None
-    for found in _TRAIN.finditer(log):  # noqa: B007  the last
-        pass
-    if found is None:
+def progress_of(run_dir: Path) -> Progress | None:
+    """Progress of the last training in a folder; None before its first note."""
+    try:
+        return Progress(**read(run_dir / PROGRESS))
+    except TypeError:
         return None
-    epoch, iteration, iterations, days, hours, minutes, seconds = (int(text or 0) for text in found.groups())
-    evaluated = _AP.findall(log)
-    ap = 100 * float(evaluated[-1]) if evaluated else None
-    return Progress(epoch, iteration, iterations, ((days * 24 + hours) * 60 + minutes) * 60 + seconds, ap)
 
 
 def reason_of(log: str, code: int) -> str:

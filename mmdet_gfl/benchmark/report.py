@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from . import markdown, pictures
-from .compare import Comparison, Line, compare
-from .results import Result, found_seeds, place_of, read_results, write
+from .compare import Comparison, RowComparison, compare
+from .results import Result, found_seeds, read_results, run_dir_of, write
 from .rows import RowError, Table
 from .status import state_of
 
@@ -20,7 +20,7 @@ def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, dict[int, st
     states: dict[str, dict[int, str]] = {}
     for config in {row.config for table in tables for row in table.rows}:
         for seed in found_seeds(config, work_dir):
-            kind, more = state_of(place_of(config, seed, work_dir))
+            kind, more = state_of(run_dir_of(config, seed, work_dir))
             if kind not in ('done', 'not begun'):
                 words = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
                 states.setdefault(config, {})[seed] = words
@@ -66,7 +66,7 @@ def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Re
     return dict(tables=tables, results=kept)
 
 
-def _line_as_json(line: Line, table: Table) -> dict[str, Any]:
+def _line_as_json(line: RowComparison, table: Table) -> dict[str, Any]:
     effects = {
         column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict)
         for column, found in line.effects.items()

@@ -41,19 +41,19 @@ class Evaluation:
     batch_seconds: float | None = None
 
 
-def place_of(config: str, seed: int, work_dir: Path) -> Path:
+def run_dir_of(config: str, seed: int, work_dir: Path) -> Path:
     """Folder of a run."""
     return work_dir / Path(config).with_suffix('') / f'seed-{seed}'
 
 
 def found_configs(work_dir: Path) -> list[str]:
     """The configs that a work dir has runs of."""
-    return sorted({f'{place.parent.relative_to(work_dir).as_posix()}.py' for place in work_dir.glob('*/*/seed-*')})
+    return sorted({f'{run_dir.parent.relative_to(work_dir).as_posix()}.py' for run_dir in work_dir.glob('*/*/seed-*')})
 
 
 def found_seeds(config: str, work_dir: Path) -> list[int]:
     """The seeds that a work dir has folders of."""
-    names = [place.name.removeprefix('seed-') for place in place_of(config, 0, work_dir).parent.glob('seed-*')]
+    names = [run_dir.name.removeprefix('seed-') for run_dir in run_dir_of(config, 0, work_dir).parent.glob('seed-*')]
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -96,10 +96,10 @@ def headline(scores: Scores, undefined: str = 'not defined') -> str:
     return f'{name} {value:.1f}' if name in COLUMNS else f'{name} {value:.4g}'
 
 
-def last_evaluation(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
+def last_evaluation(run_dir: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
     """The last evaluation that a training has written into its work dir; None where there was none."""
     found: tuple[int, dict[str, Any]] | None = None
-    for file in sorted(place.glob('*/vis_data/scalars.json')):
+    for file in sorted(run_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
             try:
                 entry = json.loads(line)
@@ -110,9 +110,9 @@ def last_evaluation(place: Path, read_scores: Callable[[dict[str, Any]], Scores]
     return None if found is None else _evaluation(*found, read_scores)
 
 
-def last_test(place: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
-    """The last test below ``place/test``; None where there was none."""
-    files = sorted((place / 'test').glob('*/*.json'))
+def last_test(run_dir: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
+    """The last test below ``run_dir/test``; None where there was none."""
+    files = sorted((run_dir / 'test').glob('*/*.json'))
     return _evaluation(None, read(files[-1]), read_scores) if files else None
 
 
@@ -124,10 +124,10 @@ def _evaluation(
 
 
 def result_of(
-    config: str, seed: int, evaluation: Evaluation, seconds: float, preset: Plan, cfg: Config, place: Path
+    config: str, seed: int, evaluation: Evaluation, seconds: float, preset: Plan, cfg: Config, run_dir: Path
 ) -> Result:
     """All that is to be known about a finished run; paths inside its work dir are given from there."""
-    where = read(place / WHERE)
+    where = read(run_dir / WHERE)
     batch_seconds, val_batch = evaluation.batch_seconds, (cfg.get('val_dataloader') or {}).get('batch_size') or 1
     return dict(
         config=config,
@@ -148,7 +148,7 @@ def result_of(
         device=where.get('device', 'unknown'),
         threads=where.get('threads'),
         commit=commit(),
-        resolved=cfg.pretty_text.replace(f'{place.parents[2]}/', ''),
+        resolved=cfg.pretty_text.replace(f'{run_dir.parents[2]}/', ''),
     )
 
 
@@ -191,11 +191,11 @@ def read_results(work_dir: Path) -> dict[str, list[Result]]:
     return {config: sorted(runs, key=lambda run: run.get('seed', 0)) for config, runs in results.items()}
 
 
-def read_state(place: Path) -> dict[str, Any]:
+def read_state(run_dir: Path) -> dict[str, Any]:
     """Contents of ``state.json``: ``seconds`` so far, ``epochs``, and ``failed``, why the last attempt did, or None."""
-    return read(place / 'state.json')
+    return read(run_dir / 'state.json')
 
 
-def write_state(place: Path, seconds: float, epochs: int, failed: str | None = None) -> None:
+def write_state(run_dir: Path, seconds: float, epochs: int, failed: str | None = None) -> None:
     """Write ``state.json``; see :func:`read_state`."""
-    write(place / 'state.json', json.dumps(dict(seconds=round(seconds, 1), epochs=epochs, failed=failed)))
+    write(run_dir / 'state.json', json.dumps(dict(seconds=round(seconds, 1), epochs=epochs, failed=failed)))

@@ -19,7 +19,7 @@ class RowError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -60,11 +60,11 @@ class Table:
 
     name: str
     title: str
-    rows: list[Row] = field(default_factory=list)
-    all_rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
+    all_rows: list[TableRow] = field(default_factory=list)
     preset: str = ''
 
-    def baseline(self, row: Row) -> Row:
+    def baseline(self, row: TableRow) -> TableRow:
         """The row that a row is compared with: the whole table's first row of the same group."""
         return next(other for other in self.all_rows or self.rows if other.group == row.group)
 
@@ -78,8 +78,8 @@ def read_tables(path: Path = CONFIG_DIR / 'paper_tables.yml') -> list[Table]:
     ]
 
 
-def _read_row(row: dict[str, Any]) -> Row:
-    return Row(row['config'], row['label'], row.get('paper', {}), row.get('group', ''))
+def _read_row(row: dict[str, Any]) -> TableRow:
+    return TableRow(row['config'], row['label'], row.get('paper', {}), row.get('group', ''))
 
 
 def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str] | None) -> list[Table]:
@@ -123,7 +123,7 @@ def trained_by(tables: list[Table], preset: str, names: Sequence[str] | None) ->
     return trained
 
 
-def _matches(row: Row, globs: Sequence[str] | None) -> bool:
+def _matches(row: TableRow, globs: Sequence[str] | None) -> bool:
     return not globs or any(
         fnmatch(row.config, pattern) or fnmatch(Path(row.config).stem, pattern) for pattern in globs
     )
@@ -164,6 +164,6 @@ def listing(tables: list[Table]) -> str:
     return '\n'.join(lines)
 
 
-def _quoted(row: Row) -> str:
+def _quoted(row: TableRow) -> str:
     """The quoted AP, five characters wide; a dash where none is quoted."""
     return f'{row.paper["AP"]:5.1f}' if 'AP' in row.paper else '    -'

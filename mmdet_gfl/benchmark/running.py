@@ -31,45 +31,45 @@ from .results import (
     headline,
     last_evaluation,
     last_test,
-    place_of,
     read_result,
     read_state,
     result_of,
+    run_dir_of,
     write,
     write_state,
 )
 from .screen import Screen
-from .work_dir import Job, open_jobs, prepare
+from .work_dir import Run, open_runs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.
 NOTE_SECONDS = 5
-#: Bytes of a log that hold its last lines of progress.
-_TAIL = 16_384
 
 
 @dataclass
-class Running:
-    """A job with its process.
+class RunProcess:
+    """A run with its process.
 
     Attributes:
         lock: Held by this process and its child, so the folder is nobody else's while either lives.
         offset: Where in the log this attempt begins.
         before: Seconds that former attempts have taken.
+        earlier: Progress that a former attempt has noted last.
         slot: Place among those side by side.
     """
 
-    job: Job
-    place: Path
+    run: Run
+    run_dir: Path
     cfg: Config
     lock: TextIO
     slot: int
     before: float
     offset: int = 0
     started: float = field(default_factory=time.monotonic)
-    process: subprocess.Popen[bytes] | None = None
+    popen: subprocess.Popen[bytes] | None = None
     log: Path = Path()
     noted: float = 0.0
     progress: Progress | None = None
+    earlier: Progress | None = None
 
     @property
     def seconds(self) -> float:
@@ -79,7 +79,7 @@ class Running:
 
 @dataclass
 class Queue:
-    """Train the jobs, ``jobs`` at a time; see :func:`run_all`."""
+    """Train the runs, ``jobs`` at a time; see :func:`run_all`."""
 
     work_dir: Path
     preset: Plan
@@ -87,9 +87,9 @@ class Queue:
     jobs: int
     visible: Sequence[str]
     total: int
-    waiting: deque[Job]
-    say: Callable[[str], None]
-    running: list[Running] = field(default_factory=list)
+    waiting: deque[Run]
+    log: Callable[[str], None]
+    running: list[RunProcess] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
@@ -100,145 +100,148 @@ class Queue:
             while self.waiting or self.running:
                 while self.waiting and len(self.running) < self.jobs:
                     self.begin(self.waiting.popleft())
-                for run in list(self.running):
-                    self.look(run)
+                for process in list(self.running):
+                    self.look(process)
                 screen.show(self.line())
                 time.sleep(0.2 if self.running else 0)
         finally:
-            for run in self.running:
-                if run.process is not None:
-                    run.process.terminate()
-            for run in self.running:
-                stop(run)
+            for process in self.running:
+                if process.popen is not None:
+                    process.popen.terminate()
+            for process in self.running:
+                stop(process)
 
-    def begin(self, job: Job) -> None:
-        """Start a job's training, unless another process has it, or it cannot run."""
-        place = place_of(job.config, job.seed, self.work_dir)
+    def begin(self, run: Run) -> None:
+        """Start a run, unless another process has it, or it cannot run."""
+        run_dir = run_dir_of(run.config, run.seed, self.work_dir)
         try:
-            run = self.enter(job, place)
+            process = self.enter(run, run_dir)
         except OSError as error:
-            self.count(job, sentence(error, place), 'nothing was started')
+            self.count(run, sentence(error, run_dir), 'nothing was started')
             return
-        if run is None:
+        if process is None:
             return
         try:
-            problem = missing(run.cfg) if self.launcher.kind != 'slurm' else None
+            problem = missing(process.cfg) if self.launcher.kind != 'slurm' else None
             if not problem:
-                run.cfg.dump(place / 'config.py')
-                note(run)
-                begins = run.cfg.get('load_from') is not None and last_checkpoint(run) is None  # --resume overrides it
-                self.start(run, 'train.py', [] if begins else ['--resume'], place, place / 'train.log')
+                process.cfg.dump(run_dir / 'config.py')
+                note(process)
+                begins = process.cfg.get('load_from') is not None and last_checkpoint(process) is None
+                resume = [] if begins else ['--resume']  # which overrides load_from
+                self.start(process, 'train.py', resume, run_dir, run_dir / 'train.log')
         except OSError as error:
-            problem = sentence(error, place)
+            problem = sentence(error, run_dir)
         if problem:
-            self.fail(run, problem, 'nothing was started')
+            self.fail(process, problem, 'nothing was started')
             return
-        self.running.append(run)
-        self.say(f'[{job.number}/{self.total}] {job}: training')
+        self.running.append(process)
+        self.log(f'[{run.number}/{self.total}] {run}: training')
 
-    def enter(self, job: Job, place: Path) -> Running | None:
-        """A job with its folder, locked; None where another process trains it, or has trained it.
+    def enter(self, run: Run, run_dir: Path) -> RunProcess | None:
+        """A run with its folder, locked; None where another process trains it, or has trained it.
 
         Raises:
             OSError: The folder cannot be made or locked.
         """
-        cfg = self.preset.config(job.config, job.seed)
-        place.mkdir(parents=True, exist_ok=True)
-        lock = locks.acquire(place / '.lock')
+        cfg = self.preset.config(run.config, run.seed)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = locks.acquire(run_dir / '.lock')
         if lock is None:
-            self.elsewhere.append(str(job))
-            self.say(f'[{job.number}/{self.total}] {job}: another process is training it')
+            self.elsewhere.append(str(run))
+            self.log(f'[{run.number}/{self.total}] {run}: another process is training it')
             return None
-        if read_result(place / 'result.json') is not None:  # since this one looked
+        if read_result(run_dir / 'result.json') is not None:  # since this one looked
             lock.close()
-            self.say(f'[{job.number}/{self.total}] {job}: another process has trained it')
+            self.log(f'[{run.number}/{self.total}] {run}: another process has trained it')
             return None
-        taken = {run.slot for run in self.running}
+        taken = {process.slot for process in self.running}
         slot = next(number for number in range(self.jobs) if number not in taken)
-        return Running(job, place, cfg, lock, slot, read_state(place).get('seconds', 0.0))
+        return RunProcess(run, run_dir, cfg, lock, slot, read_state(run_dir).get('seconds', 0.0))
 
-    def start(self, run: Running, tool: str, arguments: list[str], work_dir: Path, log: Path) -> None:
+    def start(self, process: RunProcess, tool: str, arguments: list[str], work_dir: Path, log: Path) -> None:
         """Start a process of a run; its output goes behind what the log holds."""
-        config = str(run.place / 'config.py')
-        name = f'{Path(run.job.config).stem}-{run.job.seed}'
+        config = str(process.run_dir / 'config.py')
+        name = f'{Path(process.run.config).stem}-{process.run.seed}'
         command = self.launcher.command(tool, [config, *arguments, '--work-dir', str(work_dir)], name)
-        env = {**os.environ, **environment(self.launcher, run.slot, self.jobs, self.visible, str(run.job))}
+        env = {**os.environ, **environment(self.launcher, process.slot, self.jobs, self.visible, str(process.run))}
         with log.open('ab') as out:
-            run.log, run.offset = log, out.tell()
-            run.process = subprocess.Popen(
+            process.log, process.offset, process.earlier = log, out.tell(), progress_of(process.run_dir)
+            process.popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=env,
-                pass_fds=[run.lock.fileno()],
+                pass_fds=[process.lock.fileno()],
                 preexec_fn=partial(end_with_parent, os.getpid()),
             )
 
-    def look(self, run: Running) -> None:
+    def look(self, process: RunProcess) -> None:
         """Record the progress of a run; finish it if its process has ended."""
-        assert run.process is not None
-        code = run.process.poll()
+        assert process.popen is not None
+        code = process.popen.poll()
         now = time.monotonic()
         if code is None:
-            if now - run.noted > NOTE_SECONDS:
-                run.noted, run.progress = now, progress_of(tail(run.log, run.offset)) or run.progress
-                note(run)
+            if now - process.noted > NOTE_SECONDS:
+                process.noted = now
+                progress = progress_of(process.run_dir)
+                process.progress = process.progress if progress == process.earlier else progress
+                note(process)
         elif code:
-            self.running.remove(run)
-            self.fail(run, reason_of(tail(run.log, run.offset, whole=True), code), f'see {run.log}')
+            self.running.remove(process)
+            self.fail(process, reason_of(tail(process.log, process.offset), code), f'see {process.log}')
         else:
-            self.finish(run)
+            self.finish(process)
 
-    def finish(self, run: Running) -> None:
+    def finish(self, process: RunProcess) -> None:
         """Keep the result of a run, or test its last checkpoint where its end was not evaluated.
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
         evaluation, problem = None, 'it ended without a checkpoint or without scores'
         try:
-            evaluation = evaluation_of_end(run, self.preset)
+            evaluation = evaluation_of_end(process, self.preset)
             if evaluation is not None:
-                keep(run, evaluation, self.preset)
-            elif run.log.name != 'test.log' and (checkpoint := last_checkpoint(run)) is not None:
-                self.start(run, 'test.py', [checkpoint], run.place / 'test', run.place / 'test.log')
+                save_result(process, evaluation, self.preset)
+            elif process.log.name != 'test.log' and (checkpoint := last_checkpoint(process)) is not None:
+                self.start(process, 'test.py', [checkpoint], process.run_dir / 'test', process.run_dir / 'test.log')
                 return
         except OSError as error:
-            evaluation, problem = None, sentence(error, run.place)
+            evaluation, problem = None, sentence(error, process.run_dir)
         except ValueError as error:  # a number that JSON has no word for, or a file of scores that is none
             evaluation, problem = None, f'what was measured cannot be read or kept: {error}'
-        self.running.remove(run)
+        self.running.remove(process)
         if evaluation is None:
-            self.fail(run, problem, f'see {run.log}')
+            self.fail(process, problem, f'see {process.log}')
             return
-        job = run.job
-        note(run)
-        run.lock.close()
-        self.durations.append(run.seconds)
+        run = process.run
+        note(process)
+        process.lock.close()
+        self.durations.append(process.seconds)
         metric = headline(evaluation.scores, 'not defined: no validation image has an object')
-        self.say(f'[{job.number}/{self.total}] {job}: {metric} ({span(run.seconds)})')
+        self.log(f'[{run.number}/{self.total}] {run}: {metric} ({span(process.seconds)})')
 
-    def fail(self, run: Running, reason: str, where: str) -> None:
+    def fail(self, process: RunProcess, reason: str, where: str) -> None:
         """Record a run that has failed, and end its process; the other runs continue."""
-        if run.process is not None:
-            run.process.terminate()
-        note(run, reason)
-        stop(run)
-        self.count(run.job, reason, where)
+        if process.popen is not None:
+            process.popen.terminate()
+        note(process, reason)
+        stop(process)
+        self.count(process.run, reason, where)
 
-    def count(self, job: Job, reason: str, where: str) -> None:
-        """Say that a job has failed, now and again at the end."""
-        self.failed.append(f'{job}: {reason} ({where})')
-        self.say(f'[{job.number}/{self.total}] {job}: failed: {reason} ({where})')
+    def count(self, run: Run, reason: str, where: str) -> None:
+        """Say that a run has failed, now and again at the end."""
+        self.failed.append(f'{run}: {reason} ({where})')
+        self.log(f'[{run.number}/{self.total}] {run}: failed: {reason} ({where})')
 
     def line(self) -> str:
         """Progress line: the rows in training, their progress, and the time that is left."""
         parts = [
-            f'[{run.job.number}/{self.total}] {Path(run.job.config).stem}, seed {run.job.seed}: '
-            f'{line_of(run.progress, run.cfg.train_cfg.max_epochs)}'
-            for run in self.running
+            f'[{process.run.number}/{self.total}] {Path(process.run.config).stem}, seed {process.run.seed}: '
+            f'{line_of(process.progress, process.cfg.train_cfg.max_epochs)}'
+            for process in self.running
         ]
-        running = [(run.seconds, run.progress.eta if run.progress else None) for run in self.running]
+        running = [(process.seconds, process.progress.eta if process.progress else None) for process in self.running]
         left = time_left(self.durations, running, len(self.waiting), self.jobs)
         return ' | '.join([*([] if left is None else [f'all: {span(left)} left']), *parts])
 
@@ -273,85 +276,86 @@ def run_all(
         RowError: The work dir holds runs of other settings.
     """
     work_dir = work_dir.absolute()
-    waiting, done = open_jobs(configs, seeds, work_dir)
+    waiting, done = open_runs(configs, seeds, work_dir)
     screen = Screen(sys.stdout)
-    screen.say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
+    screen.log(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
     cfgs = [preset.config(config, seeds[0]) for config in configs]
     for note in lr_notes(cfgs, preset.gpus):
-        screen.say(note)
-    prepare(work_dir, preset, screen.say)
-    queue = Queue(work_dir, preset, launcher, jobs, visible, len(waiting) + done, deque(waiting), screen.say)
+        screen.log(note)
+    prepare(work_dir, preset, screen.log)
+    queue = Queue(work_dir, preset, launcher, jobs, visible, len(waiting) + done, deque(waiting), screen.log)
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         queue.run(screen)
     except KeyboardInterrupt:
-        screen.say('stopped; the same command goes on')
+        screen.log('stopped; the same command goes on')
         return 130
     finally:
         signal.signal(signal.SIGTERM, former)
     if queue.elsewhere:
-        screen.say('\n'.join(['These runs were left to another process:', *(f'  {name}' for name in queue.elsewhere)]))
+        screen.log('\n'.join(['These runs were left to another process:', *(f'  {name}' for name in queue.elsewhere)]))
     if queue.failed:
-        screen.say(
+        screen.log(
             '\n'.join(['These runs failed; the same command tries them again:', *(f'  {x}' for x in queue.failed)])
         )
     return int(bool(queue.failed))
 
 
-def last_checkpoint(run: Running) -> str | None:
+def last_checkpoint(process: RunProcess) -> str | None:
     """The checkpoint that a run would go on from."""
-    cfg = Config(dict(resume=True, load_from=None, work_dir=str(run.place)))
+    cfg = Config(dict(resume=True, load_from=None, work_dir=str(process.run_dir)))
     return launch.find_checkpoint(cfg)
 
 
-def evaluation_of_end(run: Running, preset: Plan) -> Evaluation | None:
+def evaluation_of_end(process: RunProcess, preset: Plan) -> Evaluation | None:
     """A run's test, or the evaluation after its last epoch; None where there is neither."""
-    test = last_test(run.place, preset.scores_of) if run.log.name == 'test.log' else None
-    last = last_evaluation(run.place, preset.scores_of)
-    if test is None and last is not None and last.epoch == run.cfg.train_cfg.max_epochs:
+    test = last_test(process.run_dir, preset.scores_of) if process.log.name == 'test.log' else None
+    last = last_evaluation(process.run_dir, preset.scores_of)
+    if test is None and last is not None and last.epoch == process.cfg.train_cfg.max_epochs:
         return last
     return test
 
 
-def keep(run: Running, evaluation: Evaluation, preset: Plan) -> None:
+def save_result(process: Running, evaluation: Evaluation, preset: Plan) -> None:
     """Write the result of a run.
 
     Raises:
         OSError: It cannot be written.
         ValueError: It holds numbers that JSON has no word for.
     """
-    result = result_of(run.job.config, run.job.seed, evaluation, run.seconds, preset, run.cfg, run.place)
-    write(run.place / 'result.json', json.dumps(result, indent=1, allow_nan=False))
+    result = result_of(
+        process.run.config, process.run.seed, evaluation, process.seconds, preset, process.cfg, process.run_dir
+    )
+    write(process.run_dir / 'result.json', json.dumps(result, indent=1, allow_nan=False))
 
 
-def tail(log: Path, offset: int, whole: bool = False) -> str:
-    """The end of what an attempt has written into its log, or all of it; empty where it cannot be read."""
+def tail(log: Path, offset: int) -> str:
+    """Output of an attempt in its log; empty where it cannot be read."""
     try:
         with log.open('rb') as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(offset if whole else max(offset, end - _TAIL))
+            file.seek(offset)
             return file.read().decode(errors='replace')
     except OSError:
         return ''
 
 
-def note(run: Running, failed: str | None = None) -> None:
+def note(process: RunProcess, failed: str | None = None) -> None:
     """Write what is known of a run into its ``state.json``, where that can be written: a run does not end for it."""
     with contextlib.suppress(OSError):
-        write_state(run.place, run.seconds, run.cfg.train_cfg.max_epochs, failed)
+        write_state(process.run_dir, process.seconds, process.cfg.train_cfg.max_epochs, failed)
 
 
-def sentence(error: OSError, place: Path) -> str:
+def sentence(error: OSError, run_dir: Path) -> str:
     """Describe an error of the system with its file; the run's folder where it names none, as of a full disk."""
-    return f'{error.strerror or error}: {error.filename or place}'
+    return f'{error.strerror or error}: {error.filename or run_dir}'
 
 
-def stop(run: Running) -> None:
+def stop(process: RunProcess) -> None:
     """Wait for the end of a process that was told to end, and release the lock of its folder."""
-    if run.process is not None:
+    if process.popen is not None:
         try:
-            run.process.wait(timeout=20)
+            process.popen.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            run.process.kill()
-            run.process.wait()
-    run.lock.close()
+            process.popen.kill()
+            process.popen.wait()
+    process.lock.close()

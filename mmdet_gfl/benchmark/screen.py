@@ -25,9 +25,9 @@ class Screen:
                 self.out.flush()
                 self.shown = line
         elif line and time.monotonic() - self.since > LINE_SECONDS:
-            self.say(line)
+            self.log(line)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays."""
         self.out.write(f'\r\x1b[K{text}\n' if self.out.isatty() else f'{text}\n')
         self.out.flush()

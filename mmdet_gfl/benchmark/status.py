@@ -7,9 +7,8 @@ from pathlib import Path
 
 from . import locks
 from .progress import line_of, progress_of
-from .results import found_seeds, headline, place_of, read_result, read_state
+from .results import found_seeds, headline, read_result, read_state, run_dir_of
 from .rows import RowError
-from .running import tail
 
 
 def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) -> str:
@@ -26,7 +25,7 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
     if not work_dir.is_dir():
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     seeds = seeds or sorted({seed for config in configs for seed in found_seeds(config, work_dir)}) or [0]
-    states = [(state_of(place_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
+    states = [(state_of(run_dir_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
     counts: dict[str, int] = {}
     for (kind, _), _, _ in states:
         counts[kind] = counts.get(kind, 0) + 1
@@ -34,22 +33,22 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
     return '\n'.join([*lines, ', '.join(f'{count} {kind}' for kind, count in counts.items())])
 
 
-def state_of(place: Path) -> tuple[str, str]:
+def state_of(run_dir: Path) -> tuple[str, str]:
     """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and what there is to say beside."""
-    result = read_result(place / 'result.json')
+    result = read_result(run_dir / 'result.json')
     if result is not None:
         return 'done', headline(result['scores'])
-    log = place / 'train.log'
-    progress = progress_of(tail(log, 0)) if log.is_file() else None
-    if locks.is_held(place / '.lock'):
-        return 'running', line_of(progress, _epochs(place))
-    failed = read_state(place).get('failed')
+    log = run_dir / 'train.log'
+    progress = progress_of(run_dir)
+    if locks.is_held(run_dir / '.lock'):
+        return 'running', line_of(progress, _epochs(run_dir))
+    failed = read_state(run_dir).get('failed')
     if failed:
         return 'failed', f'{failed}, see {log}' if log.is_file() else failed
     if not log.is_file():
         return 'not begun', ''
-    return 'begun', f'in epoch {progress.epoch}/{_epochs(place)}' if progress else ''
+    return 'begun', f'in epoch {progress.epoch}/{_epochs(run_dir)}' if progress else ''
 
 
-def _epochs(place: Path) -> int:
-    return int(read_state(place).get('epochs', 0))
+def _epochs(run_dir: Path) -> int:
+    return int(read_state(run_dir).get('epochs', 0))

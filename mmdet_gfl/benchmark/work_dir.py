@@ -10,13 +10,13 @@ from typing import Any
 
 from . import locks
 from .plan import Plan
-from .results import place_of, read, read_result, read_results, write
+from .results import read, read_result, read_results, run_dir_of, write
 from .rows import RowError
 
 
 @dataclass(frozen=True)
-class Job:
-    """A row with a seed, and its number among all jobs."""
+class Run:
+    """A row with a seed, and its number among all runs."""
 
     config: str
     seed: int
@@ -26,15 +26,15 @@ class Job:
         return f'{self.config}, seed {self.seed}'
 
 
-def open_jobs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> tuple[list[Job], int]:
-    """The jobs without a result, or with a damaged one, and how many have one; numbered from the latter on."""
+def open_runs(configs: Sequence[str], seeds: Sequence[int], work_dir: Path) -> tuple[list[Run], int]:
+    """The runs without a result, or with a damaged one, and how many have one; numbered from the latter on."""
     pairs = [(config, seed) for seed in seeds for config in configs]
-    todo = [pair for pair in pairs if read_result(place_of(*pair, work_dir) / 'result.json') is None]
+    todo = [pair for pair in pairs if read_result(run_dir_of(*pair, work_dir) / 'result.json') is None]
     done = len(pairs) - len(todo)
-    return [Job(config, seed, done + number) for number, (config, seed) in enumerate(todo, start=1)], done
+    return [Run(config, seed, done + number) for number, (config, seed) in enumerate(todo, start=1)], done
 
 
-def prepare(work_dir: Path, preset: Plan, say: Callable[[str], None]) -> None:
+def prepare(work_dir: Path, preset: Plan, log: Callable[[str], None]) -> None:
     """Prepare the work dir for these settings; one process at a time.
 
     Raises:
@@ -46,7 +46,7 @@ def prepare(work_dir: Path, preset: Plan, say: Callable[[str], None]) -> None:
     except OSError as error:
         raise not_writable(work_dir, error) from error
     with locks.waiting(
-        work_dir / '.prepare.lock', lambda: say('waiting for another process that looks at the work dir ...')
+        work_dir / '.prepare.lock', lambda: log('waiting for another process that looks at the work dir ...')
     ):
         check_settings(work_dir, preset)
         write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))

@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 from mmdet_gfl.benchmark import ablation, ablation_report, running
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.paired import Paired, half_width, paired, seeds_to_tell
-from mmdet_gfl.benchmark.results import place_of, read, write
+from mmdet_gfl.benchmark.results import read, run_dir_of, write
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.shorten import scale_span, shorten
 from mmdet_gfl.benchmark.work_dir import check_settings, prepare
@@ -301,7 +301,7 @@ def test_the_least_number_of_seeds():
 
 
 def save(work_dir, row, seed, **scores):
-    run_dir = place_of(f'my/{row}', seed, work_dir)
+    run_dir = run_dir_of(f'my/{row}', seed, work_dir)
     run_dir.mkdir(parents=True)
     result = dict(config=f'my/{row}', seed=seed, scores=scores, seconds=60, parameters=1_500_000, gpus=1)
     result['image_seconds'] = 0.01 * (seed + 1)
@@ -416,7 +416,7 @@ def test_the_runner_trains_the_rows(retina, tmp_path, monkeypatch, capsys):
     assert '| gfl | mmdet_gfl.RetinaGFLHead: JointQuality and GeneralBox | 1 | 25.0 |' in (
         ablation_report.write_report(tmp_path)
     )
-    assert running.open_jobs(paths, [1], tmp_path) == ([], 2)
+    assert running.open_runs(paths, [1], tmp_path) == ([], 2)
 
 
 def test_load_from_is_where_a_training_begins_and_not_where_it_resumes(tmp_path, monkeypatch):
@@ -430,7 +430,7 @@ def test_load_from_is_where_a_training_begins_and_not_where_it_resumes(tmp_path,
 
     plan = read_ablation('retinanet_r50_fpn_1x_coco', ['baseline'], options={'load_from': 'coco.pth'})
     assert plan.config(plan.path_of('baseline'), 0).load_from == 'coco.pth'
-    run_dir = place_of(plan.path_of('baseline'), 0, tmp_path)
+    run_dir = run_dir_of(plan.path_of('baseline'), 0, tmp_path)
     running.run_all([plan.path_of('baseline')], [0], tmp_path, plan, Recorder('none', 1))
     (run_dir / 'result.json').unlink()
     shutil.rmtree(run_dir / '20240101_000000')

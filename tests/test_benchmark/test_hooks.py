@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import IterTimerHook
 from torch import nn
 
 from mmdet_gfl.benchmark import hooks
+from mmdet_gfl.benchmark.progress import Progress, progress_of
 
 
 def drawn():
@@ -84,3 +86,33 @@ def test_weights_that_are_no_numbers_end_it_before_the_checkpoint():
 
     order = ['VERY_HIGH', 'HIGH', 'ABOVE_NORMAL', 'NORMAL', 'BELOW_NORMAL', 'LOW', 'VERY_LOW']
     assert order.index(hook.priority) < order.index(SafeCheckpointHook.priority)
+
+
+def test_progress_is_noted_now_and_then(tmp_path):
+    hub, trained = SimpleNamespace(get_info=lambda key: {'eta': 61.5}[key]), runner()
+    trained.work_dir, trained.message_hub = str(tmp_path), hub
+    hook, notes = hooks.ProgressHook(interval=10), []
+    hook.after_val_epoch(trained, {'coco/bbox_mAP': 0.5})  # a test: there is no progress to speak of
+    assert progress_of(tmp_path) is None
+    for index in range(25):
+        hook.after_train_iter(trained, index)
+        notes.append(progress_of(tmp_path))
+    assert [notes.index(note) for note in dict.fromkeys(notes)] == [0, 9, 19, 24]
+    assert notes[9] == Progress(epoch=2, iteration=10, iterations=25, eta=61.5, ap=None)
+    hook.after_val_epoch(trained, {'pascal_voc/mAP': 0.5})
+    hook.after_val_epoch(trained, {'coco/bbox_mAP': 0.125})
+    assert progress_of(tmp_path) == Progress(2, 25, 25, 61.5, 12.5)
+    trained.epoch = 2
+    hook.after_train_iter(trained, 9)
+    assert progress_of(tmp_path) == Progress(3, 10, 25, 61.5, 12.5)  # the last evaluation's
+
+
+def test_progress_that_cannot_be_noted_does_not_end_a_training(tmp_path):
+    trained = runner()
+    trained.work_dir, trained.message_hub = str(tmp_path / 'none'), SimpleNamespace(get_info=lambda key: 1.0)
+    hooks.ProgressHook(interval=1).after_train_iter(trained, 0)
+
+
+def test_the_time_left_is_known_when_progress_is_noted():
+    order = ['VERY_HIGH', 'HIGH', 'ABOVE_NORMAL', 'NORMAL', 'BELOW_NORMAL', 'LOW', 'VERY_LOW']
+    assert order.index(hooks.ProgressHook.priority) > order.index(IterTimerHook.priority)

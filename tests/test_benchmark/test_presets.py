@@ -43,10 +43,10 @@ def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
         cfg = preset.config(GFL, 3)
         assert cfg.randomness == dict(seed=3)
         assert cfg.custom_imports.imports == ['mmdet_gfl', 'mmdet_gfl.benchmark.hooks']
-        assert [hook.type for hook in cfg.custom_hooks[-3:]] == [
-            f'mmdet_gfl.{n}Hook' for n in ('EpochSeed', 'Finite', 'Where')
+        assert [hook.type for hook in cfg.custom_hooks[-4:]] == [
+            f'mmdet_gfl.{n}Hook' for n in ('EpochSeed', 'Finite', 'Where', 'Progress')
         ]
-        assert cfg.custom_hooks[-3].seed == 3
+        assert cfg.custom_hooks[-4].seed == 3
         assert cfg.train_dataloader.worker_init_fn == dict(type='mmdet_gfl_seed_worker')
         assert not cfg.train_dataloader.persistent_workers
         assert cfg.default_hooks.checkpoint == dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)

@@ -1,20 +1,19 @@
-"""What a log tells of a training's progress and end."""
+"""Progress as a training notes it, and the reason for its end from its log."""
 
 import pytest
 
 from mmdet_gfl.benchmark.progress import Progress, line_of, progress_of, reason_of, span, time_left
 
-LINE = (
-    '11/20 15:13:07 - mmengine - INFO - Epoch(train)  [{}][{}]  lr: 1.0000e-03  eta: {}  time: 1.1755  loss: 1.2901\n'
-)
-VAL = '11/20 15:13:11 - mmengine - INFO - Epoch(val) [{}][2/2]    coco/bbox_mAP: {}  coco/bbox_mAP_50: 0.1280\n'
 
-
-def test_progress():
-    assert progress_of('loading annotations ...') is None
-    log = LINE.format(1, ' 50/100', '0:01:02') + VAL.format(1, '0.0380') + LINE.format(2, '100/100', '1 day, 2:00:05')
-    assert progress_of(log) == Progress(2, 100, 100, 93605, 3.8)
-    assert progress_of(LINE.format(3, '10/12', '0:00:02')) == Progress(3, 10, 12, 2, None)
+def test_progress(tmp_path):
+    file = tmp_path / 'progress.json'
+    assert progress_of(tmp_path) is None
+    file.write_text('{"epoch": 2, "iteration"')
+    assert progress_of(tmp_path) is None
+    file.write_text('{"epoch": 2, "iteration": 10, "iterations": 12, "eta": 93605.5, "ap": 3.8}')
+    assert progress_of(tmp_path) == Progress(2, 10, 12, 93605.5, 3.8)
+    file.write_text('{"epoch": 3, "iteration": 10, "iterations": 12, "eta": 2}')
+    assert progress_of(tmp_path) == Progress(3, 10, 12, 2, None)
     assert line_of(Progress(2, 10, 12, 130, 3.8), 10) == 'epoch 2/10 [10/12], AP 3.8 so far, 2 min left'
     assert line_of(None, 10) == 'starting'
 

@@ -11,25 +11,25 @@ from mmdet_gfl.benchmark import pictures, report, results
 from mmdet_gfl.benchmark.compare import Measured, compare, effect, measure
 from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
-from mmdet_gfl.benchmark.rows import Row, RowError, Table
+from mmdet_gfl.benchmark.rows import RowError, Table, TableRow
 
 TABLES = [
     Table(
         '1a',
         'Quality',
         [
-            Row('fcos/a.py', 'FCOS, none', dict(AP=37.8)),
-            Row('atss/b.py', 'ATSS, none', dict(AP=38.0)),
-            Row('atss/c.py', 'ATSS, branch', dict(AP=39.2)),
-            Row('gfl/d.py', 'ATSS, joint', dict(AP=39.9)),
+            TableRow('fcos/a.py', 'FCOS, none', dict(AP=37.8)),
+            TableRow('atss/b.py', 'ATSS, none', dict(AP=38.0)),
+            TableRow('atss/c.py', 'ATSS, branch', dict(AP=39.2)),
+            TableRow('gfl/d.py', 'ATSS, joint', dict(AP=39.9)),
         ],
     ),
-    Table('3', 'Both', [Row('atss/c.py', 'baseline', dict(AP=39.2)), Row('gfl/e.py', 'GFL', dict(AP=40.2))]),
+    Table('3', 'Both', [TableRow('atss/c.py', 'baseline', dict(AP=39.2)), TableRow('gfl/e.py', 'GFL', dict(AP=40.2))]),
     Table(
         '1c',
         'beta',
         [
-            Row(f'atss/{name}.py', f'beta = {name}', dict(AP=ap))
+            TableRow(f'atss/{name}.py', f'beta = {name}', dict(AP=ap))
             for name, ap in (('0', 37.6), ('1', 39.0), ('2.5', 39.7))
         ],
     ),
@@ -56,9 +56,9 @@ def work_dir(tmp_path):
     }
     for config, aps in by_hand.items():
         for run in runs(config, *aps):
-            place = results.place_of(config, run['seed'], tmp_path)
-            place.mkdir(parents=True)
-            (place / 'result.json').write_text(json.dumps(run))
+            run_dir = results.run_dir_of(config, run['seed'], tmp_path)
+            run_dir.mkdir(parents=True)
+            (run_dir / 'result.json').write_text(json.dumps(run))
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_scores_over_seeds():
 
 
 def test_effects():
-    row, base = Row('a', 'row', dict(AP=39.9)), Row('b', 'base', dict(AP=39.2))
+    row, base = TableRow('a', 'row', dict(AP=39.9)), TableRow('b', 'base', dict(AP=39.2))
     found = effect(row, base, {'a': runs('a', 33.0, 35.4), 'b': runs('b', 30.0, 32.0)}, 'AP')
     assert found.paper == 0.7 and found.measured == pytest.approx(3.2)
     assert found.interval == pytest.approx(12.7062 * 0.2, rel=1e-5)  # the differences 3 and 3.4, one degree of freedom
@@ -101,7 +101,7 @@ def test_verdicts(paper, own, verdict, agrees):
 
 
 def test_report_by_hand(work_dir):
-    failed = results.place_of('atss/c.py', 0, work_dir)
+    failed = results.run_dir_of('atss/c.py', 0, work_dir)
     failed.mkdir(parents=True)
     results.write_state(failed, 1.0, 3, 'out of memory: it')
     (failed / 'train.log').touch()
@@ -128,11 +128,11 @@ def test_report_by_hand(work_dir):
 def test_rows_without_quoted_numbers_in_groups(tmp_path):
     """Effects are measured within the named groups; nothing is compared with the paper."""
     labels = ('A', 'A+', 'B', 'B+')
-    table = Table('x', 'Hosts', [Row(f'gfl/{label}.py', label, named_group=label[0]) for label in labels])
+    table = Table('x', 'Hosts', [TableRow(f'gfl/{label}.py', label, named_group=label[0]) for label in labels])
     for label, score in zip(labels, (30.0, 31.0, 20.0, 22.0)):
-        place = results.place_of(f'gfl/{label}.py', 0, tmp_path)
-        place.mkdir(parents=True)
-        (place / 'result.json').write_text(json.dumps(runs(f'gfl/{label}.py', score)[0]))
+        run_dir = results.run_dir_of(f'gfl/{label}.py', 0, tmp_path)
+        run_dir.mkdir(parents=True)
+        (run_dir / 'result.json').write_text(json.dumps(runs(f'gfl/{label}.py', score)[0]))
     text = report.write_report([table], tmp_path)
     assert '| A+ | 1 | - / 31.0 |' in text
     assert '| A+ | - / +1.0 |' in text and '| B+ | - / +2.0 |' in text and '| B | - / ' not in text
@@ -158,7 +158,7 @@ def test_numbers_as_json(work_dir):
 
 def test_a_row_without_its_baseline(work_dir):
     for seed in (0, 1):
-        (results.place_of('atss/b.py', seed, work_dir) / 'result.json').unlink()
+        (results.run_dir_of('atss/b.py', seed, work_dir) / 'result.json').unlink()
     text = report.write_report(TABLES[:1], work_dir)
     assert '| ATSS, joint | +1.9 / - |' in text and 'no seed in common with the baseline' in text
     assert 'No effect on AP can be compared' in text
@@ -178,9 +178,9 @@ def test_the_paper_preset_says_so(tmp_path):
     run = runs('atss/b.py', 38.0)[0] | dict(
         preset='paper', mini=None, gpus=8, options=Preset('paper', 8, options=dict(a=1)).options
     )
-    place = results.place_of('atss/b.py', 0, tmp_path)
-    place.mkdir(parents=True)
-    (place / 'result.json').write_text(json.dumps(run))
+    run_dir = results.run_dir_of('atss/b.py', 0, tmp_path)
+    run_dir.mkdir(parents=True)
+    (run_dir / 'result.json').write_text(json.dumps(run))
     text = report.write_report(TABLES, tmp_path)
     assert 'Preset paper: the configs as they are' in text and 'Changed with --cfg-options: a=1.' in text
     assert '8 GPUs per row' in text and 'Preset mini' not in text
@@ -271,14 +271,14 @@ def test_compared_lines():
 def test_every_seed_that_was_not_measured_is_said_and_why(tmp_path):
     """A row with some seeds, one with none that it could have, and one of a table that has begun another seed."""
     for run in (*runs('atss/b.py', 31.0, 32.0, 33.0), *runs('gfl/d.py', 33.0)):
-        place = results.place_of(run['config'], run['seed'], tmp_path)
-        place.mkdir(parents=True)
-        (place / 'result.json').write_text(json.dumps(run))
-    failed, begun, other = (results.place_of('gfl/d.py', seed, tmp_path) for seed in (1, 2, 7))
-    for place in (failed, begun, other.with_name('seed-copy')):
-        place.mkdir(parents=True)
-    for place in (failed, begun):
-        (place / 'train.log').touch()
+        run_dir = results.run_dir_of(run['config'], run['seed'], tmp_path)
+        run_dir.mkdir(parents=True)
+        (run_dir / 'result.json').write_text(json.dumps(run))
+    failed, begun, other = (results.run_dir_of('gfl/d.py', seed, tmp_path) for seed in (1, 2, 7))
+    for run_dir in (failed, begun, other.with_name('seed-copy')):
+        run_dir.mkdir(parents=True)
+    for run_dir in (failed, begun):
+        (run_dir / 'train.log').touch()
     results.write_state(failed, 1.0, 3, 'FloatingPointError: the loss is nan')
     text = report.write_report(TABLES[:2], tmp_path)
     said = (

@@ -19,10 +19,10 @@ def metrics(ap, **others):
     return {f'coco/bbox_{name}': others.get(column, ap) for column, name in results.COLUMNS.items()}
 
 
-def training(place, *attempts):
+def training(run_dir, *attempts):
     """A work dir with these lines of scalars an attempt."""
     for number, lines in enumerate(attempts):
-        folder = place / f'2024010{number}_000000' / 'vis_data'
+        folder = run_dir / f'2024010{number}_000000' / 'vis_data'
         folder.mkdir(parents=True)
         (folder / 'scalars.json').write_text(
             '\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines)
@@ -62,14 +62,14 @@ def test_the_last_test_counts(tmp_path):
 
 def test_a_result_holds_all_that_is_to_be_known(tmp_path):
     preset = Preset('mini', 1, mini=Mini(size=64), options={'a.b': 1})
-    cfg, place = preset.config(GFL, 3), results.place_of(GFL, 3, tmp_path)
-    place.mkdir(parents=True)
-    (place / 'where.json').write_text(json.dumps(dict(device='a GPU', threads=4, versions=dict(torch='2.13'))))
+    cfg, run_dir = preset.config(GFL, 3), results.run_dir_of(GFL, 3, tmp_path)
+    run_dir.mkdir(parents=True)
+    (run_dir / 'where.json').write_text(json.dumps(dict(device='a GPU', threads=4, versions=dict(torch='2.13'))))
     scores = dict.fromkeys(results.COLUMNS, 25.0)
     cfg.val_dataloader.batch_size = 4
-    kept = results.result_of(GFL, 3, results.Evaluation(9, scores, 0.5), 61.4, preset, cfg, place)
+    kept = results.result_of(GFL, 3, results.Evaluation(9, scores, 0.5), 61.4, preset, cfg, run_dir)
     assert kept['image_seconds'] == 0.125
-    unknown = results.result_of(GFL, 3, results.Evaluation(9, scores), 61.4, preset, cfg, place)
+    unknown = results.result_of(GFL, 3, results.Evaluation(9, scores), 61.4, preset, cfg, run_dir)
     assert unknown['image_seconds'] is None
     assert json.loads(json.dumps(kept)) == kept
     assert (kept['config'], kept['seed'], kept['scores'], kept['seconds']) == (GFL, 3, scores, 61)
@@ -99,16 +99,16 @@ def test_files_are_written_whole(tmp_path, monkeypatch):
     assert results.read_results(tmp_path) == {}
 
 
-def result(place: Path, **entries):
-    place.mkdir(parents=True)
-    (place / 'result.json').write_text(json.dumps(entries))
+def result(run_dir: Path, **entries):
+    run_dir.mkdir(parents=True)
+    (run_dir / 'result.json').write_text(json.dumps(entries))
 
 
 def test_reading_bears_with_old_and_broken_files(tmp_path):
-    result(results.place_of('gfl/a.py', 1, tmp_path), config='gfl/a.py', seed=1, scores=dict(AP=math.nan, AP50=2.0))
-    result(results.place_of('gfl/a.py', 0, tmp_path), config='gfl/a.py', seed=0, scores=dict(AP=1.0, AP50=2.0))
-    result(results.place_of('gfl/b.py', 0, tmp_path), seed=0)
-    (results.place_of('gfl/b.py', 0, tmp_path) / 'result.json').write_text('{"config": ')
+    result(results.run_dir_of('gfl/a.py', 1, tmp_path), config='gfl/a.py', seed=1, scores=dict(AP=math.nan, AP50=2.0))
+    result(results.run_dir_of('gfl/a.py', 0, tmp_path), config='gfl/a.py', seed=0, scores=dict(AP=1.0, AP50=2.0))
+    result(results.run_dir_of('gfl/b.py', 0, tmp_path), seed=0)
+    (results.run_dir_of('gfl/b.py', 0, tmp_path) / 'result.json').write_text('{"config": ')
     found = results.read_results(tmp_path)
     assert results.found_configs(tmp_path) == ['gfl/a.py', 'gfl/b.py']
     assert list(found) == ['gfl/a.py'] and [run['seed'] for run in found['gfl/a.py']] == [0, 1]
@@ -117,19 +117,20 @@ def test_reading_bears_with_old_and_broken_files(tmp_path):
 
 def test_states(tmp_path):
     names = ['done', 'nan', 'running', 'failed', 'missing', 'begun', 'not-begun']
-    places = {name: results.place_of(f'gfl/{name}.py', 0, tmp_path) for name in names}
-    result(places['done'], config='gfl/done.py', scores=dict(AP=31.25))
-    result(places['nan'], config='gfl/nan.py', scores=dict(AP=math.nan))
-    line = 'x Epoch(train)  [2][ 5/10]  lr: 1.0000e-03  eta: 0:01:00  time: 1'
+    run_dirs = {name: results.run_dir_of(f'gfl/{name}.py', 0, tmp_path) for name in names}
+    result(run_dirs['done'], config='gfl/done.py', scores=dict(AP=31.25))
+    result(run_dirs['nan'], config='gfl/nan.py', scores=dict(AP=math.nan))
     for name in ('running', 'failed', 'begun'):
-        places[name].mkdir(parents=True)
-        (places[name] / 'train.log').write_text(line)
-        results.write_state(places[name], 12.0, 3, 'out of memory: it' if name == 'failed' else None)
-    places['missing'].mkdir(parents=True)
-    results.write_state(places['missing'], 0.0, 3, 'no data')
-    log = places['failed'] / 'train.log'
-    with locks.acquire(places['running'] / '.lock'):
-        assert {name: state_of(place) for name, place in places.items()} == {
+        run_dirs[name].mkdir(parents=True)
+        (run_dirs[name] / 'train.log').touch()
+        noted = dict(epoch=2, iteration=5, iterations=10, eta=60.4)
+        (run_dirs[name] / 'progress.json').write_text(json.dumps(noted))
+        results.write_state(run_dirs[name], 12.0, 3, 'out of memory: it' if name == 'failed' else None)
+    run_dirs['missing'].mkdir(parents=True)
+    results.write_state(run_dirs['missing'], 0.0, 3, 'no data')
+    log = run_dirs['failed'] / 'train.log'
+    with locks.acquire(run_dirs['running'] / '.lock'):
+        assert {name: state_of(run_dir) for name, run_dir in run_dirs.items()} == {
             'done': ('done', 'AP 31.2'),
             'nan': ('done', 'AP not defined'),
             'running': ('running', 'epoch 2/3 [5/10], 60 s left'),
@@ -138,7 +139,7 @@ def test_states(tmp_path):
             'begun': ('begun', 'in epoch 2/3'),
             'not-begun': ('not begun', ''),
         }
-    assert state_of(places['running'])[0] == 'begun'
+    assert state_of(run_dirs['running'])[0] == 'begun'
     text = status([f'gfl/{name}.py' for name in names], None, tmp_path)
     assert text.splitlines()[0] == 'done      gfl/done.py, seed 0: AP 31.2'
     assert text.splitlines()[-1] == '2 done, 2 begun, 2 failed, 1 not begun'

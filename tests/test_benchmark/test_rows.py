@@ -3,20 +3,20 @@
 import pytest
 
 from mmdet_gfl.benchmark import rows
-from mmdet_gfl.benchmark.rows import Row, RowError, Table
+from mmdet_gfl.benchmark.rows import RowError, Table, TableRow
 
 TABLES = [
     Table(
         '1a',
         'Quality',
         [
-            Row('fcos/a.py', 'FCOS, none', dict(AP=37.8)),
-            Row('atss/b.py', 'ATSS, none', dict(AP=38.0)),
-            Row('atss/c.py', 'ATSS, branch', dict(AP=39.2)),
-            Row('gfl/d.py', 'ATSS, joint', dict(AP=39.9)),
+            TableRow('fcos/a.py', 'FCOS, none', dict(AP=37.8)),
+            TableRow('atss/b.py', 'ATSS, none', dict(AP=38.0)),
+            TableRow('atss/c.py', 'ATSS, branch', dict(AP=39.2)),
+            TableRow('gfl/d.py', 'ATSS, joint', dict(AP=39.9)),
         ],
     ),
-    Table('3', 'Both', [Row('atss/c.py', 'baseline', dict(AP=39.2)), Row('gfl/e.py', 'GFL', dict(AP=40.2))]),
+    Table('3', 'Both', [TableRow('atss/c.py', 'baseline', dict(AP=39.2)), TableRow('gfl/e.py', 'GFL', dict(AP=40.2))]),
 ]
 
 
@@ -61,16 +61,23 @@ def test_the_baseline_stays_when_its_row_is_not_chosen():
 
 
 def test_a_named_group_takes_the_place_of_the_host():
-    first, second, alone = (Row(f'gfl/{name}.py', name, dict(AP=40.0), group) for name, group in ('ax', 'bx', 'cy'))
+    first, second, alone = (
+        TableRow(f'gfl/{name}.py', name, dict(AP=40.0), group) for name, group in ('ax', 'bx', 'cy')
+    )
     table = Table('models', 'Models', [first, second, alone])
     assert [table.baseline(row).label for row in table.rows] == ['a', 'a', 'c']
     (chosen,) = rows.select([table], None, ['b'])
     assert chosen.baseline(second) is first
-    assert Row('gflv2/a.py', 'GFLv2').group == Row('gfl/a.py', 'GFL').group == Row('atss/a.py', 'ATSS').host == 'atss'
+    assert (
+        TableRow('gflv2/a.py', 'GFLv2').group
+        == TableRow('gfl/a.py', 'GFL').group
+        == TableRow('atss/a.py', 'ATSS').host
+        == 'atss'
+    )
 
 
 def test_a_table_of_one_preset_is_not_trained_with_the_other():
-    models = Table('models', 'Backbones', [Row('gfl/f.py', 'R-101')], preset='paper')
+    models = Table('models', 'Backbones', [TableRow('gfl/f.py', 'R-101')], preset='paper')
     assert rows.trained_by([*TABLES, models], 'mini', None) == TABLES
     assert rows.trained_by([*TABLES, models], 'mini', ['3']) == TABLES
     assert rows.trained_by([*TABLES, models], 'paper', ['models']) == [*TABLES, models]

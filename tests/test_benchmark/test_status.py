@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmdet_gfl.benchmark.results import place_of
+from mmdet_gfl.benchmark.results import run_dir_of
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.status import status
 
@@ -11,8 +11,8 @@ ONE, OTHER = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'
 
 def test_the_seeds_that_are_there(tmp_path):
     for config, seed in ((ONE, 0), (ONE, 3)):
-        place_of(config, seed, tmp_path).mkdir(parents=True)
-    place_of(ONE, 0, tmp_path).with_name('seed-3-copy').mkdir()  # a user's own
+        run_dir_of(config, seed, tmp_path).mkdir(parents=True)
+    run_dir_of(ONE, 0, tmp_path).with_name('seed-3-copy').mkdir()  # a user's own
     lines = status([ONE, OTHER], None, tmp_path).splitlines()
     assert [line.partition('seed ')[2] for line in lines[:-1]] == ['0', '3'] * 2
     assert len(status([OTHER], None, tmp_path).splitlines()) == 2  # where none is there, what would be the first

@@ -15,7 +15,7 @@ import torch
 from mmdet_gfl.benchmark import locks, running
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.presets import choose
-from mmdet_gfl.benchmark.results import COLUMNS, place_of, read
+from mmdet_gfl.benchmark.results import COLUMNS, read, run_dir_of
 
 BASE, GFL = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'
 SIZES = dict(size=64, train=8, val=4, epochs=6, batch_size=4, channels=32, stacked_convs=1)
@@ -50,8 +50,8 @@ def run(work_dir, seed=0, configs=(GFL,), gpus=1, **sizes):
     return running.run_all(configs, [seed], work_dir, preset, Launcher('pytorch' if gpus > 1 else 'none', gpus), jobs=2)
 
 
-def weights(place):
-    (file,) = place.glob('epoch_*.pth')
+def weights(run_dir):
+    (file,) = run_dir.glob('epoch_*.pth')
     return torch.load(file, weights_only=False)['state_dict']
 
 
@@ -72,7 +72,7 @@ def test_stopped_before_anything_is_trained(reproduce, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
     work = tmp_path / 'work'
-    places = [place_of(config, 0, work) for config in (BASE, GFL)]
+    run_dirs = [run_dir_of(config, 0, work) for config in (BASE, GFL)]
     command = [
         sys.executable,
         str(root / 'tools' / 'reproduce.py'),
@@ -86,7 +86,7 @@ def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
     ]
     with (tmp_path / 'out').open('w') as out:
         process = subprocess.Popen(command, cwd=root, stdout=out, stderr=subprocess.STDOUT)
-        until(lambda: all((place / 'train.log').is_file() for place in places) or process.poll() is not None)
+        until(lambda: all((run_dir / 'train.log').is_file() for run_dir in run_dirs) or process.poll() is not None)
 
         # A second invocation meanwhile leaves both alone.
         status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work)
@@ -94,18 +94,20 @@ def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
         _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
         assert said.count('running   ') == 2 and '2 running' in said
 
-        until(lambda: any((place / 'last_checkpoint').is_file() for place in places) or process.poll() is not None)
+        until(
+            lambda: any((run_dir / 'last_checkpoint').is_file() for run_dir in run_dirs) or process.poll() is not None
+        )
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / 'out').read_text()
-    until(lambda: not any(locks.is_held(place / '.lock') for place in places))  # the trainings go with it
+    until(lambda: not any(locks.is_held(run_dir / '.lock') for run_dir in run_dirs))  # the trainings go with it
     _, said, _ = reproduce('status', *ROWS, '--work-dir', work)
     assert 'begun' in said and 'running' not in said
-    (places[0] / '.result.json.part').write_text('{"config"')  # killed while it wrote a result
+    (run_dirs[0] / '.result.json.part').write_text('{"config"')  # killed while it wrote a result
 
     status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work, '--jobs', '2')
     assert status == 0 and '2 runs, 0 of them done' in said and said.count(': AP ') == 2
-    assert 'resumed epoch: ' in ''.join((place / 'train.log').read_text() for place in places)
-    kept = [read(place / 'result.json') for place in places]
+    assert 'resumed epoch: ' in ''.join((run_dir / 'train.log').read_text() for run_dir in run_dirs)
+    kept = [read(run_dir / 'result.json') for run_dir in run_dirs]
     assert [result['config'] for result in kept] == [BASE, GFL]
     assert all(set(result['scores']) == set(COLUMNS) and result['mini']['size'] == 64 for result in kept)
     assert all(result['versions']['torch'] == torch.__version__ and result['device'] != 'unknown' for result in kept)
@@ -118,32 +120,32 @@ def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
     # The same seed without a kill gives the same weights and scores.
     whole = tmp_path / 'whole'
     assert run(whole) == 0
-    same, resumed = weights(place_of(GFL, 0, whole)), weights(places[1])
+    same, resumed = weights(run_dir_of(GFL, 0, whole)), weights(run_dirs[1])
     assert all(torch.equal(resumed[key], value) for key, value in same.items())
-    assert read(place_of(GFL, 0, whole) / 'result.json')['scores'] == kept[1]['scores']
+    assert read(run_dir_of(GFL, 0, whole) / 'result.json')['scores'] == kept[1]['scores']
 
     # What is finished is not trained again.
-    before = (places[1] / 'train.log').stat().st_mtime_ns
+    before = (run_dirs[1] / 'train.log').stat().st_mtime_ns
     status, said, _ = reproduce('run', *ROWS, *MINI, '--work-dir', work)
     assert status == 0 and '2 runs, 2 of them done' in said
-    assert (places[1] / 'train.log').stat().st_mtime_ns == before
+    assert (run_dirs[1] / 'train.log').stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='on CPUs')
 def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
     """Two processes that gloo connects; a damaged checkpoint stops its own row alone."""
-    broken = place_of(BASE, 0, tmp_path)
+    broken = run_dir_of(BASE, 0, tmp_path)
     broken.mkdir(parents=True)
     (broken / 'last_checkpoint').write_text(str(broken / 'epoch_1.pth'))
     (broken / 'epoch_1.pth').write_bytes(b'no checkpoint')
     assert run(tmp_path, configs=(BASE, GFL), gpus=2, epochs=1) == 1
-    result = read(place_of(GFL, 0, tmp_path) / 'result.json')
+    result = read(run_dir_of(GFL, 0, tmp_path) / 'result.json')
     assert result['gpus'] == 2 and result['images_a_step'] == 4
-    assert read(place_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
+    assert read(run_dir_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
     said = capsys.readouterr().out
     assert 'These runs failed' in said and f'see {broken / "train.log"}' in said and 'epoch_1.pth' in said
-    assert torch.load(place_of(GFL, 0, tmp_path) / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+    assert torch.load(run_dir_of(GFL, 0, tmp_path) / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
 
 
 @pytest.mark.slow
@@ -165,12 +167,12 @@ def test_a_row_as_in_the_paper_on_real_images(coco128, reproduce, tmp_path):
     status, said, _ = reproduce('run', *arguments, '--preset', 'paper', '--gpus', '1', '--cfg-options', *options)
     assert status == 0, said
     assert 'lr 0.01 is for 16 images per step; with 1 x 2 it is scaled to 0.00125' in said
-    place = place_of(GFL, 0, tmp_path)
-    result = read(place / 'result.json')
+    run_dir = run_dir_of(GFL, 0, tmp_path)
+    result = read(run_dir / 'result.json')
     assert result['preset'] == 'paper' and result['mini'] is None and result['images_a_step'] == 2
-    assert result['scores']['AP'] is not None and (place / 'test.log').is_file()
-    assert 'effective batch size 2, lr 0.00125' in (place / 'train.log').read_text()
-    assert torch.load(place / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
+    assert result['scores']['AP'] is not None and (run_dir / 'test.log').is_file()
+    assert 'effective batch size 2, lr 0.00125' in (run_dir / 'train.log').read_text()
+    assert torch.load(run_dir / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
     _, said, _ = reproduce('report', *arguments)
     assert 'Preset paper' in said and '1 of 1 configs' in said
 
@@ -239,7 +241,7 @@ def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
     arguments = ['run', '--tables', '3', '--rows', GFL, '--preset', 'paper', '--launcher', 'slurm', '--work-dir', work]
     status, said, _ = reproduce(*arguments)
     assert status == 1 and 'failed: exit status 1: no such partition' in said
-    place = place_of(GFL, 0, work)
+    run_dir = run_dir_of(GFL, 0, work)
     seen = (tmp_path / 'seen').read_text().splitlines()
     head = [
         '--job-name=gfl_r50_fpn_1x_coco-0',
@@ -251,7 +253,7 @@ def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
     assert seen[:5] == head
     assert seen[5:10] == ['--kill-on-bad-exit=1', '-p', 'gpu', '--time', '24:00:00']
     assert seen[10:12] == [sys.executable, '-u'] and seen[12].endswith('/tools/train.py')
-    rest = [str(place / 'config.py'), '--resume', '--work-dir', str(place), '--launcher', 'slurm']
+    rest = [str(run_dir / 'config.py'), '--resume', '--work-dir', str(run_dir), '--launcher', 'slurm']
     assert seen[13:] == rest
     assert 'MASTER_PORT=2' in (tmp_path / 'env').read_text()
 
@@ -290,10 +292,10 @@ def test_results_put_together_by_hand_are_gone_on_with(tmp_path):
     from mmdet_gfl.benchmark.work_dir import check_settings
 
     mini = choose('mini', 1, None, SIZES, None, 0)
-    place = place_of(GFL, 0, tmp_path)
-    place.mkdir(parents=True)
+    run_dir = run_dir_of(GFL, 0, tmp_path)
+    run_dir.mkdir(parents=True)
     result = dict(config=GFL, seed=0, scores=dict(AP=1.0), mini=mini.sizes()['mini'])
-    (place / 'result.json').write_text(json.dumps(result))
+    (run_dir / 'result.json').write_text(json.dumps(result))
     check_settings(tmp_path, mini)
     with pytest.raises(RowError, match='epochs is 6 there, 9 here'):
         check_settings(tmp_path, choose('mini', 1, None, dict(SIZES, epochs=9), None, 0))
