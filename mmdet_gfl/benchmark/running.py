@@ -316,7 +316,7 @@ def evaluation_of_end(process: RunProcess, preset: Plan) -> Evaluation | None:
     return test
 
 
-def save_result(process: Running, evaluation: Evaluation, preset: Plan) -> None:
+def save_result(process: RunProcess, evaluation: Evaluation, preset: Plan) -> None:
     """Write the result of a run.
 
     Raises:

@@ -95,7 +95,7 @@ def test_effects():
     ],
 )
 def test_verdicts(paper, own, verdict, agrees):
-    row, base = Row('a', 'row', dict(AP=39.2 + paper)), Row('b', 'base', dict(AP=39.2))
+    row, base = TableRow('a', 'row', dict(AP=39.2 + paper)), TableRow('b', 'base', dict(AP=39.2))
     found = effect(row, base, {'a': runs('a', *own), 'b': runs('b', 30.0, 32.0, 33.0)}, 'AP')
     assert (found.verdict, found.agrees) == (verdict, agrees)
 

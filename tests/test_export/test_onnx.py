@@ -11,6 +11,8 @@ from conftest import CONFIGS, SIZE
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.export import checking, writing
 from mmdet_gfl.export.graph import ExportedDetector
+from mmdet_gfl.models.boxes.general import GeneralBox
+from mmdet_gfl.models.quality.joint import JointQuality
 
 pytest.importorskip('onnx', reason='onnx is not installed')
 pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
@@ -156,6 +158,32 @@ def test_metadata(exported, detectors):
     assert facts['box'] == dict(type='GeneralBox', channels=17, reg_max=16, delta=1.0)
     assert (facts['output'], facts['preprocess']) == ('nms', False)
     assert facts['versions'].keys() == {'mmdet_gfl', 'mmdet', 'mmengine', 'torch'}
+
+
+class _SharpQuality(JointQuality):
+    """A quality of a user's own."""
+
+    def class_logits(self, cls_score, bbox_pred, head):
+        return 1.5 * cls_score + 0.1 * bbox_pred.mean(dim=1, keepdim=True)
+
+
+class _SharpBox(GeneralBox):
+    """A box representation of a user's own."""
+
+    def decode(self, bbox_pred, locations, head):
+        return super().decode(2 * bbox_pred, locations, head)
+
+
+def test_quality_and_box_of_ones_own(detectors, exported):
+    model = copy.deepcopy(detectors('gfl').model)
+    model.bbox_head.quality, model.bbox_head.box = _SharpQuality(), _SharpBox()
+    plain = exported('gfl', with_std=True)[0]
+    graph = ExportedDetector(model, 'nms', plain.thresholds, with_std=True).eval()
+    session = checking.open_session(writing.to_onnx(graph, (SIZE, SIZE), 'all', 18, {}))
+    given = checking.random_input(graph, 3, (224, 160))
+    result = checking.difference(session, graph, given)
+    assert result.within(checking.LIMITS) and result.compared > 50, str(result)
+    assert not checking.difference(session, plain, given).within(checking.LIMITS)
 
 
 def test_layer_without_a_counterpart_is_named(detectors):

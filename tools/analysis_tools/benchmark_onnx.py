@@ -12,7 +12,6 @@ import contextlib
 import copy
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,27 +138,25 @@ def _arguments(batch: dict[str, Any]) -> dict[str, Any]:
     return dict(batch_inputs=batch['inputs'], batch_data_samples=batch['data_samples'])
 
 
-def table(rows: dict[str, Row]) -> str:
-    """Markdown; times are medians, and the ratio is the median of the turns' ratios."""
-    lines = [
-        '| model | AP, torch | AP, onnxruntime | MB | torch, ms | onnxruntime, ms | torch / onnxruntime |',
-        '|---|---|---|---|---|---|---|',
-    ]
-    for name, row in rows.items():
-        ours, theirs = row.times['torch'], row.times['onnxruntime']
-        cells: Sequence[object] = (
-            name,
-            *(f'{ap:.1f}' for ap in row.ap),
-            f'{row.megabytes:.1f}',
-            *(f'{Spread.of(times).median:.1f}' for times in (ours, theirs)),
-            f'{ratios(ours, theirs).median:.2f}',
-        )
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    return '\n'.join(lines)
+HEADER = """| model | AP, torch | AP, onnxruntime | MB | torch, ms | onnxruntime, ms | torch / onnxruntime |
+|---|---|---|---|---|---|---|"""
+
+
+def markdown(name: str, row: Row) -> str:
+    """A line of the table; times are medians, and the ratio is the median of the turns' ratios."""
+    ours, theirs = row.times['torch'], row.times['onnxruntime']
+    cells = (
+        name,
+        *(f'{ap:.1f}' for ap in row.ap),
+        f'{row.megabytes:.1f}',
+        *(f'{Spread.of(times).median:.1f}' for times in (ours, theirs)),
+        f'{ratios(ours, theirs).median:.2f}',
+    )
+    return f'| {" | ".join(cells)} |'
 
 
 def main() -> None:
-    """Measures each model, and prints the table."""
+    """Measures each model, and prints its line of the table."""
     args = parse_args()
     for name in ('threads', 'repeats', 'timed_images'):
         value = getattr(args, name)
@@ -169,12 +166,12 @@ def main() -> None:
     writing.require_packages()
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = {}
-    with contextlib.redirect_stdout(sys.stderr):
-        for name, config, checkpoint in models:
+    print(HEADER)
+    for name, config, checkpoint in models:
+        with contextlib.redirect_stdout(sys.stderr):
             loaded = detector.load(detector.read_config(config, args), checkpoint, 'cpu')
-            rows[name] = compare(loaded, args.repeats, args.timed_images)
-    print(table(rows))
+            row = compare(loaded, args.repeats, args.timed_images)
+        print(markdown(name, row), flush=True)
     print(f'\n{cpu_model()}, {torch.get_num_threads()} threads')
 
 
