@@ -220,10 +220,8 @@ class Ablation:
         """
         if row.box is None:
             return None
-        quality: str | None = row.quality
-        if not self.host.free_axes:  # of GFL on the ATSS head
-            free: Any = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False))
-            quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(quality, quality)
+        free = conversion.free_host(self.host)  # of GFL the ATSS head
+        quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(row.quality, row.quality)
         try:
             return self.convert(quality, row.box)
         except launch.UserError as error:
