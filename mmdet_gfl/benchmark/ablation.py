@@ -171,6 +171,7 @@ class Ablation:
         cfg.default_hooks = cfg.get('default_hooks') or {}
         cfg.default_hooks['checkpoint'] = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
         cfg.load_from, cfg.resume = cfg.get('load_from'), False
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmdet_gfl.StockSSDHook')]
         return watched(cfg, seed)
 
     def scores_of(self, entry: dict[str, Any]) -> Scores:
