@@ -285,7 +285,7 @@ def _on_host(host: Any, given: dict[str, Any], quality: str | None, box: str | N
 
 def _on_plane(host: Any, given: dict[str, Any], quality: str | None, box: str | None) -> dict[str, Any]:
     """Config for another quality or box than those of a host without free axes."""
-    free: Any = next(base for base in host.__mro__ if getattr(base, 'free_axes', False))
+    free = free_host(host)
     if takes_quality(given.get('loss_cls') or {}):
         given = dict(given, loss_cls=dict(given['loss_cls'], use_sigmoid=True))  # of GFocalHead, which takes False too
     if box in (None, 'GeneralBox'):
@@ -303,6 +303,11 @@ def _on_plane(host: Any, given: dict[str, Any], quality: str | None, box: str | 
     return head_cfg
 
 
+def free_host(host: Any) -> Any:
+    """The host whose quality and box are free: the given one, or the one that it derives from, as GFL from ATSS."""
+    return next(base for base in host.__mro__ if getattr(base, 'free_axes', False))
+
+
 def _accepted(given: dict[str, Any], host: type) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in arguments_of(host)}
 
@@ -312,7 +317,7 @@ def _keep_axes(head_cfg: dict[str, Any], node: Mapping[str, Any], host: Any) -> 
     if head_cfg['type'] == PREFIX + host.__name__:
         head_cfg['type'] = node['type']
     for axis, default in (('quality', host.default_quality), ('box', 'GeneralBox')):
-        if axis in node and _name(node[axis]['type']) == _name(head_cfg.get(axis, dict(type=default))['type']):
+        if node.get(axis) and _name(node[axis]['type']) == _name(head_cfg.get(axis, dict(type=default))['type']):
             head_cfg[axis] = dict(node[axis])
 
 

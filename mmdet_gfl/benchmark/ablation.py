@@ -171,6 +171,7 @@ class Ablation:
         cfg.default_hooks = cfg.get('default_hooks') or {}
         cfg.default_hooks['checkpoint'] = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
         cfg.load_from, cfg.resume = cfg.get('load_from'), False
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmdet_gfl.StockSSDHook')]
         return watched(cfg, seed)
 
     def scores_of(self, entry: dict[str, Any]) -> Scores:
@@ -220,10 +221,8 @@ class Ablation:
         """
         if row.box is None:
             return None
-        quality: str | None = row.quality
-        if not self.host.free_axes:  # of GFL on the ATSS head
-            free: Any = next(base for base in self.host.__mro__ if getattr(base, 'free_axes', False))
-            quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(quality, quality)
+        free = conversion.free_host(self.host)  # of GFL the ATSS head
+        quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(row.quality, row.quality)
         try:
             return self.convert(quality, row.box)
         except launch.UserError as error:

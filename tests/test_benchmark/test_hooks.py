@@ -6,11 +6,31 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 from mmengine.hooks import IterTimerHook
 from torch import nn
 
 from mmdet_gfl.benchmark import hooks
 from mmdet_gfl.benchmark.progress import Progress, progress_of
+
+
+def test_a_stock_ssd_head_predicts():
+    generator = dict(
+        type='SSDAnchorGenerator', scale_major=False, strides=[8, 16], ratios=[[2], [2]], min_sizes=[16, 32],
+        max_sizes=[32, 64],
+    )  # fmt: skip
+    test_cfg = ConfigDict(nms_pre=10, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5)
+    head = MODELS.build(
+        dict(type='SSDHead', num_classes=2, in_channels=(4, 4), anchor_generator=generator, test_cfg=test_cfg)
+    )
+    maps = head((torch.rand(1, 4, 8, 8), torch.rand(1, 4, 4, 4)))
+    metas = [dict(img_shape=(64, 64), scale_factor=(1.0, 1.0))]
+    if not hasattr(head, 'loss_cls'):  # MMDetection 3.3
+        with pytest.raises(AttributeError, match="'SSDHead' object has no attribute 'loss_cls'"):
+            head.predict_by_feat(*maps, batch_img_metas=metas)
+    hooks.StockSSDHook().before_run(SimpleNamespace(model=nn.Sequential(head)))
+    assert len(head.predict_by_feat(*maps, batch_img_metas=metas)[0]) == 5
 
 
 def drawn():

@@ -12,6 +12,7 @@ from mmengine.fileio import dump
 from PIL import Image
 
 from mmdet_gfl.benchmark.results import read
+from mmdet_gfl.engine.errors import UserError
 
 CONFIG = """
 _base_ = '{base}'
@@ -111,6 +112,28 @@ def test_rows_on_a_users_config(ablate, config, tmp_path):
     assert (work / 'report.png').is_file() and json.loads((work / 'report.json').read_text())['rows']
     status, _, said = ablate(*arguments, '--cfg-options', 'optim_wrapper.optimizer.lr=0.3')
     assert status == 2 and 'lr is 0.01 there, 0.3 here' in said
+
+
+@pytest.mark.parametrize(
+    'extra, said',
+    [
+        ('val_dataloader = None', 'has no val_dataloader'),
+        ("val_evaluator = dict(type='DumpDetResults', _delete_=True, out_file_path='a.pkl')", 'gives no number'),
+        (
+            "model = dict(rpn_head=dict(type='ATSSHead', num_classes=1, in_channels=16))",
+            'has 2 heads that could change',
+        ),
+        ("model = dict(bbox_head=dict(_delete_=True, type='YOLOXHead'))", 'YOLOXHead has no GFL variant'),
+    ],
+)
+def test_a_config_that_cannot_be_ablated_is_one_sentence(ablate, config, extra, said):
+    child = config.with_name('child.py')
+    child.write_text(f"_base_ = './mine.py'\n{extra}\n")
+    try:
+        status, _, error = ablate('run', child, '--dry-run')
+    except UserError as ended:  # which Python prints
+        status, error = 1, f'{ended}\n'
+    assert status and said in error and error.count('\n') == 1
 
 
 def test_bad_input_in_a_sentence(ablate, tmp_path):

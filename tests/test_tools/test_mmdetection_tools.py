@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
+from mmdet_gfl.__main__ import main as convert_main
 from mmdet_gfl.benchmark.mini import Mini, shrink
 
 pytestmark = pytest.mark.agreement
@@ -212,6 +214,32 @@ def test_tools_that_read_the_config(project, run, tmp_path, capsys):
     assert len(list((tmp_path / 'browsed').iterdir())) >= 4
     run('analysis_tools/get_flops.py', project.config, '--num-images', 1)
     assert 'Flops: ' in capsys.readouterr().out
+
+
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
+#: MMDetection's configs, arguments of ``convert``, and outputs of the box layer after it.
+CONVERTED = [
+    ('retinanet/retinanet_r50_fpn_1x_coco', (), 9 * 4 * 17),
+    ('gfl/gfl_r50_fpn_1x_coco', ('--gflv2',), 4 * 17),
+    ('atss/atss_r50_fpn_1x_coco', ('--quality', 'IoUBranch', '--box', 'DiracBox'), 4),
+    ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', ('--quality', 'NoQuality'), 4 * 17),
+]
+
+
+@pytest.mark.parametrize('stock, arguments, outputs', CONVERTED)
+def test_a_converted_config_trains_and_is_tested(data, run, tmp_path, stock, arguments, outputs):
+    cfg = small_config(STOCK / f'{stock}.py', data)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+    cfg.dump(tmp_path / 'stock.py')
+    assert convert_main(['convert', str(tmp_path / 'stock.py'), '-o', str(tmp_path / 'gfl.py'), *arguments]) == 0
+    run('train.py', tmp_path / 'gfl.py', '--work-dir', tmp_path / 'work')
+    weights = torch.load(tmp_path / 'work' / 'epoch_1.pth', map_location='cpu', weights_only=False)['state_dict']
+    assert all(value.isfinite().all() for value in weights.values())
+    boxes = [value for name, value in weights.items() if re.search(r'_reg\.(0\.)?weight$', name)]
+    assert [len(value) for value in boxes] == [outputs]
+    run('test.py', tmp_path / 'gfl.py', tmp_path / 'work' / 'epoch_1.pth', '--work-dir', tmp_path / 'tested')
+    (scores,) = (tmp_path / 'tested').glob('*/*.json')
+    assert 0 <= json.loads(scores.read_text())['coco/bbox_mAP'] <= 1
 
 
 # Detectors that hold another -----------------------------------------------------------------------------------------
