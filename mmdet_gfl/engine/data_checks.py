@@ -455,7 +455,8 @@ class CheckDataHook(Hook):
             if metric in indexed and len(files) == len(indexed):
                 key, path = files[indexed.index(metric)]
                 images = {number: name for record in judged for number, name in record.ids.items()}
-                coco_files.check_ground_truth(key, path, metric._coco_api, judged[0].classes, images)
+                classes, only = judged[0].classes, metric.format_only
+                coco_files.check_ground_truth(key, path, metric._coco_api, classes, images, only)
             elif type(metric) is CocoMetric and metric._coco_api is None:
                 _check_packed_instances(split, judged[0])
 
