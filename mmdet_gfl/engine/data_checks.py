@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 import mmengine.registry as roots
 import numpy as np
 from mmdet.evaluation import CocoMetric
-from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -449,7 +448,7 @@ class CheckDataHook(Hook):
         found = nodes(configs, f'{split}_evaluator.')
         files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]
         indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
-        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
+        several = hasattr(evaluator, 'dataset_prefixes') and len(metrics) == len(records)  # MultiDatasetsEvaluator
         for number, metric in enumerate(metrics):
             judged = [records[number]] if several else records
             if metric in indexed and len(files) == len(indexed):
