@@ -20,7 +20,7 @@ from mmdet_gfl.engine.errors import UserError, some
 from mmdet_gfl.engine.type_checks import nodes
 
 
-def check_fit(model: Any, path: str, loaded: Any = None) -> None:
+def check_fit(model: Any, path: str, loaded: Any = None, in_part: bool = False) -> None:
     """Raise for a checkpoint of another model; MMEngine would test with random weights where it does not fit.
 
     The model's own loading decides, on a copy: it may translate names and shapes of other versions.
@@ -29,6 +29,7 @@ def check_fit(model: Any, path: str, loaded: Any = None) -> None:
         model: The model that the config makes.
         path: The checkpoint.
         loaded: What it holds, where it has been loaded.
+        in_part: A single weight of the model is enough.
 
     Raises:
         UserError: Names the first layer that is missing, has another shape, or is in the file alone (deeper backbone);
@@ -46,16 +47,26 @@ def check_fit(model: Any, path: str, loaded: Any = None) -> None:
             missing, unexpected = trial.load_state_dict(_weights_of(loaded, path), strict=False)
         names = dict(trial.named_parameters())
         problems = [f'{key} of the model is not in the file' for key in missing if key in names]
-        problems += [f'the file has {key}, and the model no such layer' for key in sorted(unexpected)]
+        if in_part:
+            shared = len(names) - len(problems)
+            problems = [] if shared else [f'no layer of the model is in the file, which has {some(unexpected)}']
+        else:
+            problems += [f'the file has {key}, and the model no such layer' for key in sorted(unexpected)]
     except RuntimeError as error:
         problems = [line.strip(' \t.') for line in str(error).splitlines() if 'size mismatch' in line]
         if not problems:
             raise
+        if in_part:
+            return
     finally:
         logging.disable(disabled)
     if problems:
+        backbone = (
+            f"; weights of a backbone are for model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r})"
+        )
         raise UserError(
             f'checkpoint {path} does not fit the config: {problems[0]}; use it with the config it was trained with'
+            f'{backbone if in_part else ""}'
         )
 
 
@@ -95,13 +106,12 @@ class CheckCheckpointHook(Hook):
         """Look at what the Runner has loaded; models whose parts are spread over processes are not compared.
 
         Raises:
-            UserError: It holds no weights; or it is of another model, or lacks the state of the training, where these
-                are needed.
+            UserError: It holds no weights of the model, or not all; or it lacks the state of the training.
         """
         _weights_of(checkpoint, self.path)
-        if self.use == 'start' or not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel):
+        if not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel):
             return
-        check_fit(runner.model, self.path, checkpoint)
+        check_fit(runner.model, self.path, checkpoint, in_part=self.use == 'start')
         needed = {'meta', 'message_hub', 'optimizer'} if self.use == 'resume' else set()
         if any(getattr(hook, 'save_optimizer', True) is False for hook in runner.hooks):  # as the config wants it
             needed.discard('optimizer')

@@ -111,7 +111,9 @@ def check_class_names(key: str, path: str, classes: list[str], categories: list[
         )
 
 
-def check_ground_truth(key: str, path: str, api: COCO, classes: list[str], images: dict[Any, str]) -> None:
+def check_ground_truth(
+    key: str, path: str, api: COCO, classes: list[str], images: dict[Any, str], format_only: bool = False
+) -> None:
     """Raise for what would end an evaluation, or falsify it, after an epoch of training.
 
     Args:
@@ -120,11 +122,12 @@ def check_ground_truth(key: str, path: str, api: COCO, classes: list[str], image
         api: What ``CocoMetric`` has loaded from it.
         classes: The data set's, in the order of its labels.
         images: Ids of the data set's images to the names of their files.
+        format_only: The detections are written down and not judged, so no objects are needed.
 
     Raises:
         UserError: Names the entry, or the image or class that the file has not.
     """
-    check_entries(key, path, api, ('images', 'categories', 'annotations'))
+    check_entries(key, path, api, ('images', 'categories', *(() if format_only else ('annotations',))))
     check_class_names(key, path, classes, [category['name'] for category in api.dataset['categories']])
     for number, name in images.items():
         found = api.imgs.get(number, {}).get('file_name')
@@ -133,6 +136,8 @@ def check_ground_truth(key: str, path: str, api: COCO, classes: list[str], image
                 f'{key}: {path} does not hold the images of the data set that it evaluates, such as {name} with id '
                 f'{number!r}; give the evaluator the annotation file of that data set'
             )
+    if format_only:
+        return
     for annotation in api.dataset['annotations']:
         check_fields(key, path, annotation, (*OBJECT_FIELDS, 'iscrowd', 'id'))
     if 0 in api.anns:

@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 import mmengine.registry as roots
 import numpy as np
 from mmdet.evaluation import CocoMetric
-from mmdet.evaluation.evaluator import MultiDatasetsEvaluator
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -449,13 +448,14 @@ class CheckDataHook(Hook):
         found = nodes(configs, f'{split}_evaluator.')
         files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]
         indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
-        several = isinstance(evaluator, MultiDatasetsEvaluator) and len(metrics) == len(records)
+        several = hasattr(evaluator, 'dataset_prefixes') and len(metrics) == len(records)  # MultiDatasetsEvaluator
         for number, metric in enumerate(metrics):
             judged = [records[number]] if several else records
             if metric in indexed and len(files) == len(indexed):
                 key, path = files[indexed.index(metric)]
                 images = {number: name for record in judged for number, name in record.ids.items()}
-                coco_files.check_ground_truth(key, path, metric._coco_api, judged[0].classes, images)
+                classes, only = judged[0].classes, metric.format_only
+                coco_files.check_ground_truth(key, path, metric._coco_api, classes, images, only)
             elif type(metric) is CocoMetric and metric._coco_api is None:
                 _check_packed_instances(split, judged[0])
 

@@ -673,6 +673,15 @@ def test_an_evaluator_with_the_file_of_another_set(cfg, data, capsys):
     assert 'copy.json has 3 images, and the data set 2 of them; the objects of the others' in capsys.readouterr().out
 
 
+def test_an_evaluator_that_writes_the_detections_down_needs_no_objects(cfg, data):
+    rewrite(data, 'val', lambda wrong: wrong.pop('annotations'))
+    start_says(cfg, "val_evaluator.ann_file: .*val.json .* no list 'annotations' beside")
+    cfg.val_evaluator.update(format_only=True, outfile_prefix=str(data / 'found'))
+    start(cfg)
+    cfg.val_evaluator.ann_file = str(data / 'annotations' / 'train.json')
+    start_says(cfg, 'does not hold the images')
+
+
 def test_each_of_several_evaluators_has_the_images_that_it_judges(cfg, data):
     (data / 'annotations' / 'more.json').write_text(json.dumps(coco(['train0.jpg', 'train1.jpg'], first=31)))
     first, more = cfg.val_dataloader.dataset.to_dict(), cfg.val_dataloader.dataset.to_dict()
@@ -689,6 +698,7 @@ def test_each_of_several_evaluators_has_the_images_that_it_judges(cfg, data):
     start_says(
         cfg, r'^val_evaluator\.0\.ann_file: .*val\.json does not hold the images .*such as train0\.jpg with id 31'
     )
+    pytest.importorskip('mmdet.evaluation.evaluator', reason='MMDetection 3.2 has no MultiDatasetsEvaluator')
     evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics, dataset_prefixes=['a', 'b'])
     cfg.val_evaluator = evaluator
     start(cfg)

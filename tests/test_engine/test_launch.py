@@ -401,6 +401,13 @@ def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
         ):
             loading(model, path, use)
     loading(model, path, 'start')  # as for other classes
+    more = torch.nn.ModuleDict(dict(backbone=model, neck=torch.nn.Linear(3, 1)))
+    with pytest.raises(
+        launch.UserError, match=r'no layer of the model is in the file, which has weight, bias; .*\.backbone\.init_cfg='
+    ):
+        loading(more, path, 'start')
+    torch.save(whole | dict(state_dict={'backbone.bias': model.bias}), path)
+    loading(more, path, 'start')
     torch.save(dict(meta={}, state_dict=model.state_dict()), path)  # as a released one
     with pytest.raises(launch.UserError, match=r'lacks message_hub, optimizer\).*load_from=.*epoch_1\.pth'):
         loading(model, path, 'resume')

@@ -39,17 +39,19 @@ def check_num_classes(model: nn.Module, dataset: Any, key: str) -> None:
     while isinstance(inner := getattr(model, 'module', None), nn.Module):
         model = inner
     metainfo = getattr(dataset, 'metainfo', {})
-    for part in metainfo if isinstance(metainfo, list) else [metainfo]:
+    several = isinstance(metainfo, list)  # ConcatDataset of parts that differ
+    for number, part in enumerate(metainfo if several else [metainfo]):
+        where = f'{key}.datasets.{number}' if several else key
         classes = part.get('classes')
         if classes is None or isinstance(model, RPN):
             continue
         if isinstance(classes, str):
-            raise ValueError(f'{key}.metainfo.classes={classes!r} is one text; a single class is ({classes!r},)')
+            raise ValueError(f'{where}.metainfo.classes={classes!r} is one text; a single class is ({classes!r},)')
         for name, module in model.named_modules():
             if name.endswith('rpn_head') or isinstance(module, (VGG, FusedSemanticHead)):
                 continue
             if getattr(module, 'num_classes', len(classes)) != len(classes):
                 raise ValueError(
-                    f'model.{name}.num_classes={module.num_classes}, but the data set of {key} has {len(classes)} '
-                    f'classes; set num_classes={len(classes)}, or {key}.metainfo.classes'
+                    f'model.{name}.num_classes={module.num_classes}, but the data set of {where} has {len(classes)} '
+                    f'classes; set num_classes={len(classes)}, or {where}.metainfo.classes'
                 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import BboxOverlaps2D
-from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.models.task_modules.coders import BaseBBoxCoder, LegacyDeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.structures.bbox import get_box_tensor
@@ -87,6 +87,10 @@ class AnchorGFLMixin(DenseGFLMixin):
         )[-5:]
         targets = targets_from_levels(batch, labels, boxes, label_weights, locations, self.num_classes)
         return targets._replace(avg_factor=avg_factor)
+
+    def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
+        """Boxes (M, 4) clipped to their images; with ``LegacyDeltaXYWHBBoxCoder`` to the last pixels, as it does."""
+        return super().clip(boxes, corners - int(isinstance(self.bbox_coder, LegacyDeltaXYWHBBoxCoder)))
 
     def all_locations(self, anchors: Sequence[Any]) -> Locations:
         """Locations of the anchors of each level of an image."""

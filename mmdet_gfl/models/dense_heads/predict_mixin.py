@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmdet.structures import SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -142,7 +143,7 @@ class PredictMixin(HostHead):
         last = self._last_priors  # read and written once: another thread may predict other sizes with this head
         if last is None or last[0] != wanted:
             priors = self.prior_generator.grid_priors(wanted[0], dtype=dtype, device=device)
-            last = self._last_priors = wanted, torch.cat(priors)
+            last = self._last_priors = wanted, torch.cat([get_box_tensor(level) for level in priors])
         return last[1]
 
     @property
@@ -200,6 +201,7 @@ def scalar_stride(stride: int | Sequence[int]) -> int:
         return stride
     if stride[0] != stride[1]:
         raise ValueError(
-            f'prior strides {tuple(stride)} differ in width and height; distances in strides need square cells'
+            f'strides: {tuple(stride)} differ in width and height; distances in strides need square cells, so give '
+            f'each level one stride, as {stride[0]}'
         )
     return stride[0]

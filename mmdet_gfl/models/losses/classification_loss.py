@@ -65,7 +65,7 @@ def classification_loss(
     if quality is not None:
         target = (target, rows.new_zeros(len(rows)).index_copy_(0, pos.flat_inds, quality.to(rows)))
     weights = rows.new_ones(len(rows)) if weights is None else weights
-    result: Tensor = loss(rows, target, weight=weights, avg_factor=avg_factor)
+    result: Tensor = loss(rows, target, weights, avg_factor=avg_factor)  # the weights have no one name
     return result
 
 

@@ -71,6 +71,13 @@ def test_detections(size, rescale):
     assert_host_detects_the_same('Retina', size, rescale)
 
 
+@pytest.mark.agreement
+def test_detections_of_another_coder_or_class_of_boxes():
+    assert_host_detects_the_same('Retina', SIZE, bbox_coder=dict(type='LegacyDeltaXYWHBBoxCoder'))
+    boxes = dict(host_config('Retina').anchor_generator, use_box_type=True)
+    assert_host_detects_the_same('Retina', SIZE, anchor_generator=boxes)
+
+
 def test_encode_and_decode_are_inverse():
     head = MODELS.build(host_config('Retina', 'NoQuality', 'dirac'))
     corner = torch.rand(50, 2) * 300

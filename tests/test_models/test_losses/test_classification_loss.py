@@ -154,6 +154,7 @@ NOT_FUSED = {
     'own': lambda: SquaredScore(),
     'softmax': lambda: MODELS.build(dict(type='CrossEntropyLoss', use_sigmoid=False)),
     'bce': lambda: MODELS.build(dict(type='CrossEntropyLoss', use_sigmoid=True)),
+    'ghm': lambda: MODELS.build(dict(type='GHMC', momentum=0)),  # it calls its weights `label_weight`
 }
 
 
@@ -168,15 +169,15 @@ def test_other_losses_are_called_with_rows_and_dense_targets(name, weighted, mon
     target = dense_target(pos, labels, quality, total, background)
     rows, avg_factor = flat_rows(logits.levels, CLASSES), torch.tensor(7.0)
     expected_weights = weights if weighted else torch.ones(total)
-    expected = loss(rows, target, weight=expected_weights, avg_factor=avg_factor)
+    expected = loss(rows, target, expected_weights, avg_factor=avg_factor)
     calls = count_calls(loss, monkeypatch)
     num_classes = background if name == 'softmax' else None
     found = classification_loss(
         loss, logits, pos, labels, quality, weights if weighted else None, avg_factor, num_classes
     )
     assert len(calls) == 1
-    (pred, _), named = calls[0]
-    assert torch.equal(pred, rows) and torch.equal(named['weight'], expected_weights)
+    (pred, _, given_weights), _ = calls[0]
+    assert torch.equal(pred, rows) and torch.equal(given_weights, expected_weights)
     assert_same(logits, found, expected)
 
 
