@@ -10,6 +10,7 @@ Before 2.6 a name on the list cannot stand for another function, so nothing can 
 files are loaded in full, with a warning.
 """
 
+import errno
 import logging
 import os
 import pickle
@@ -197,6 +198,10 @@ def _damage_named(path: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, pickle.UnpicklingError) as error:
+        raise DamagedCheckpointError(_damage(path, error)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which torch gives a file of a few thousand bytes without its end
+            raise
         raise DamagedCheckpointError(_damage(path, error)) from error
     except RuntimeError as error:
         if isinstance(error, CheckpointError) or _MACHINE.search(str(error)):

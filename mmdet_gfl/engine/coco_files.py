@@ -89,7 +89,7 @@ def why_left_out(annotation: dict[str, Any], image: dict[str, Any], api: Any, wa
         return 'narrower or lower than 1 pixel (boxes are pixels, not shares of the image)', f'{bbox=}'
     if annotation['area'] <= 0:
         return 'without an area (without masks it is the width times the height)', f'area={annotation["area"]}'
-    if min(x + w, image['width']) <= max(x, 0) or min(y + h, image['height']) <= max(y, 0):
+    if not (min(x + w, image['width']) > max(x, 0) and min(y + h, image['height']) > max(y, 0)):  # or NaN
         return 'outside of their image', f'{bbox=} in {image["width"]} x {image["height"]} pixels'
     return None
 

@@ -310,14 +310,11 @@ def _check_boxes(key: str, dataset: BaseDataset, boxes: np.ndarray, used: np.nda
     info, name = _find(dataset, wrong[0])
     loaded = _load(dataset, info, 'gt_bboxes')
     corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
-    if loaded is None or (corners.shape[-1:] == (4,) and _has_row(corners, boxes[wrong[0]])):
+    as_it_is = corners.shape[-1:] == (4,) and np.isclose(corners, boxes[wrong[0]], equal_nan=True).all(axis=-1).any()
+    if loaded is None or as_it_is:
         raise UserError(
             f'{key}ann_file: {what}; {name} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
         )
-
-
-def _has_row(rows: np.ndarray, row: np.ndarray) -> bool:
-    return bool(np.isclose(rows, row, equal_nan=True).all(axis=-1).any())
 
 
 def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:

@@ -354,6 +354,15 @@ def test_files_cut_short(tmp_path, monkeypatch, load, allowed, zipped):
             load(str(path))
 
 
+@pytest.mark.parametrize('size', [4500, 5000, 9000])
+def test_a_larger_file_cut_short(tmp_path, size):
+    path = tmp_path / 'cut.pth'
+    torch.save(torch.nn.Linear(64, 64).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(DamagedCheckpointError, match=f'cut short .*{size} bytes'):
+        check_checkpoint(str(path))
+
+
 @needs_safe_mode
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 def test_changed_bytes_give_no_other_error(tmp_path, zipped):

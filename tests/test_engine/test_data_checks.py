@@ -461,6 +461,7 @@ def test_image_ids_of_two_kinds(cfg, data, capsys):
         (dict(area=0), 'without an area .*such as area=0'),
         (dict(area=0, iscrowd=1), 'without an area'),
         (dict(bbox=[60, 6, 20, 30]), r'outside of their image, such as bbox=\[60, 6, 20, 30\] in 50 x 40 pixels'),
+        (dict(bbox=[float('nan'), 6, 20, 30]), r'outside of their image, such as bbox=\[nan, 6, 20, 30\]'),
         (dict(bbox=[20, 30, -10, -10]), 'narrower or lower than 1 pixel'),
         (dict(ignore=1), 'marked to be ignored, such as ignore=1'),
         (dict(category_id=77), "category_id that the file's categories lack, such as 77"),
