@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first command: from a bare machine to table 3 of the paper in small, in about ten minutes on two CPU cores.
+# The first command: from a bare machine to table 3 of the paper, reduced, in 5 to 20 minutes on two CPU cores.
 #
 #   bash tools/quickstart.sh
 #
@@ -7,7 +7,7 @@
 # with both: GFL) on the built-in shapes with a ResNet-18 of quarter width for a few epochs, sets their AP beside the
 # paper's, and draws what GFL detects: each edge with its uncertainty, and the four distributions beside the image.
 # A smoke run: it shows that everything works, and reproduces no numbers; for that see docs/reproduce.md.
-# Run again, it reuses what is there; stopped, it goes on where it was. Other sizes want another WORK_DIR. What it
+# Run again, it reuses what is there; stopped, it resumes where it was. Other sizes want another WORK_DIR. What it
 # heeds in the environment:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart

@@ -121,7 +121,7 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # while torch and MMDetection are imported
-        print('stopped; the same command goes on', file=sys.stderr)
+        print('stopped; the same command resumes', file=sys.stderr)
         return 130
 
 

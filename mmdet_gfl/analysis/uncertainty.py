@@ -214,7 +214,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that a positive is larger than a negative, ties counted half; NaN if there are none of one kind."""
+    """Probability that a positive exceeds a negative, ties counted half; NaN without one of either kind."""
     from scipy.stats import mannwhitneyu  # takes a second to import; MMDetection depends on it
 
     if not len(positives) or not len(negatives):

@@ -282,7 +282,7 @@ class Ablation:
 
 
 def _type_name(part: Any) -> str | None:
-    """Class name of a part's config; None where there is none."""
+    """Class name of a part's config; None without a part."""
     return str(part['type']).rpartition('.')[2] if part else None
 
 

@@ -288,7 +288,7 @@ def run_all(
     try:
         queue.run(screen)
     except KeyboardInterrupt:
-        screen.log('stopped; the same command goes on')
+        screen.log('stopped; the same command resumes')
         return 130
     finally:
         signal.signal(signal.SIGTERM, former)

@@ -66,7 +66,7 @@ def test_stopped_before_anything_is_trained(reproduce, tmp_path, monkeypatch):
 
     monkeypatch.setattr(running, 'run_all', stop)
     status, _, said = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
-    assert (status, said) == (130, 'stopped; the same command goes on\n')
+    assert (status, said) == (130, 'stopped; the same command resumes\n')
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What the pictures of detections show, artist by artist."""
+"""Pictures of detections, artist by artist."""
 
 import numpy as np
 import pytest
