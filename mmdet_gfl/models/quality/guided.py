@@ -1,4 +1,4 @@
-"""Base class of the guided qualities: a measure of localization weighs the positives in the class loss."""
+"""Guided qualities: a measure of localization weighs the positives in the class loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mmdet_gfl.models.task_modules import Positives, Targets
 from mmdet_gfl.ops import LevelPredictions
+from mmdet_gfl.registry import MODELS
 
 from .base import Quality, QualityHead
 
@@ -31,6 +32,22 @@ class GuidedQuality(Quality):
         before = weights[targets.pos.flat_inds]  # (P,)
         weights[targets.pos.flat_inds] = before * rescaled_weights(self.target(positives), before * losses).to(before)
         return head.hard_label_loss(logits, targets, weights, avg_factor)
+
+
+@MODELS.register_module()
+class CenternessGuided(GuidedQuality):
+    """The positives' class loss is weighted by their centerness; ``box_weight='auto'`` is the centerness too."""
+
+    auto_box_weight = 'quality'
+
+    def target(self, positives: Positives) -> Tensor:
+        """Centerness of the locations in their objects, (P,)."""
+        return positives.centerness
+
+
+@MODELS.register_module()
+class IoUGuided(GuidedQuality):
+    """The weight is the detached IoU of the boxes (IoU-balanced loss, arXiv:1908.05641); ``box_weight='auto'`` is 1."""
 
 
 def rescaled_weights(weights: Tensor, losses: Tensor) -> Tensor:

@@ -16,10 +16,8 @@ from cases import (
 from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_gfl.models.quality.centerness_branch import CenternessBranch
-from mmdet_gfl.models.quality.centerness_guided import CenternessGuided
-from mmdet_gfl.models.quality.iou_branch import IoUBranch
-from mmdet_gfl.models.quality.iou_guided import IoUGuided
+from mmdet_gfl.models.quality.branches import CenternessBranch, IoUBranch
+from mmdet_gfl.models.quality.guided import CenternessGuided, IoUGuided
 from mmdet_gfl.models.quality.joint import JointQuality
 from mmdet_gfl.models.quality.none import NoQuality
 from mmdet_gfl.models.task_modules import Locations, Positives

@@ -6,8 +6,7 @@ from cases import row_targets
 from mmdet.registry import MODELS
 
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.quality.centerness_guided import CenternessGuided
-from mmdet_gfl.models.quality.guided import rescaled_weights
+from mmdet_gfl.models.quality.guided import CenternessGuided, rescaled_weights
 from mmdet_gfl.models.quality.none import NoQuality
 from mmdet_gfl.models.task_modules import Locations, Positives
 from mmdet_gfl.ops import LevelPredictions, LocationIndex

@@ -1,4 +1,4 @@
-"""Centerness branch: one output per location learns how central it lies in its object (FCOS, arXiv:1904.01355)."""
+"""Branches: one output per location learns a measure of localization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .base import Quality
 class CenternessBranch(Quality):
     """A branch learns the centerness of the positives; its sigmoid multiplies the class score at test time.
 
-    This is MMDetection's FCOS and ATSS. ``box_weight='auto'`` is the centerness.
+    This is MMDetection's FCOS (arXiv:1904.01355) and ATSS. ``box_weight='auto'`` is the centerness.
     """
 
     branch = True
@@ -23,3 +23,15 @@ class CenternessBranch(Quality):
     def target(self, positives: Positives) -> Tensor:
         """Centerness of the locations in their objects, (P,)."""
         return positives.centerness
+
+
+@MODELS.register_module()
+class IoUBranch(Quality):
+    """A branch learns the IoU of the positives' decoded boxes (IoU-Net, IoU-aware RetinaNet), likewise.
+
+    The IoU is detached. ``box_weight='auto'`` is 1 and not the IoU: at the start nearly all IoUs of FCOS are 0, and a
+    box loss weighted by them would never start.
+    """
+
+    branch = True
+    branch_loss_key = 'loss_iou'
