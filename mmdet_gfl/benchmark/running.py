@@ -19,7 +19,7 @@ from typing import TextIO
 from mmengine.config import Config
 
 from mmdet_gfl.engine import launch
-from mmdet_gfl.utils.processes import end_with_parent
+from mmdet_gfl.engine.processes import end_with_parent
 
 from . import locks
 from .commands import Launcher, environment

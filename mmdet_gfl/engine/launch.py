@@ -40,7 +40,7 @@ from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
 from mmdet_gfl.engine.type_checks import check_losses
 from mmdet_gfl.engine.type_checks import friendly_errors as friendly_errors
-from mmdet_gfl.utils.processes import end_with_parent
+from mmdet_gfl.engine.processes import end_with_parent
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
