@@ -23,7 +23,7 @@ from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.dense_gfl_mixin import scalar_stride
+from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 from mmdet_gfl.models.quality.base import Quality
 from mmdet_gfl.models.task_modules import Locations
 

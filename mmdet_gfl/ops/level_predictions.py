@@ -49,12 +49,8 @@ class LocationIndex:
         offset, height, width, num_priors = table[level].unbind(-1)
         return offset + ((image * height + y) * width + x) * num_priors + prior
 
-    def level_major(self, values: Tensor) -> Tensor:
-        """Values of each image's locations, (N, K, ...), in the order of the flat indices: (R, ...)."""
-        return torch.cat([level.flatten(0, 1) for level in values.split(self.level_sizes, dim=1)])
-
     def image_major(self, values: Tensor) -> Tensor:
-        """Inverse of :meth:`level_major`: (R, ...) to (N, K, ...)."""
+        """Values in the order of the flat indices, (R, ...), by image: (N, K, ...)."""
         sizes = [self.num_images * size for size in self.level_sizes]
         return torch.cat([level.unflatten(0, (self.num_images, -1)) for level in values.split(sizes)], dim=1)
 
@@ -131,6 +127,11 @@ class LocationCoords:
         n = self.index.num_images
         return [sum(self.group_sizes[start : start + n]) for start in range(0, len(self.group_sizes), n)]
 
+    @property
+    def per_image(self) -> list[int]:
+        """Number of locations of each image."""
+        return [sum(self.group_sizes[image :: self.index.num_images]) for image in range(self.index.num_images)]
+
 
 class LevelPredictions:
     """One kind of predictions of a batch, ``num_outputs`` per location, in the layout in which the head gives them.
@@ -148,18 +149,10 @@ class LevelPredictions:
         """The dtype of gathered and flattened predictions: at least float32."""
         return torch.promote_types(self.levels[0].dtype, torch.float32)
 
-    @cached_property
-    def _flat(self) -> Tensor:
+    def flatten(self) -> Tensor:
+        """All locations, (R, num_outputs), at least float32: a copy of everything."""
         k = self.num_outputs
         return torch.cat([upcast(level.permute(0, 2, 3, 1).reshape(-1, k)) for level in self.levels])
-
-    def detach(self) -> LevelPredictions:
-        """The same predictions without their graph; what they cache is their own."""
-        return LevelPredictions([level.detach() for level in self.levels], self.num_outputs, self.index)
-
-    def flatten(self) -> Tensor:
-        """All locations, (R, num_outputs), at least float32: a copy of everything, made once."""
-        return self._flat
 
     def gather(self, coords: LocationCoords) -> Tensor:
         """The rows of :meth:`flatten` at ``coords``, (P, num_outputs), with their graph.
@@ -167,8 +160,7 @@ class LevelPredictions:
         Without a graph they lie in memory as (num_outputs, P), where sums over the outputs are fastest; with one they
         are contiguous, as losses want them.
         """
-        gathered: Tensor = _Gather.apply(coords, self.num_outputs, torch.is_grad_enabled(), *self.levels)
-        return gathered
+        return _Gather.apply(coords, self.num_outputs, torch.is_grad_enabled(), *self.levels)
 
 
 class _Gather(torch.autograd.Function):

@@ -88,19 +88,18 @@ def test_prior_inds_count_through_an_image(num_priors):
 @each_number_of_priors
 @pytest.mark.parametrize('num_images', [1, 3])
 @pytest.mark.parametrize('shape', [(), (2,)])
-def test_level_major_and_image_major_are_inverse(num_priors, num_images, shape):
+def test_image_major_is_the_index_in_the_image(num_priors, num_images, shape):
     index = index_of(num_priors, num_images)
-    values = torch.randn(num_images, index.total // num_images, *shape)
-    assert torch.equal(index.image_major(index.level_major(values)), values)
+    values = torch.randn(index.total, *shape)
     coords = index.coords(torch.arange(index.total))
-    assert torch.equal(index.level_major(values), values[coords.image, coords.prior_inds])
+    assert torch.equal(index.image_major(values)[coords.image, coords.prior_inds], values)
 
 
-def test_level_major_by_hand():
+def test_image_major_by_hand():
     # Two images of four locations on level 0 and of one on level 1.
     index = LocationIndex([(2, 2), (1, 1)], 2, [1, 1])
-    values = torch.tensor([[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]])
-    assert index.level_major(values).tolist() == [0, 1, 2, 3, 10, 11, 12, 13, 4, 14]
+    values = torch.tensor([0, 1, 2, 3, 10, 11, 12, 13, 4, 14])
+    assert index.image_major(values).tolist() == [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]]
 
 
 def test_constants_of_levels_and_images():
@@ -204,17 +203,6 @@ def test_gather_backward_keeps_no_tensor_of_the_size_of_a_level():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         predictions.gather(predictions.index.coords(torch.tensor([3, 25]))).sum()
     assert sum(sizes) == 0
-
-
-def test_flatten_copies_once_and_detach_has_its_own():
-    predictions = predictions_of('half', [1, 3, 2])
-    assert predictions.flatten() is predictions.flatten() and predictions.flatten().requires_grad
-    detached = predictions.detach()
-    coords = predictions.index.coords(torch.tensor([0, 30]))
-    assert torch.equal(detached.flatten(), predictions.flatten())
-    assert torch.equal(detached.gather(coords), predictions.gather(coords))
-    assert not detached.flatten().requires_grad and not detached.gather(coords).requires_grad
-    assert predictions.flatten().requires_grad and predictions.gather(coords).requires_grad
 
 
 def test_memory_layout_of_gathered_rows():

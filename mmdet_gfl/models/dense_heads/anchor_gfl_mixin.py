@@ -1,4 +1,4 @@
-"""Shared by hosts with anchors: targets, the box coder, and the initial distances of their boxes.
+"""Shared by hosts with anchors: targets, normalizers, the box coder, and the initial distances of their boxes.
 
 Dimension letters: N images, A anchors per cell, R anchors of the batch, P positives.
 """
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.task_modules.assigners import BboxOverlaps2D
 from mmdet.models.task_modules.coders import BaseBBoxCoder, LegacyDeltaXYWHBBoxCoder
-from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
@@ -21,14 +21,15 @@ from mmdet_gfl.models.task_modules import (
     AnchorGrid,
     AssignmentBatch,
     Locations,
+    MaxIoURules,
     Targets,
     build_targets,
-    count_positives_per_image,
+    match_max_iou,
     targets_from_levels,
 )
 
 from .dense_gfl_mixin import DenseGFLMixin
-from .predict_mixin import scalar_stride
+from .normalizers import weight_normalizers
 
 #: Methods of MMDetection's heads that assign targets.
 ASSIGNMENT_METHODS = ('get_anchors', 'get_targets', '_get_targets_single')
@@ -54,7 +55,7 @@ class AnchorBoxCoder(HostBoxCoder):
 
 
 class AnchorGFLMixin(DenseGFLMixin):
-    """A :class:`DenseGFLMixin` for hosts with anchors and a ``bbox_coder``.
+    """A :class:`DenseGFLMixin` for hosts with anchors and a ``bbox_coder``; matching and normalizers are RetinaNet's.
 
     ``reg_decoded_bbox`` says what the loss of a Dirac box is given; targets are always boxes.
     """
@@ -72,11 +73,27 @@ class AnchorGFLMixin(DenseGFLMixin):
         """The ``bbox_coder``'s."""
         return AnchorBoxCoder(self.bbox_coder, self.loss_on_boxes)
 
-    def prior_distances(self) -> Tensor:
-        """Half the anchors of a cell, (A, 4), in strides; those of the first level, since all share one layer."""
-        return half_anchors(self.prior_generator, 0)
+    def prior_distances(self, level: int = 0) -> Tensor:
+        """Half the anchors of a cell, (A, 4), in strides; those of the first level where all levels share one layer."""
+        anchors = self.prior_generator.base_anchors[level]
+        half = (anchors[:, 2:] - anchors[:, :2]) / 2 / self.level_strides[level]
+        return torch.cat((half, half), dim=1)
 
     def targets(self, batch: AssignmentBatch) -> Targets:
+        """The host's assignment: on the grid where that is the same, see :meth:`on_grid`, else by MMDetection's."""
+        if not self.on_grid(batch):
+            return self.stock_targets(batch)
+        grid = AnchorGrid.of(self.prior_generator, batch.index, batch.batch_img_metas, batch.device)
+        matched, weights = self.match(grid, batch.gt_bboxes)
+        targets = build_targets(batch.index, matched, batch.batch_gt_instances, grid.anchors_at, self.level_strides)
+        pos_weight = self.train_cfg['pos_weight']
+        if pos_weight > 0:
+            weights = grid.sides.new_ones(batch.index.total) if weights is None else weights
+            weights[targets.pos.flat_inds] = pos_weight
+        at_least_one = [max(count, 1) for count in targets.pos.per_image]  # as MMDetection counts
+        return targets._replace(avg_factor=float(sum(at_least_one)), label_weights=weights)
+
+    def stock_targets(self, batch: AssignmentBatch) -> Targets:
         """Assignment by MMDetection's ``get_targets``, flattened."""
         gts, metas = batch.usable_gt_instances, batch.batch_img_metas
         anchors, flags = self.get_anchors(batch.featmap_sizes, metas, device=batch.device)
@@ -88,20 +105,24 @@ class AnchorGFLMixin(DenseGFLMixin):
         targets = targets_from_levels(batch, labels, boxes, label_weights, locations, self.num_classes)
         return targets._replace(avg_factor=avg_factor)
 
-    def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
-        """Boxes (M, 4) clipped to their images; with ``LegacyDeltaXYWHBBoxCoder`` to the last pixels, as it does."""
-        return super().clip(boxes, corners - int(isinstance(self.bbox_coder, LegacyDeltaXYWHBBoxCoder)))
-
     def all_locations(self, anchors: Sequence[Any]) -> Locations:
         """Locations of the anchors of each level of an image."""
         levels = [get_box_tensor(level) for level in anchors]
         strides = [level.new_full((len(level),), stride) for level, stride in zip(levels, self.level_strides)]
         return Locations.of_priors(torch.cat(levels), torch.cat(strides))
 
-    def assigns_like_stock(self, batch: AssignmentBatch) -> bool:
+    def match(self, grid: AnchorGrid, boxes: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """``matched_gt_inds`` (R,), see :func:`build_targets`, and the weights (R,) of the locations; None: all 1."""
+        return match_max_iou(grid, boxes, MaxIoURules.of(self.assigner))
+
+    def on_grid(self, batch: AssignmentBatch) -> bool:
+        """True if :meth:`match` is equal to this head's ``get_targets``."""
+        return MaxIoURules.fit(self.assigner) and self.assigns_as(AnchorHead, batch)
+
+    def assigns_as(self, host: Any, batch: AssignmentBatch) -> bool:
         """True if the anchors are an :class:`AnchorGrid` and the assigner alone decides which are matched.
 
-        That is, no ignored region matters, and nothing of the assignment of :attr:`stock_head` is overridden.
+        That is, no ignored region matters, and the assignment is that of MMDetection's ``host``.
         """
         assigner = self.assigner
         overlaps = assigner.iou_calculator
@@ -113,29 +134,17 @@ class AnchorGFLMixin(DenseGFLMixin):
             and type(self.sampler) is PseudoSampler
             and self.train_cfg['allowed_border'] < 0
             and AnchorGrid.fits(self.prior_generator)
-            and all(getattr(type(self), name) is getattr(self.stock_head, name) for name in ASSIGNMENT_METHODS)
+            and all(getattr(type(self), name) is getattr(host, name) for name in ASSIGNMENT_METHODS)
         )
 
-    def targets_on_grid(
-        self, batch: AssignmentBatch, grid: AnchorGrid, matched_gt_inds: Tensor, weights: Tensor | None
-    ) -> Targets:
-        """Targets from ``matched_gt_inds``, see :func:`build_targets`, as MMDetection counts and weighs them.
+    def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ over images of max(1, positives) for all; Σ of the weights for boxes that a quality weights, as on FCOS.
 
-        ``weights`` (R,) are those of the locations; ``train_cfg.pos_weight``, if positive, replaces the positives'.
+        Divided by a count, boxes weighted by a score of 0.01 would hardly be learned.
         """
-        targets = build_targets(
-            batch.index, matched_gt_inds, batch.batch_gt_instances, grid.anchors_at, self.level_strides
-        )
-        per_image = count_positives_per_image(targets.pos)
-        pos_weight = self.train_cfg['pos_weight']
-        if pos_weight > 0:
-            weights = grid.sides.new_ones(batch.index.total) if weights is None else weights
-            weights[targets.pos.flat_inds] = pos_weight
-        return targets._replace(avg_factor=per_image.clamp(min=1).sum(), label_weights=weights)
+        count = targets.avg_factor
+        return weight_normalizers(count, weights, (0.0, 1e-6), count if self.box_weight == 'uniform' else None)
 
-
-def half_anchors(generator: AnchorGenerator, level: int) -> Tensor:
-    """Distances l, t, r, b from the centres of the anchors of a level to their sides, (A, 4), in strides."""
-    anchors = generator.base_anchors[level]
-    half = (anchors[:, 2:] - anchors[:, :2]) / 2 / scalar_stride(generator.strides[level])
-    return torch.cat((half, half), dim=1)
+    def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
+        """Boxes (M, 4) clipped to their images; with ``LegacyDeltaXYWHBBoxCoder`` to the last pixels, as it does."""
+        return super().clip(boxes, corners - int(isinstance(self.bbox_coder, LegacyDeltaXYWHBBoxCoder)))

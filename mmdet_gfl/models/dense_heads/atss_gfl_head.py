@@ -56,13 +56,9 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             getattr(self, self.quality_name)(reg_feat),
         )
 
-    def targets(self, batch: AssignmentBatch) -> Targets:
-        """ATSS's assignment: on the grid where the config allows it, see :meth:`on_grid`, else by MMDetection's."""
-        if not self.on_grid(batch):
-            return super().targets(batch)
-        grid = AnchorGrid.of(self.prior_generator, batch.index, batch.batch_img_metas, batch.device)
-        matched = match_atss(grid, batch.gt_bboxes, self.assigner.topk)
-        return self.targets_on_grid(batch, grid, matched, grid.label_weights())
+    def match(self, grid: AnchorGrid, boxes: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Matching by ATSS, and the weights of the locations."""
+        return match_atss(grid, boxes, self.assigner.topk), grid.label_weights()
 
     def on_grid(self, batch: AssignmentBatch) -> bool:
         """True if :func:`match_atss` is equal to this head's ``get_targets``.
@@ -75,7 +71,7 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             and assigner.alpha is None
             and self.num_base_priors == 1
             and getattr(type(self), WITHIN) is getattr(self.stock_head, WITHIN)
-            and self.assigns_like_stock(batch)
+            and self.assigns_as(self.stock_head, batch)
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,9 +37,7 @@ from mmdet_gfl.utils import build_part
 from mmdet_gfl.utils.compiling import uncompiled
 
 from .clipping_monitor import ClippingMonitor
-from .predict_mixin import PredictMixin, scalar_stride
-
-__all__ = ['BRANCH_LOSS', 'DenseGFLMixin', 'conv_like', 'map_layers', 'scalar_stride']
+from .predict_mixin import PredictMixin
 
 #: The branch loss of ATSS and FCOS; the default on hosts that have no branch in MMDetection.
 BRANCH_LOSS: dict[str, Any] = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)

@@ -17,7 +17,7 @@ from mmdet_gfl.ops import constant_like
 from mmdet_gfl.registry import MODELS
 
 from .dense_gfl_mixin import BRANCH_LOSS, DenseGFLMixin
-from .normalizers import count_normalizers
+from .normalizers import weight_normalizers
 from .points import assigns_as, grid_targets, stock_targets
 from .predict_mixin import scalar_stride
 
@@ -125,9 +125,8 @@ class FoveaGFLHead(DenseGFLMixin, FoveaHead):
         return stock_targets(self, batch, lambda points, gts: self.get_targets(gts, sizes, points)[0])
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes: positives + images. Boxes: positives, unless weighted; see :func:`count_normalizers`."""
-        positives = targets.avg_factor
-        return count_normalizers(positives + targets.num_images, positives, weights, self.box_weight == 'uniform')
+        """Classes: positives + images. Boxes: Σ of the weights, at least 1e-6: positives, unless weighted."""
+        return weight_normalizers(targets.avg_factor + targets.num_images, weights, (0.0, 1e-6))
 
     def clip(self, boxes: Tensor, corners: Tensor) -> Tensor:
         """Boxes (M, 4) clipped to the last pixels of their images, as FoveaBox does."""

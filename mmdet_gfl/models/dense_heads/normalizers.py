@@ -7,25 +7,16 @@ from mmdet.utils import reduce_mean
 from torch import Tensor
 
 
-def weight_normalizers(count: float | Tensor, weights: Tensor, least: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Normalisers of hosts that weight their boxes: a count for the classes, and the sum of the box weights.
-
-    ``count`` is the host's on this rank, ``weights`` (P,) are the positives', ``least`` are lower bounds of the two.
-    """
-    sums = reduce_mean(torch.stack([_scalar(count, weights), weights.sum()]))
-    return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
-
-
-def count_normalizers(
-    cls_count: float | Tensor, box_count: float | Tensor, weights: Tensor, uniform: bool
+def weight_normalizers(
+    count: float | Tensor, weights: Tensor, least: tuple[float, float], box_count: float | Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Normalisers of hosts that count: RetinaNet, FoveaBox, SSD.
+    """A count for the classes, and the sum of their weights for the boxes, or ``box_count`` where it is given.
 
-    Where a quality weights their boxes, the sum of the weights normalises the box losses, as on FCOS: divided by a
-    count, boxes weighted by a score of 0.01 would hardly be learned. ``uniform``: all ``weights`` (P,) are 1.
+    The counts are the host's on this rank, ``weights`` (P,) are the positives', ``least`` are lower bounds of the two.
     """
-    sums = reduce_mean(torch.stack([_scalar(cls_count, weights), _scalar(box_count, weights), weights.sum()]))
-    return sums[0], sums[1 if uniform else 2].clamp(min=1e-6)
+    boxes = weights.sum() if box_count is None else _scalar(box_count, weights)
+    sums = reduce_mean(torch.stack([_scalar(count, weights), boxes]))
+    return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
 
 
 def _scalar(count: float | Tensor, like: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from mmdet_gfl.registry import MODELS
 
+from .anchor_gfl_mixin import AnchorGFLMixin
 from .dense_gfl_mixin import BRANCH_LOSS
-from .max_iou_gfl_mixin import MaxIoUGFLMixin
 
 
 @MODELS.register_module()
-class RetinaGFLHead(MaxIoUGFLMixin, RetinaHead):
+class RetinaGFLHead(AnchorGFLMixin, RetinaHead):
     """MMDetection's ``RetinaHead`` with any quality and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head. General and Gaussian boxes are l, t, r, b from the anchor's

@@ -15,9 +15,8 @@ from mmdet_gfl.models.task_modules import Targets
 from mmdet_gfl.ops import LevelPredictions, upcast
 from mmdet_gfl.registry import MODELS
 
-from .anchor_gfl_mixin import half_anchors
+from .anchor_gfl_mixin import AnchorGFLMixin
 from .dense_gfl_mixin import conv_like
-from .max_iou_gfl_mixin import MaxIoUGFLMixin
 
 
 class SSDWithLosses(SSDHead):
@@ -42,7 +41,7 @@ class SSDWithLosses(SSDHead):
 
 
 @MODELS.register_module()
-class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
+class SSDGFLHead(AnchorGFLMixin, SSDWithLosses):
     """MMDetection's ``SSDHead`` with joint quality or none, and any box representation; by default full GFL.
 
     ``NoQuality`` with ``DiracBox`` is MMDetection's head: softmax over C + 1 classes with hard-negative mining. Joint
@@ -91,7 +90,7 @@ class SSDGFLHead(MaxIoUGFLMixin, SSDWithLosses):
     def init_outputs(self) -> None:
         """Initialize the outputs of each level by its anchors, and under sigmoids the class scores at a low value."""
         for level, convs in enumerate(self.reg_convs):
-            self.box.init_weights(convs[-1], half_anchors(self.prior_generator, level))
+            self.box.init_weights(convs[-1], self.prior_distances(level))
         if self.sigmoid_scores:
             for convs in self.cls_convs:
                 nn.init.constant_(convs[-1].bias, bias_init_with_prob(self.prior_score))

@@ -61,8 +61,7 @@ class AssignmentBatch:
                 'this assignment depends on predictions, and the batch has none; give cls_scores and bbox_preds to '
                 'DenseGFLMixin.assignment_batch'
             )
-        # Not `flatten` of the predictions themselves: the losses would be given the cached rows, without a graph.
-        cls, bbox = (self.index.image_major(kind.detach().flatten()) for kind in (self.cls_scores, self.bbox_preds))
+        cls, bbox = (self.index.image_major(kind.flatten().detach()) for kind in (self.cls_scores, self.bbox_preds))
         return cls, bbox
 
 
@@ -178,13 +177,6 @@ def targets_from_levels(
 def _flatten(levels: Sequence[Tensor]) -> Tensor:
     """Levels (N, K_level, ...) to (R, ...)."""
     return torch.cat([level.flatten(0, 1) for level in levels])
-
-
-def count_positives_per_image(pos: LocationCoords) -> Tensor:
-    """Positives of each image, (N,) in float32."""
-    device = pos.image.device
-    counts = torch.zeros(pos.index.num_images, device=device)
-    return counts.index_add_(0, pos.image, torch.ones(len(pos), device=device))
 
 
 class Positives:

@@ -20,7 +20,6 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.models.dense_heads import ATSSGFLHead, RetinaGFLHead, SSDGFLHead
-from mmdet_gfl.models.dense_heads.anchor_gfl_mixin import AnchorGFLMixin
 from mmdet_gfl.models.losses import QualityFocalLoss
 
 SIZE = (160, 224)
@@ -100,7 +99,7 @@ def test_targets_on_the_grid_equal_those_of_mmdetections_assignment(pads, pos_we
     head.train_cfg.pos_weight = pos_weight
     batch = batch_of(head, 'ATSS', counts, pads)
     found = head.targets(batch)
-    assert_same_targets(found, AnchorGFLMixin.targets(head, batch))
+    assert_same_targets(found, head.stock_targets(batch))
     assert (found.label_weights is None) == (pads[1] == SIZE and pos_weight < 0)
 
 
@@ -147,7 +146,10 @@ def test_heads_that_assign_by_iou_on_the_grid(host, changes, on_grid):
 def test_an_overridden_assignment_by_iou_is_used(kind, name):
     head = by_max_iou('Retina' if kind is RetinaGFLHead else 'SSD')
     assert on_grid_with(head)
-    head.__class__ = type('Own', (kind,), {name: lambda self, *args, **kwargs: None})
+    own = {name: lambda self, *args, **kwargs: None}
+    head.__class__ = type('Own', (kind,), own)
+    assert not on_grid_with(head)
+    head.__class__ = type('OfAnotherStockHead', (kind,), own | dict(stock_head=type('Stock', (kind.stock_head,), own)))
     assert not on_grid_with(head)
 
 
@@ -164,7 +166,7 @@ def test_targets_by_iou_on_the_grid_equal_those_of_mmdetections_assignment(host,
     head.train_cfg.pos_weight = pos_weight
     batch = batch_of(head, host, counts, pads)
     found = head.targets(batch)
-    assert_same_targets(found, AnchorGFLMixin.targets(head, batch))
+    assert_same_targets(found, head.stock_targets(batch))
     assert (found.label_weights is None) == (host == 'SSD' and pads[1] == SIZE and pos_weight < 0)
 
 

@@ -11,7 +11,6 @@ from mmdet_gfl.models.task_modules import (
     Locations,
     Positives,
     build_targets,
-    count_positives_per_image,
 )
 from mmdet_gfl.ops import LevelPredictions, LocationIndex
 
@@ -117,7 +116,7 @@ def test_build_targets_by_hand():
     assert targets.label_weights is None and targets.quality is None
     assert targets.avg_factor == 3.0 and targets.num_images == 2
     assert targets.dense_labels(5).tolist() == [5, 5, 5, 1, 0, 5, 5, 5, 5, 0]
-    assert count_positives_per_image(targets.pos).tolist() == [1.0, 2.0]
+    assert targets.pos.per_image == [1, 2] and targets.pos.per_level == [2, 1]
 
 
 def test_targets_without_positives():
@@ -125,7 +124,7 @@ def test_targets_without_positives():
     targets = build_targets(index, torch.full((10,), 3), gts, lambda coords: torch.zeros(len(coords), 2), [8, 16])
     assert len(targets.pos) == 0 and targets.gt_bboxes.shape == (0, 4) and targets.avg_factor == 0.0
     assert targets.dense_labels(7).tolist() == [7] * 10
-    assert count_positives_per_image(targets.pos).tolist() == [0.0, 0.0]
+    assert targets.pos.per_image == [0, 0]
 
 
 # Positives ----------------------------------------------------------------------------------------------------------
