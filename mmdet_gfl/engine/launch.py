@@ -38,9 +38,9 @@ from mmdet_gfl.engine.errors import is_first_rank as is_first_rank
 from mmdet_gfl.engine.errors import note
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
 from mmdet_gfl.engine.options import OptionsAction as OptionsAction
+from mmdet_gfl.engine.processes import end_with_parent
 from mmdet_gfl.engine.type_checks import check_losses
 from mmdet_gfl.engine.type_checks import friendly_errors as friendly_errors
-from mmdet_gfl.engine.processes import end_with_parent
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

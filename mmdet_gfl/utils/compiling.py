@@ -8,12 +8,11 @@ from typing import ParamSpec, TypeVar
 import torch
 
 try:
-    from torch.compiler import disable, is_compiling
+    from torch.compiler import disable
+    from torch.compiler import is_compiling as is_compiling
 except ImportError:  # torch before 2.3
     from torch._dynamo import disable
-    from torch._dynamo.external_utils import is_compiling
-
-__all__ = ['is_compiling', 'is_tracing', 'uncompiled']
+    from torch._dynamo.external_utils import is_compiling as is_compiling
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -31,5 +30,4 @@ def uncompiled(method: Callable[_P, _R]) -> Callable[_P, _R]:
     dozens of graphs, which are compiled anew for other sizes, and in which what is done in place is done on copies.
     Nothing of it is traced, so nothing is compiled anew for other images and objects.
     """
-    as_it_stands: Callable[_P, _R] = disable(method)
-    return as_it_stands
+    return disable(method)

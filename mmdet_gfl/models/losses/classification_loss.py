@@ -65,8 +65,7 @@ def classification_loss(
     if quality is not None:
         target = (target, rows.new_zeros(len(rows)).index_copy_(0, pos.flat_inds, quality.to(rows)))
     weights = rows.new_ones(len(rows)) if weights is None else weights
-    result: Tensor = loss(rows, target, weights, avg_factor=avg_factor)  # the weights have no one name
-    return result
+    return loss(rows, target, weights, avg_factor=avg_factor)  # the weights have no one name
 
 
 def _fused_form(loss: Any, labels: Tensor, quality: Tensor | None, num_classes: int) -> FusedForm | None:
@@ -85,8 +84,7 @@ def _fused_form(loss: Any, labels: Tensor, quality: Tensor | None, num_classes: 
     if kind is MMDetQualityFocalLoss and not loss.activated:
         return quality_focal_form(loss.beta).fused(labels, quality, num_classes, loss.loss_weight)
     offer = 'fused_form' in vars(kind) or (isinstance(loss, SoftLabelLoss) and 'form' in vars(kind))
-    form: FusedForm | None = loss.fused_form(labels, quality, num_classes) if offer else None
-    return form
+    return loss.fused_form(labels, quality, num_classes) if offer else None
 
 
 def hard_focal_form(loss: FocalLoss, quality: Tensor | None) -> FusedForm | None:

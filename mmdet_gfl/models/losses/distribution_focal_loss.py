@@ -79,5 +79,4 @@ def side_loss(loss: Any, pred: Tensor, target: Tensor, weight: Tensor, avg_facto
     if type(loss) is MMDetDistributionFocalLoss:
         elements = distribution_focal_loss(pred, target)
         return loss.loss_weight * reduce_loss(elements, weight, loss.reduction, avg_factor)
-    result: Tensor = loss(pred, target, weight=weight, avg_factor=avg_factor)
-    return result
+    return loss(pred, target, weight=weight, avg_factor=avg_factor)

@@ -76,7 +76,7 @@ def fused_focal_loss(
     if weights is None and form.background_factor != 1:
         level_weights = [one * form.background_factor] * len(logits.levels)
     levels = [level.reshape(-1, num_classes, level[0, 0].numel()) for level in logits.levels]
-    total: Tensor = _FusedLevels.apply(entries, form.positive_loss, entry_weights, level_weights, form.beta, *levels)
+    total = _FusedLevels.apply(entries, form.positive_loss, entry_weights, level_weights, form.beta, *levels)
     return form.loss_weight * total
 
 

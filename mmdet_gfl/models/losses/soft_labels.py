@@ -117,8 +117,7 @@ def soft_label_loss(form: SoftLabelForm, pred: Tensor, target: SoftTarget, fused
         positive = (label != num_classes)[:, None]
         index = label.long().clamp(0, num_classes - 1)[:, None]  # (N, 1)
         if fused and not is_compiling():
-            loss: Tensor = FusedRows.apply(pred, index, lambda x: form.loss(x, quality, positive), form.beta)
-            return loss
+            return FusedRows.apply(pred, index, lambda x: form.loss(x, quality, positive), form.beta)
         at_labels = form.loss(pred.gather(1, index), quality, positive)
         return form.background_loss(pred).scatter(1, index, at_labels).sum(dim=1)
 

@@ -81,8 +81,7 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
         )
     if reduction == 'mean' and avg_factor is None and loss.numel() == 0:
         return loss.sum()
-    reduced: Tensor = weight_reduce_loss(loss, weight, reduction, avg_factor)
-    return reduced
+    return weight_reduce_loss(loss, weight, reduction, avg_factor)
 
 
 def weighted_log(weight: Tensor, log: Tensor) -> Tensor:
@@ -96,8 +95,7 @@ def floored_log(p: Tensor, dtype: torch.dtype, complement: bool = False) -> Tens
     Both are what PyTorch's binary cross-entropy does. If the probabilities came in float16 (``dtype``), where such a
     gradient would overflow, the slope is at most 16384.
     """
-    log: Tensor = _FlooredLog.apply(p, max(1e-12, torch.finfo(dtype).tiny), complement)
-    return log
+    return _FlooredLog.apply(p, max(1e-12, torch.finfo(dtype).tiny), complement)
 
 
 class _FlooredLog(torch.autograd.Function):
