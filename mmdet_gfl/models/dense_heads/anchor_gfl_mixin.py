@@ -31,8 +31,8 @@ from mmdet_gfl.models.task_modules import (
 from .dense_gfl_mixin import DenseGFLMixin
 from .normalizers import weight_normalizers
 
-#: Methods of MMDetection's heads that assign targets.
-ASSIGNMENT_METHODS = ('get_anchors', 'get_targets', '_get_targets_single')
+#: Methods of MMDetection's heads that assign targets; the last is ATSS's alone.
+ASSIGNMENT_METHODS = ('get_anchors', 'get_targets', '_get_targets_single', 'get_num_level_anchors_inside')
 
 
 class AnchorBoxCoder(HostBoxCoder):
@@ -134,7 +134,7 @@ class AnchorGFLMixin(DenseGFLMixin):
             and type(self.sampler) is PseudoSampler
             and self.train_cfg['allowed_border'] < 0
             and AnchorGrid.fits(self.prior_generator)
-            and all(getattr(type(self), name) is getattr(host, name) for name in ASSIGNMENT_METHODS)
+            and all(getattr(type(self), name, None) is getattr(host, name, None) for name in ASSIGNMENT_METHODS)
         )
 
     def normalizers(self, targets: Targets, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,6 @@ from mmdet_gfl.registry import MODELS
 from .anchor_gfl_mixin import AnchorBoxCoder, AnchorGFLMixin
 from .normalizers import weight_normalizers
 
-#: A method of MMDetection's assignment that only this head has.
-WITHIN = 'get_num_level_anchors_inside'
-
 
 @MODELS.register_module()
 class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
@@ -70,7 +67,6 @@ class ATSSGFLHead(AnchorGFLMixin, ATSSHead):
             type(assigner) is ATSSAssigner
             and assigner.alpha is None
             and self.num_base_priors == 1
-            and getattr(type(self), WITHIN) is getattr(self.stock_head, WITHIN)
             and self.assigns_as(self.stock_head, batch)
         )
 

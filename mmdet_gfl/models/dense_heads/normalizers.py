@@ -14,11 +14,7 @@ def weight_normalizers(
 
     The counts are the host's on this rank, ``weights`` (P,) are the positives', ``least`` are lower bounds of the two.
     """
-    boxes = weights.sum() if box_count is None else _scalar(box_count, weights)
-    sums = reduce_mean(torch.stack([_scalar(count, weights), boxes]))
-    return sums[0].clamp(min=least[0]), sums[1].clamp(min=least[1])
-
-
-def _scalar(count: float | Tensor, like: Tensor) -> Tensor:
-    """A count as a tensor of no dimension."""
-    return count.to(like) if isinstance(count, Tensor) else like.new_full((), count)
+    counts = count, weights.sum() if box_count is None else box_count
+    scalars = [value.to(weights) if isinstance(value, Tensor) else weights.new_full((), value) for value in counts]
+    means = reduce_mean(torch.stack(scalars))
+    return means[0].clamp(min=least[0]), means[1].clamp(min=least[1])

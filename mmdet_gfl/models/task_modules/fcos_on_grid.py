@@ -53,9 +53,8 @@ def _rectangles(grid: PointGrid, objects: Tensor, high: Tensor, radii: Tensor | 
     if radii is not None:
         center = (start + end) / 2
         first, last = first.maximum(center - radii[:, None]), last.minimum(center + radii[:, None])
-    farthest = constant_like(
-        grid.strides, [(w, h) for h, w in grid.location_index.featmap_sizes]
-    )  # keeps integers small
+    # Keeps integers small.
+    farthest = constant_like(grid.strides, [(w, h) for h, w in grid.location_index.featmap_sizes])
     columns = (bound / grid.strides - grid.offset for bound in (first, last))
     first, last = (column.nan_to_num(0.0).clamp(min=-1).minimum(farthest) for column in columns)
     return claimed_cells(grid.location_index, first.floor().long(), last.ceil().long())
