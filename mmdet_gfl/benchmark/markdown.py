@@ -9,6 +9,7 @@ from mmdet_gfl.utils.tables import markdown
 from .compare import Comparison, Effect, Measured, RowComparison, measure
 from .progress import span
 from .results import COLUMNS, Result
+from .small import EVERY, SIZE
 
 _HOW_TO_READ = (
     'Cells are paper / measured, AP in percent, the measured one as mean ± standard deviation over seeds. An effect is '
@@ -59,6 +60,12 @@ def _way(run: Result) -> str:
             f'{mini["channels"]} channels in the heads, {mini["train"]} training and {mini["val"]} validation images '
             f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs.{changed} The paper has COCO '
             f'and ResNet-50.'
+        )
+    if run.get('preset') == 'small':
+        return (
+            'Preset small, no reproduction of absolute values: a ResNet-18 from ImageNet, the training images of COCO '
+            f'whose id is a multiple of {EVERY}, {SIZE} px, {run.get("epochs")} epochs.{changed} The paper has all '
+            'images, ResNet-50 and 800 px.'
         )
     return f'Preset paper: the configs as they are, on the COCO images of data/coco.{changed}'
 
