@@ -54,9 +54,12 @@ def _way(run: Result) -> str:
     if mini:
         base, classes = run.get('base_channels'), run.get('classes')
         width = f' ({base} channels where the usual one has 64)' if base else ''
+        backbone = f'a narrow ResNet-18{width} from scratch'
+        if mini.get('pretrained'):
+            backbone = 'an EfficientNet-Lite0 from ImageNet that does not learn'
         kinds = f' with {classes} classes' if classes else ''
         return (
-            f'Preset mini, no reproduction of absolute values: a narrow ResNet-18{width} from scratch, '
+            f'Preset mini, no reproduction of absolute values: {backbone}, '
             f'{mini["channels"]} channels in the heads, {mini["train"]} training and {mini["val"]} validation images '
             f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs.{changed} The paper has COCO '
             f'and ResNet-50.'

@@ -1,4 +1,4 @@
-"""The mini preset: any config of the project on a ResNet-18, with narrow heads, on the built-in shapes.
+"""The mini preset: any config of the project on a small backbone, with narrow heads, on the built-in shapes.
 
 The row stays what it is: host, quality, box representation, losses, assignment, test settings. What shrinks is what
 costs time: backbone, widths, images, schedule.
@@ -34,6 +34,7 @@ class Mini:
         ema: Momentum of averaged weights, which are validated in place of the last ones; 0 for none. The checkpoint
             holds both.
         rare: How many of the classes are rare and always small, the last ones of :data:`CLASSES`.
+        pretrained: 1: on a backbone from ImageNet that does not learn, :class:`.frozen.FrozenEfficientNetLite0`.
     """
 
     size: int = 160
@@ -46,6 +47,7 @@ class Mini:
     stacked_convs: int = 2
     ema: float = 0.0
     rare: int = 0
+    pretrained: int = 0
 
     @property
     def shapes(self) -> Parameters:
@@ -56,11 +58,26 @@ class Mini:
     @property
     def parts(self) -> Parts:
         """What the detectors are made of."""
-        return Parts(_resnet(), WIDTHS, self.channels, self.stacked_convs, self.size, len(CLASSES))
+        sizes = (self.channels, self.stacked_convs, self.size, len(CLASSES))
+        if not self.pretrained:
+            return Parts(dict(RESNET), WIDTHS, *sizes)
+        from . import frozen  # imports MMDetection's layers, which takes seconds
+
+        return Parts(dict(type='mmdet_gfl.FrozenEfficientNetLite0'), frozen.WIDTHS, *sizes, frozen.MEAN, frozen.STD)
 
 
 #: Channels of the stages of a ResNet-18 of quarter width.
 WIDTHS = (16, 32, 64, 128)
+RESNET = dict(
+    type='ResNet',
+    depth=18,
+    base_channels=WIDTHS[0],
+    num_stages=4,
+    norm_cfg=dict(NORM),
+    norm_eval=False,
+    frozen_stages=-1,
+    style='pytorch',
+)
 #: What the shapes are: easy to tell apart, since nothing is pretrained, and with sides as ambiguous as ever.
 CLASSES, CLUTTER = ('ellipse', 'rectangle', 'star'), 0.0
 #: Hooks of RTMDet's schedule of 300 epochs: averaged weights, and a pipeline without mosaic for the last epochs.
@@ -84,24 +101,14 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
     small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
     if mini.ema:
         small.custom_hooks.append(dict(type='EMAHook', momentum=mini.ema, update_buffers=True))
+    if mini.pretrained:
+        imports = [*small.custom_imports.imports, 'mmdet_gfl.benchmark.frozen']
+        small.custom_imports = dict(imports=imports, allow_failed_imports=False)
     small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
     small.default_hooks.logger.interval = 10
     small.randomness = dict(seed=seed)
     small.load_from, small.resume = None, False
     return Config(small._cfg_dict)
-
-
-def _resnet() -> dict[str, Any]:
-    return dict(
-        type='ResNet',
-        depth=18,
-        base_channels=WIDTHS[0],
-        num_stages=4,
-        norm_cfg=dict(NORM),
-        norm_eval=False,
-        frozen_stages=-1,
-        style='pytorch',
-    )
 
 
 def _data(mini: Mini) -> dict[str, Any]:

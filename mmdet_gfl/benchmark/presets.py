@@ -185,7 +185,13 @@ def sized(values: dict[str, Any]) -> Mini:
             raise RowError(f'--mini {key}={value}: give {least} above 0, {"an integer" if kind is int else "finite"}')
     if values.get('ema', 0) >= 1:
         raise RowError(f'--mini ema={values["ema"]}: give a momentum below 1')
+    if values.get('pretrained', 0) not in (0, 1):
+        raise RowError(f'--mini pretrained={values["pretrained"]}: give 0 or 1')
     mini = replace(Mini(), **values)
+    if mini.pretrained:
+        from . import frozen  # imports MMDetection's layers, which takes seconds
+
+        frozen.check_installed()
     try:
         _ = mini.shapes
     except ValueError as error:

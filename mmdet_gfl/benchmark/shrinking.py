@@ -72,10 +72,10 @@ def replace_entries(node: Config | ConfigDict, values: dict[str, Any]) -> None:
 
 
 def _fpn_trunk(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
-    """Four stages and the row's own FPN: its levels and where the extra ones start."""
-    neck = copy.deepcopy(neck)
-    neck.update(in_channels=list(parts.widths), out_channels=parts.channels)
-    return dict(backbone=parts.stages(0), neck=neck)
+    """The stages that the row's own FPN uses; its levels, and where the extra ones start, are kept."""
+    neck, first = copy.deepcopy(neck), neck.get('start_level', 0)
+    neck.update(in_channels=list(parts.widths[first:]), out_channels=parts.channels, start_level=0)
+    return dict(backbone=parts.stages(first), neck=neck)
 
 
 def _fpn_head(parts: Parts) -> dict[str, Any]:
