@@ -33,6 +33,7 @@ def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Resul
     parts = ['# The paper and what was measured', *settings(results)]
     parts.append(f'{measured} of {len(inside)} configs of these tables have results. {_HOW_TO_READ}')
     parts += [_table(comparison, drawn.get(comparison.table.name)) for comparison in comparisons]
+    parts += _by_class(results)
     others = {config: runs for config, runs in results.items() if config not in inside}
     if others:
         parts.append(_others(others))
@@ -164,6 +165,20 @@ def _number(value: float | None, form: str = '.1f') -> str:
 
 def _spread(text: str, std: float | None) -> str:
     return text if std is None else f'{text} ± {std:.1f}'
+
+
+def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """AP by class, where it was measured."""
+    scored = {
+        config: [run['class_scores'] for run in runs if run.get('class_scores')] for config, runs in results.items()
+    }
+    names = list(dict.fromkeys(name for runs in scored.values() for scores in runs for name in scores))
+    cells: list[list[str]] = []
+    for config, runs in scored.items():
+        found = [measure([dict(seed=seed, scores=scores) for seed, scores in enumerate(runs)], name) for name in names]
+        cells.append([config, str(len(runs)), *('-' if f is None else _spread(f'{f.mean:.1f}', f.std) for f in found)])
+    rows = [row for row in cells if row[1] != '0']
+    return ['## AP by class', markdown(['config', 'seeds', *names], rows)] if names else []
 
 
 def _others(results: Mapping[str, Sequence[Result]]) -> str:

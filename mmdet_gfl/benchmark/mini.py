@@ -120,6 +120,7 @@ def _data(mini: Mini) -> dict[str, Any]:
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = (mini.size, mini.size)
+    shapes.val_evaluator.classwise = mini.rare > 0
     shapes.val_evaluator.ann_file = f'{mini.shapes.address}annotations/instances_val.json'
     return dict(
         train_dataloader=shapes.train_dataloader,
