@@ -18,9 +18,12 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmdet_gfl', locations=['mmdet_gfl.models'])
 #: What watches a training.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmdet_gfl', locations=['mmdet_gfl.engine.hooks'])
-#: The built-in data set.
+#: The built-in data set, and a fixed part of COCO.
 DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='mmdet_gfl', locations=['mmdet_gfl.datasets.shapes.dataset']
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='mmdet_gfl',
+    locations=['mmdet_gfl.datasets.shapes.dataset', 'mmdet_gfl.datasets.coco_subset'],
 )
 
 

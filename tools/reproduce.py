@@ -49,16 +49,19 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
     command.add_argument('--configs', nargs='+', default=[], help='these configs too, in a table or not')
     command.add_argument(
-        '--preset', choices=['mini', 'paper'], default='mini', help='paper: as the paper; mini: ResNet-18 on the shapes'
+        '--preset',
+        choices=['mini', 'small', 'paper'],
+        default='mini',
+        help='paper: as the paper; small: ResNet-18 on a tenth of COCO; mini: ResNet-18 on the shapes',
     )
     command.add_argument('--train-images', type=int, help='training images of the mini preset')
     command.add_argument('--epochs', type=int, help='of the mini preset')
     command.add_argument('--mini', nargs='+', action='extend', metavar='SIZE=N', help='its other sizes, as size=320')
-    command.add_argument('--gpus', type=int, help='of a row; paper 8, mini 1 (other than 8 scales the lr)')
+    command.add_argument('--gpus', type=int, help='of a row; paper 8 (others scale the lr), else 1')
     command.add_argument(
         '--batch-size',
         type=int,
-        help='images per GPU of --preset paper: 2, SSD 8, RTMDet 32 (others scale the lr)',
+        help='images per GPU; paper: 2, SSD 8, RTMDet 32, small: 16 shared out (others scale the lr)',
     )
     command.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'

@@ -36,6 +36,7 @@ class Timing:
         val_image: Seconds of a validation image on one GPU.
         val_images: Of validation.
         checkpoint: Bytes of a checkpoint; 0 where unknown.
+        memory: Bytes that a GPU has reserved for it; 0 on a CPU.
     """
 
     iteration: float
@@ -44,6 +45,7 @@ class Timing:
     val_image: float
     val_images: int
     checkpoint: int = 0
+    memory: int = 0
 
     def seconds(self, epochs: int, evaluations: int, gpus: int) -> float:
         """Of a whole training with its evaluations, for which the images are shared out to the GPUs."""
@@ -61,7 +63,7 @@ def dry_run(
     quick: bool,
     say: Callable[[str], None],
 ) -> int:
-    """Say what :func:`.running.run_all` would train with these arguments, with images, hours and disk; train nothing.
+    """Say what :func:`.running.run_all` would train, with images, hours, disk and memory; train nothing.
 
     Args:
         configs: As there.
@@ -88,7 +90,7 @@ def dry_run(
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
-    total, failed, sizes = 0.0, 0, list[int]()
+    total, failed, sizes, memory = 0.0, 0, list[int](), 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_timing_folder(work_dir)))
         few = _with_few_images(preset)
@@ -109,6 +111,7 @@ def dry_run(
             seconds = timing.seconds(epochs, math.ceil(epochs / interval), launcher.gpus)
             total += count * seconds
             sizes += count * [timing.checkpoint]
+            memory = max(memory, timing.memory)
             say(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
     if left and failed == len(left):
         say('in all unknown: no row could be timed')
@@ -116,6 +119,8 @@ def dry_run(
     if any(sizes):
         at_once = sum(sizes) + min(jobs, len(sizes)) * max(sizes)  # a run keeps one, and writes the next beside it
         say(f'disk: about {_size(at_once)} for the checkpoints of {len(sizes)} run{"s" * (len(sizes) > 1)}')
+    if memory:
+        say(f'memory: up to {_size(memory)} on a GPU for a run')
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''

@@ -188,10 +188,10 @@ class StockSSDHook(Hook):
 
 @HOOKS.register_module()
 class TimingHook(Hook):
-    """Hook that ends a training after some iterations, and writes how long they took and what a checkpoint takes.
+    """Hook that ends a training after some iterations, and writes how long they took and the bytes they need.
 
     Args:
-        out: File for seconds per iteration and a validation image, the numbers of iterations and images, and bytes.
+        out: File for a :class:`mmdet_gfl.benchmark.dry_run.Timing`, as JSON.
         iterations: Iterations to time; the first two are warm-up.
     """
 
@@ -220,6 +220,7 @@ class TimingHook(Hook):
                 val_image=self._val_image(runner),
                 val_images=len(runner.val_dataloader.dataset),
                 checkpoint=self.out.with_name(CHECKPOINT).stat().st_size,
+                memory=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
             )
             self.out.write_text(json.dumps(timing))
         raise SystemExit(0)

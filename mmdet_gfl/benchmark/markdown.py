@@ -9,6 +9,7 @@ from mmdet_gfl.utils.tables import markdown
 from .compare import Comparison, Effect, Measured, RowComparison, measure
 from .progress import span
 from .results import COLUMNS, Result
+from .small import EVERY, SIZE
 
 _HOW_TO_READ = (
     'Cells are paper / measured, AP in percent, the measured one as mean ± standard deviation over seeds. An effect is '
@@ -32,6 +33,7 @@ def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Resul
     parts = ['# The paper and what was measured', *settings(results)]
     parts.append(f'{measured} of {len(inside)} configs of these tables have results. {_HOW_TO_READ}')
     parts += [_table(comparison, drawn.get(comparison.table.name)) for comparison in comparisons]
+    parts += _by_class(results)
     others = {config: runs for config, runs in results.items() if config not in inside}
     if others:
         parts.append(_others(others))
@@ -53,12 +55,21 @@ def _way(run: Result) -> str:
     if mini:
         base, classes = run.get('base_channels'), run.get('classes')
         width = f' ({base} channels where the usual one has 64)' if base else ''
+        backbone = f'a narrow ResNet-18{width} from scratch'
+        if mini.get('pretrained'):
+            backbone = 'an EfficientNet-Lite0 from ImageNet that does not learn'
         kinds = f' with {classes} classes' if classes else ''
         return (
-            f'Preset mini, no reproduction of absolute values: a narrow ResNet-18{width} from scratch, '
+            f'Preset mini, no reproduction of absolute values: {backbone}, '
             f'{mini["channels"]} channels in the heads, {mini["train"]} training and {mini["val"]} validation images '
             f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs.{changed} The paper has COCO '
             f'and ResNet-50.'
+        )
+    if run.get('preset') == 'small':
+        return (
+            'Preset small, no reproduction of absolute values: a ResNet-18 from ImageNet, the training images of COCO '
+            f'whose id is a multiple of {EVERY}, {SIZE} px, {run.get("epochs")} epochs.{changed} The paper has all '
+            'images, ResNet-50 and 800 px.'
         )
     return f'Preset paper: the configs as they are, on the COCO images of data/coco.{changed}'
 
@@ -154,6 +165,20 @@ def _number(value: float | None, form: str = '.1f') -> str:
 
 def _spread(text: str, std: float | None) -> str:
     return text if std is None else f'{text} ± {std:.1f}'
+
+
+def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """AP by class, where it was measured."""
+    scored = {
+        config: [run['class_scores'] for run in runs if run.get('class_scores')] for config, runs in results.items()
+    }
+    names = list(dict.fromkeys(name for runs in scored.values() for scores in runs for name in scores))
+    cells: list[list[str]] = []
+    for config, runs in scored.items():
+        found = [measure([dict(seed=seed, scores=scores) for seed, scores in enumerate(runs)], name) for name in names]
+        cells.append([config, str(len(runs)), *('-' if f is None else _spread(f'{f.mean:.1f}', f.std) for f in found)])
+    rows = [row for row in cells if row[1] != '0']
+    return ['## AP by class', markdown(['config', 'seeds', *names], rows)] if names else []
 
 
 def _others(results: Mapping[str, Sequence[Result]]) -> str:

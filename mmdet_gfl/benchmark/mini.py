@@ -1,4 +1,4 @@
-"""The mini preset: any config of the project on a ResNet-18, with narrow heads, on the built-in shapes.
+"""The mini preset: any config of the project on a small backbone, with narrow heads, on the built-in shapes.
 
 The row stays what it is: host, quality, box representation, losses, assignment, test settings. What shrinks is what
 costs time: backbone, widths, images, schedule.
@@ -7,14 +7,15 @@ costs time: backbone, widths, images, schedule.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmdet_gfl.datasets.shapes import Parameters
 from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+from .shrinking import NORM, Parts, replace_entries, shrink_model
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Mini:
         ema: Momentum of averaged weights, which are validated in place of the last ones; 0 for none. The checkpoint
             holds both.
         rare: How many of the classes are rare and always small, the last ones of :data:`CLASSES`.
+        pretrained: 1: on a backbone from ImageNet that does not learn, :class:`.frozen.FrozenEfficientNetLite0`.
     """
 
     size: int = 160
@@ -45,6 +47,7 @@ class Mini:
     stacked_convs: int = 2
     ema: float = 0.0
     rare: int = 0
+    pretrained: int = 0
 
     @property
     def shapes(self) -> Parameters:
@@ -52,16 +55,31 @@ class Mini:
         rare = CLASSES[max(0, len(CLASSES) - self.rare) :]
         return Parameters(self.train, self.val, self.size, self.size, clutter=CLUTTER, classes=CLASSES, rare=rare)
 
+    @property
+    def parts(self) -> Parts:
+        """What the detectors are made of."""
+        sizes = (self.channels, self.stacked_convs, self.size, len(CLASSES))
+        if not self.pretrained:
+            return Parts(dict(RESNET), WIDTHS, *sizes)
+        from . import frozen  # imports MMDetection's layers, which takes seconds
 
-#: Output channels of the ResNet-18 of quarter width, strides 4 to 32.
+        return Parts(dict(type='mmdet_gfl.FrozenEfficientNetLite0'), frozen.WIDTHS, *sizes, frozen.MEAN, frozen.STD)
+
+
+#: Channels of the stages of a ResNet-18 of quarter width.
 WIDTHS = (16, 32, 64, 128)
-#: Batch norm per process, also in place of RTMDet's SyncBN, which works on GPUs only.
-NORM = dict(type='BN', requires_grad=True)
+RESNET = dict(
+    type='ResNet',
+    depth=18,
+    base_channels=WIDTHS[0],
+    num_stages=4,
+    norm_cfg=dict(NORM),
+    norm_eval=False,
+    frozen_stages=-1,
+    style='pytorch',
+)
 #: What the shapes are: easy to tell apart, since nothing is pretrained, and with sides as ambiguous as ever.
 CLASSES, CLUTTER = ('ellipse', 'rectangle', 'star'), 0.0
-#: SSD at 160 px: four levels, and the anchors' smaller side from a tenth to three quarters of the image.
-SSD_STRIDES = (8, 16, 32, 64)
-SSD_SIZES = (0.1, 0.25, 0.5, 0.75, 1.0)
 #: Hooks of RTMDet's schedule of 300 epochs: averaged weights, and a pipeline without mosaic for the last epochs.
 SCHEDULE_HOOKS = ('EMAHook', 'PipelineSwitchHook')
 
@@ -78,116 +96,19 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
         A config that stands alone.
     """
     small = copy.deepcopy(cfg)
-    kind = KINDS.get(small.model.neck.type, KINDS['FPN'])
-    _replace(small.model, kind.trunk(small.model.neck, mini))
-    _replace(small.model.bbox_head, kind.head(mini))
-    small.model.bbox_head.num_classes = len(CLASSES)
-    small.model.data_preprocessor = dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=kind.pad_size_divisor,
-    )
-    _replace(small, _data(mini) | _schedule(mini))
+    shrink_model(small.model, mini.parts)
+    replace_entries(small, _data(mini) | _schedule(mini))
     small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
     if mini.ema:
         small.custom_hooks.append(dict(type='EMAHook', momentum=mini.ema, update_buffers=True))
+    if mini.pretrained:
+        imports = [*small.custom_imports.imports, 'mmdet_gfl.benchmark.frozen']
+        small.custom_imports = dict(imports=imports, allow_failed_imports=False)
     small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
     small.default_hooks.logger.interval = 10
     small.randomness = dict(seed=seed)
     small.load_from, small.resume = None, False
     return Config(small._cfg_dict)
-
-
-def _replace(node: Config | ConfigDict, values: dict[str, Any]) -> None:
-    """Set the entries as they are given; ``update`` would merge them into what is there."""
-    for key, value in values.items():
-        node[key] = value
-
-
-def _backbone(levels: tuple[int, ...]) -> dict[str, Any]:
-    return dict(
-        type='ResNet',
-        depth=18,
-        base_channels=WIDTHS[0],
-        num_stages=4,
-        out_indices=levels,
-        norm_cfg=dict(NORM),
-        norm_eval=False,
-        frozen_stages=-1,
-        style='pytorch',
-    )
-
-
-def _fpn_trunk(neck: ConfigDict, mini: Mini) -> dict[str, Any]:
-    """Backbone of quarter width and the row's own FPN: its levels and where the extra ones start."""
-    neck = copy.deepcopy(neck)
-    neck.update(in_channels=list(WIDTHS), out_channels=mini.channels)
-    return dict(backbone=_backbone((0, 1, 2, 3)), neck=neck)
-
-
-def _fpn_head(mini: Mini) -> dict[str, Any]:
-    return dict(in_channels=mini.channels, feat_channels=mini.channels, stacked_convs=mini.stacked_convs)
-
-
-def _rtmdet_trunk(neck: ConfigDict, mini: Mini) -> dict[str, Any]:
-    """Three levels of the ResNet, instead of CSPNeXt, and the row's own PAFPN with one block per stage."""
-    neck = copy.deepcopy(neck)
-    neck.update(in_channels=list(WIDTHS[1:]), out_channels=mini.channels, num_csp_blocks=1, norm_cfg=dict(NORM))
-    return dict(backbone=_backbone((1, 2, 3)), neck=neck, use_syncbn=False)
-
-
-def _rtmdet_head(mini: Mini) -> dict[str, Any]:
-    return dict(_fpn_head(mini), norm_cfg=dict(NORM))
-
-
-def _ssd_trunk(neck: ConfigDict, mini: Mini) -> dict[str, Any]:
-    """Three levels of the ResNet and one more, instead of VGG-16."""
-    small = dict(
-        type=neck.type,
-        in_channels=WIDTHS[1:],
-        out_channels=(*WIDTHS[1:], mini.channels),
-        level_strides=(2,),
-        level_paddings=(1,),
-        l2_norm_scale=None,
-    )
-    return dict(backbone=_backbone((1, 2, 3)), neck=small)
-
-
-def _ssd_head(mini: Mini) -> dict[str, Any]:
-    sizes = [round(share * mini.size) for share in SSD_SIZES]
-    generator = dict(
-        type='SSDAnchorGenerator',
-        scale_major=False,
-        strides=list(SSD_STRIDES),
-        ratios=[[2], [2, 3], [2, 3], [2]],
-        min_sizes=sizes[:-1],
-        max_sizes=sizes[1:],
-    )
-    return dict(in_channels=(*WIDTHS[1:], mini.channels), anchor_generator=generator)
-
-
-class Kind(NamedTuple):
-    """Functions that shrink detectors with one kind of neck.
-
-    Attributes:
-        trunk: Gives backbone and neck, from the row's neck.
-        head: Gives arguments of the head.
-        pad_size_divisor: The preprocessor's.
-    """
-
-    trunk: Callable[[ConfigDict, Mini], dict[str, Any]]
-    head: Callable[[Mini], dict[str, Any]]
-    pad_size_divisor: int = 32
-
-
-#: By the type of the neck, which the head's widths and levels follow from; any other neck is shrunk as an FPN.
-KINDS = dict(
-    FPN=Kind(_fpn_trunk, _fpn_head),
-    CSPNeXtPAFPN=Kind(_rtmdet_trunk, _rtmdet_head),
-    SSDNeck=Kind(_ssd_trunk, _ssd_head, pad_size_divisor=1),
-)
 
 
 def _data(mini: Mini) -> dict[str, Any]:
@@ -199,6 +120,7 @@ def _data(mini: Mini) -> dict[str, Any]:
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = (mini.size, mini.size)
+    shapes.val_evaluator.classwise = mini.rare > 0
     shapes.val_evaluator.ann_file = f'{mini.shapes.address}annotations/instances_val.json'
     return dict(
         train_dataloader=shapes.train_dataloader,

@@ -14,7 +14,7 @@ class Plan(Protocol):
 
     @property
     def name(self) -> str:
-        """``'paper'``, ``'mini'`` or ``'ablation'``."""
+        """``'paper'``, ``'small'``, ``'mini'`` or ``'ablation'``."""
 
     @property
     def gpus(self) -> int:

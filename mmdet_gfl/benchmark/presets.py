@@ -1,4 +1,4 @@
-"""The two ways to train a row: as the paper does on COCO, or shrunk on the built-in shapes."""
+"""How to train a row: as the paper does on COCO, or shrunk on a tenth of it, or on the built-in shapes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmdet_gfl.engine import launch
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
+from . import small
 from .mini import Mini, shrink
 from .results import Scores, scores_of
 from .rows import RowError
@@ -28,10 +29,10 @@ class Preset:
     """Settings by which rows are trained.
 
     Attributes:
-        name: ``'paper'`` or ``'mini'``.
+        name: ``'paper'``, ``'small'`` or ``'mini'``.
         gpus: Processes of a row, one per GPU.
-        batch_size: Images a GPU; None: an eighth of the row's batch. Of the paper preset.
-        mini: The size of a mini run; None in the paper preset.
+        batch_size: Images a GPU; None: an eighth of the row's batch, or the small preset's batch shared out.
+        mini: The size of a mini run; None in the other presets.
         options: ``--cfg-options``, put over every row.
     """
 
@@ -45,6 +46,8 @@ class Preset:
         """Settings that results must share to stand in one table."""
         if self.mini is not None:
             return dict(preset=self.name, mini=asdict(self.mini), options=self.options)
+        if self.name == 'small':
+            return dict(preset=self.name, images=self.batch or small.BATCH, options=self.options)
         # Any number of GPUs will do as long as a step sees as many images.
         batch = dict(share=self.gpus / PAPER_GPUS) if self.batch_size is None else dict(images=self.batch)
         return dict(preset=self.name, **batch, options=self.options)
@@ -67,7 +70,10 @@ class Preset:
         row = Config.fromfile(CONFIG_DIR / name)
         if self.mini is not None:
             cfg = shrink(row, self.mini, seed)
-            cfg.train_dataloader.batch_size = _share(self.mini.batch_size, self.gpus)
+            cfg.train_dataloader.batch_size = _share(self.mini.batch_size, self.gpus, self.name)
+        elif self.name == 'small':
+            cfg = small.shrink(row, seed)
+            cfg.train_dataloader.batch_size = self.batch_size or _share(small.BATCH, self.gpus, self.name)
         else:
             cfg = as_in_paper(row, name, self.gpus, self.batch_size)
         try:
@@ -94,13 +100,13 @@ def choose(
     """The preset of a command line.
 
     Args:
-        name: ``'paper'`` or ``'mini'``.
-        gpus: As asked for, 1 or more; None: 8 for the paper's, 1 for mini.
+        name: ``'paper'``, ``'small'`` or ``'mini'``.
+        gpus: As asked for, 1 or more; None: 8 for the paper's, else 1.
         batch_size: Images a GPU, as asked for, 1 or more.
         mini: Fields of :class:`Mini` that differ from its defaults.
         options: ``--cfg-options``.
         devices: GPUs of this machine; -1 where the rows train elsewhere.
-        configs: Rows of the paper preset whose data is asked for where GPUs are missing, to name both at once.
+        configs: Rows whose COCO data is asked for where GPUs are missing, to name both at once.
 
     Raises:
         RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset, or is no
@@ -108,11 +114,11 @@ def choose(
     """
     default = PAPER_GPUS if name == 'paper' else 1
     count = default if gpus is None else gpus
-    if name == 'paper' and mini:
-        raise RowError(f'{", ".join(mini)}: sizes of the mini preset; --preset paper takes --cfg-options')
+    if name != 'mini' and mini:
+        raise RowError(f'{", ".join(mini)}: sizes of the mini preset; --preset {name} takes --cfg-options')
     if name == 'mini' and batch_size is not None:
         raise RowError(
-            '--batch-size belongs to --preset paper; here it is --mini batch_size=..., for all GPUs together'
+            '--batch-size belongs to --preset paper and small; here it is --mini batch_size=..., for all GPUs together'
         )
     check_finite(options or {})
     preset = Preset(name, count, batch_size, sized(mini) if name == 'mini' else None, options or {})
@@ -179,7 +185,13 @@ def sized(values: dict[str, Any]) -> Mini:
             raise RowError(f'--mini {key}={value}: give {least} above 0, {"an integer" if kind is int else "finite"}')
     if values.get('ema', 0) >= 1:
         raise RowError(f'--mini ema={values["ema"]}: give a momentum below 1')
+    if values.get('pretrained', 0) not in (0, 1):
+        raise RowError(f'--mini pretrained={values["pretrained"]}: give 0 or 1')
     mini = replace(Mini(), **values)
+    if mini.pretrained:
+        from . import frozen  # imports MMDetection's layers, which takes seconds
+
+        frozen.check_installed()
     try:
         _ = mini.shapes
     except ValueError as error:
@@ -187,10 +199,10 @@ def sized(values: dict[str, Any]) -> Mini:
     return mini
 
 
-def _share(batch: int, gpus: int) -> int:
-    """A GPU's part of the batch: a step of the mini preset sees the same images on one GPU or on many."""
+def _share(batch: int, gpus: int, preset: str) -> int:
+    """A GPU's part of the batch: a step of a shrunk row sees the same images on one GPU or on many."""
     if batch % gpus:
-        raise RowError(f'--gpus {gpus} does not divide the batch of {batch} images of the mini preset')
+        raise RowError(f'--gpus {gpus} does not divide the batch of {batch} images of the {preset} preset')
     return batch // gpus
 
 

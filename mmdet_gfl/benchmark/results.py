@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,13 @@ class Evaluation:
         epoch: After which it was; None for a test.
         scores: What it gave.
         batch_seconds: Of detection in a batch, without reading it; None where that was not logged.
+        classes: AP by class, where ``CocoMetric(classwise=True)`` gave it.
     """
 
     epoch: int | None
     scores: Scores
     batch_seconds: float | None = None
+    classes: Scores = field(default_factory=dict)
 
 
 def run_dir_of(config: str, seed: int, work_dir: Path) -> Path:
@@ -88,6 +90,13 @@ def scores_of(entry: dict[str, Any]) -> Scores:
     return {column: round(100 * value, 6) if value >= 0 else None for column, value in values.items()}
 
 
+def class_scores_of(entry: dict[str, Any]) -> Scores:
+    """AP in percent by class, from what MMDetection's ``CocoMetric`` gives with ``classwise=True``."""
+    end = '_precision'
+    values = {key[len('coco/') : -len(end)]: value for key, value in entry.items() if key.endswith(end)}
+    return {name: round(100 * value, 6) if value >= 0 else None for name, value in values.items()}
+
+
 def headline(scores: Scores, undefined: str = 'not defined') -> str:
     """The metric of a run in words: ``AP 41.2`` in percent, or another evaluator's first value as it gives it."""
     name, value = next(iter(scores.items()))
@@ -120,7 +129,7 @@ def _evaluation(
     epoch: int | None, entry: dict[str, Any], read_scores: Callable[[dict[str, Any]], Scores]
 ) -> Evaluation:
     seconds = entry['time'] - entry['data_time'] if {'time', 'data_time'} <= entry.keys() else None
-    return Evaluation(epoch, read_scores(entry), seconds)
+    return Evaluation(epoch, read_scores(entry), seconds, class_scores_of(entry))
 
 
 def result_of(
@@ -133,6 +142,7 @@ def result_of(
         config=config,
         seed=seed,
         scores=evaluation.scores,
+        class_scores=evaluation.classes,
         seconds=round(seconds),
         image_seconds=None if batch_seconds is None else round(batch_seconds / val_batch, 6),
         preset=preset.name,

@@ -107,7 +107,7 @@ def trained_by(tables: list[Table], preset: str, names: Sequence[str] | None) ->
 
     Args:
         tables: Selected tables.
-        preset: ``'paper'`` or ``'mini'``.
+        preset: ``'paper'``, ``'small'`` or ``'mini'``.
         names: Tables that were asked for by name; the others are left out where the preset does not train them.
 
     Raises:

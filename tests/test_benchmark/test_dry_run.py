@@ -55,6 +55,13 @@ def test_a_run_keeps_a_checkpoint_and_writes_the_next_beside_it(said, monkeypatc
     assert said([BASE, GFL], [BASE, GFL])[-2] == 'disk: about 1.8 GB for the checkpoints of 2 runs'
 
 
+def test_the_memory_of_a_gpu_is_that_of_the_largest_row(said, monkeypatch):
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
+    assert not any(line.startswith('memory') for line in said([GFL], [GFL]))  # on a CPU
+    monkeypatch.setitem(globals(), 'TIMING', replace(TIMING, memory=7_340_000_000))
+    assert 'memory: up to 7.3 GB on a GPU for a run' in said([BASE, GFL], [BASE, GFL])
+
+
 def test_under_slurm_the_data_of_this_machine_is_not_asked_for(said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # without COCO
     assert said([GFL], [GFL], Launcher('slurm', 1))[-1] == 'in all about 0.10 h (6 min)'

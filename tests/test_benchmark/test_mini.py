@@ -11,6 +11,7 @@ from mmdet_gfl.benchmark.mini import Mini, shrink
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 CONFIGS = sorted(str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.glob('[!_]*/*.py'))
+SOME = 'gfl/gfl_r50_fpn_1x_coco.py'
 #: What a mini run may change of a head.
 FREE = {'num_classes', 'in_channels', 'feat_channels', 'stacked_convs'}
 
@@ -53,14 +54,15 @@ def test_rtmdet_leaves_its_schedule_and_synchronization_behind():
 
 
 def test_the_last_classes_are_rare():
-    small = shrink(Config.fromfile(CONFIG_DIR / 'gfl/gfl_r50_fpn_1x_coco.py'), Mini(rare=1))
+    small = shrink(Config.fromfile(CONFIG_DIR / SOME), Mini(rare=1))
     address = small.train_dataloader.dataset.data_root
     assert address.endswith('classes=ellipse+rectangle+star/rare=star/')
+    assert small.val_evaluator.classwise and not shrink(Config.fromfile(CONFIG_DIR / SOME)).val_evaluator.classwise
     assert address == small.val_dataloader.dataset.data_root and small.val_evaluator.ann_file.startswith(address)
 
 
 def test_averaged_weights_are_a_hook_of_mmengine():
-    row = Config.fromfile(CONFIG_DIR / 'gfl/gfl_r50_fpn_1x_coco.py')
+    row = Config.fromfile(CONFIG_DIR / SOME)
     hook = dict(type='EMAHook', momentum=0.01, update_buffers=True)
     assert shrink(row, Mini(ema=0.01)).custom_hooks == [*shrink(row).custom_hooks, hook]
 

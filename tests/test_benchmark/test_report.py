@@ -125,6 +125,19 @@ def test_report_by_hand(work_dir):
     assert '![table 1a](table_1a.png)' in text and '![table 3]' not in text
 
 
+def test_ap_by_class_where_it_was_measured(work_dir):
+    assert '## AP by class' not in report.write_report(TABLES, work_dir)
+    for seed, star in ((0, 12.0), (1, 14.0)):
+        file = results.run_dir_of('atss/b.py', seed, work_dir) / 'result.json'
+        file.write_text(json.dumps(dict(json.loads(file.read_text()), class_scores=dict(star=star, disc=None))))
+    page = report.write_report(TABLES, work_dir)
+    assert page.partition('## AP by class')[2].split('##')[0].split('\n')[2:5] == [
+        '| config | seeds | star | disc |',
+        '|---|---|---|---|',
+        '| atss/b.py | 2 | 13.0 ± 1.4 | - |',
+    ]
+
+
 def test_rows_without_quoted_numbers_in_groups(tmp_path):
     """Effects are measured within the named groups; nothing is compared with the paper."""
     labels = ('A', 'A+', 'B', 'B+')

