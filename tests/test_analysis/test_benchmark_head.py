@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
@@ -355,12 +356,40 @@ def test_paste_replaces_its_place_alone(tmp_path):
         benchmark_report.paste(page, 'z', 'new')
 
 
-def test_the_page_has_a_place_for_every_command():
+TABLES = (ROOT / 'docs' / 'benchmarks_tables.txt').read_text(encoding='utf-8')
+MEASURED = dict(
+    GFL='gfl', ATSS='atss', FCOS='fcos', RetinaNet='retinanet', FoveaBox='foveabox', SSD='ssd', RTMDet='rtmdet'
+)
+
+
+def test_the_tables_have_a_place_for_every_command():
     page = (ROOT / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
-    places = re.findall(r'^<!-- ([\w-]+) -->$', page, flags=re.MULTILINE)
-    assert re.findall(r'^<!-- /([\w-]+) -->$', page, flags=re.MULTILINE) == places
+    places = re.findall(r'^<!-- ([\w-]+) -->$', TABLES, flags=re.MULTILINE)
+    assert re.findall(r'^<!-- /([\w-]+) -->$', TABLES, flags=re.MULTILINE) == places
     folders = [f'{folder}-cpu' for folder in re.findall(r'(\w+)/\w[\w-]+_coco(?= |;)', page)]
     assert places == ['gfl-cpu', *folders, 'gfl-cpu--compile'] and len(folders) == 7
+
+
+@pytest.mark.parametrize('host', MEASURED)
+def test_the_summary_is_computed_from_the_tables(host):
+    place = TABLES.split(f'<!-- {MEASURED[host]}-cpu -->')[1].split('<!-- /')[0]
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in place.splitlines() if line[:1] == '|']
+    parts = (
+        'targets + losses + backward',
+        'decode before NMS, 0.5% of the scores pass',
+        'kept for backward, over the class',
+    )
+    cells = []
+    for name in parts:
+        ratios = {row[1]: row[4] for row in rows if row[0].startswith(name) and len(row) > 4}
+        values = [Decimal(re.match(r'\*\*([\d.]+)x', ratios[count])[1]) for count in ('4', '40')]
+        cells.append(
+            ', '.join(f'{value.quantize(Decimal("1" if value > 10 else "0.1"), ROUND_HALF_UP)}x' for value in values)
+        )
+    (waits,) = (row[2:] for row in rows if row[:2] == [parts[0], '40'] and len(row) == 4)
+    page = (ROOT / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
+    (line,) = re.findall(rf'^\| {host} \| (.*) \|$', page, flags=re.MULTILINE)
+    assert re.sub(r' \(.*?\)', '', line).split(' | ') == [*cells, ' / '.join(waits)]
 
 
 # The tool -----------------------------------------------------------------------------------------------------------
