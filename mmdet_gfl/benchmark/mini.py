@@ -57,7 +57,7 @@ class Mini:
 
     @property
     def parts(self) -> Parts:
-        """What the detectors are made of."""
+        """Parts of the detectors."""
         sizes = (self.channels, self.stacked_convs, self.size, len(CLASSES))
         if not self.pretrained:
             return Parts(dict(RESNET), WIDTHS, *sizes)

@@ -1,4 +1,4 @@
-"""How to train a row: as the paper does on COCO, or shrunk on a tenth of it, or on the built-in shapes."""
+"""Presets of a training: as in the paper on COCO, or shrunk on a tenth of it or on the built-in shapes."""
 
 from __future__ import annotations
 

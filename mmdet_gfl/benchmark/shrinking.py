@@ -18,7 +18,7 @@ SSD_SIZES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a detector is made of when it is shrunk.
+    """Parts of a shrunk detector.
 
     Attributes:
         backbone: Config of a backbone with four stages, strides 4 to 32, without ``out_indices``.
