@@ -17,7 +17,7 @@ from mmdet_gfl.utils.tables import markdown
 from .ablation import BASELINE, read_rows
 from .compare import Measured, measure
 from .markdown import circumstances
-from .paired import Paired, paired
+from .paired import Paired, paired, signed
 from .pictures import GREY, MEASURED, tidy
 from .results import Result, found_seeds, read, read_results, run_dir_of, write
 from .rows import RowError
@@ -84,9 +84,9 @@ class Scale:
     label: str
     lower: bool = False
 
-    def show(self, value: float, sign: str = '') -> str:
+    def show(self, value: float) -> str:
         """A scaled value as text."""
-        return format(round(value, self.digits) + 0.0, f'{sign}.{self.digits}f')
+        return f'{value:.{self.digits}f}'
 
 
 def write_report(work_dir: Path, lower: bool = False) -> str:
@@ -244,11 +244,10 @@ def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
     found = report.differences.get(metric)
     if found is None:
         return f'**{report.name}**: no seed in common with the baseline.'
-    amount = f'{scale.show(found.mean, "+")} {scale.label}'
+    amount = f'{signed(found.mean, scale.digits)} {scale.label}'
     if found.half_width is None:
         return f'**{report.name}**: {amount} with one seed, which claims nothing; at least three show a spread.'
-    low, high = (scale.show(found.mean + half, '+') for half in (-found.half_width, found.half_width))
-    interval = f'{amount}, 95% interval {low} to {high} over {len(found.seeds)} seeds'
+    interval = f'{amount}, 95% interval {found.show_interval(scale.digits)} over {len(found.seeds)} seeds'
     if found.differs:
         verdict = 'worse' if (found.mean > 0) == scale.lower else 'better'
         return f'**{report.name}** is {verdict} than the baseline: {interval}.'
@@ -284,17 +283,11 @@ def _score(found: Measured | None, scale: Scale) -> str:
 
 def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:
     cells = [
-        [report.name, *(_paired_cell(report.differences[column], scale) for column, scale in scales.items())]
+        [report.name, *(found.show(scales[c].digits) if found else '-' for c, found in report.differences.items())]
         for report in reports
         if report.differences and not report.same_as
     ]
     return markdown(['row', *(scale.label for scale in scales.values())], cells) if cells else ''
-
-
-def _paired_cell(found: Paired | None, scale: Scale) -> str:
-    if found is None:
-        return '-'
-    return scale.show(found.mean, '+') + ('' if found.half_width is None else f' ± {scale.show(found.half_width)}')
 
 
 def as_json(

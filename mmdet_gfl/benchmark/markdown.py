@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmdet_gfl.utils.tables import markdown
 
 from .compare import Comparison, Effect, Measured, RowComparison, measure
+from .paired import signed
 from .progress import span
 from .results import COLUMNS, Result
 
@@ -114,14 +115,14 @@ def _verdict(effect: Effect) -> str:
 
 
 def _summary(effects: Sequence[Effect]) -> str:
-    signed = [effect for effect in effects if effect.agrees is not None]
-    if not signed:
+    comparable = [effect for effect in effects if effect.agrees is not None]
+    if not comparable:
         return 'No effect on AP can be compared with the paper yet.'
-    verdicts = [effect.verdict for effect in signed if effect.interval is not None]
+    verdicts = [effect.verdict for effect in comparable if effect.interval is not None]
     counts = [f'{verdicts.count(kind)} {kind}' for kind in ('confirmed', 'reversed', 'not told apart')]
     several = f'with several seeds: {", ".join(counts)}' if verdicts else 'none with several seeds'
-    agreeing = sum(bool(effect.agrees) for effect in signed)
-    return f"Effects on AP with the paper's sign: {agreeing} of {len(signed)}; {several}."
+    agreeing = sum(bool(effect.agrees) for effect in comparable)
+    return f"Effects on AP with the paper's sign: {agreeing} of {len(comparable)}; {several}."
 
 
 def _not_measured(line: RowComparison) -> str:
@@ -140,26 +141,23 @@ def _seeds(line: RowComparison) -> str:
 
 
 def _score(paper: float | None, measured: Measured | None) -> str:
-    return f'{_number(paper)} / {"-" if measured is None else _spread(f"{measured.mean:.1f}", measured.std)}'
+    return f'{"-" if paper is None else f"{paper:.1f}"} / {_spread(measured)}'
 
 
 def _effect(effect: Effect) -> str:
-    own = '-' if effect.measured is None else _spread(f'{round(effect.measured, 1) + 0.0:+.1f}', effect.interval)
-    return f'{_number(effect.paper, "+.1f")} / {own}'
+    own = '-' if effect.difference is None else effect.difference.show(1)
+    return f'{"-" if effect.paper is None else signed(effect.paper, 1)} / {own}'
 
 
-def _number(value: float | None, form: str = '.1f') -> str:
-    return '-' if value is None else format(value, form)
-
-
-def _spread(text: str, std: float | None) -> str:
-    return text if std is None else f'{text} ± {std:.1f}'
+def _spread(measured: Measured | None) -> str:
+    if measured is None:
+        return '-'
+    return f'{measured.mean:.1f}' + ('' if measured.std is None else f' ± {measured.std:.1f}')
 
 
 def _others(results: Mapping[str, Sequence[Result]]) -> str:
-    cells: list[list[str]] = []
-    for config, runs in results.items():
-        scores = [measure(runs, column) for column in COLUMNS]
-        own = ['-' if found is None else _spread(f'{found.mean:.1f}', found.std) for found in scores]
-        cells.append([config, str(len(runs)), *own])
+    cells = [
+        [config, str(len(runs)), *(_spread(measure(runs, column)) for column in COLUMNS)]
+        for config, runs in results.items()
+    ]
     return '## In none of these tables\n\n' + markdown(['config', 'seeds', *COLUMNS], cells)

@@ -297,6 +297,23 @@ def test_the_least_number_of_seeds():
     assert seeds_to_tell(1.0, 0.0) == 2
 
 
+@pytest.mark.parametrize(
+    'mean, half, shown, interval',
+    [
+        (2.0, 2.5, '+2.0 ± 2.5', '-0.5 to +4.5'),
+        (-0.64, 0.62, '-0.64 ± 0.62', '-1.3 to -0.02'),  # worse: with one digit, -0.6 ± 0.6 and -1.3 to +0.0
+        (-0.62, 0.64, '-0.62 ± 0.64', '-1.3 to +0.02'),  # not told apart
+        (0.02, 0.04, '+0.02 ± 0.04', '-0.02 to +0.1'),
+        (0.0, 0.0, '+0.0 ± 0.0', '+0.0 to +0.0'),
+        (-0.01, 3.0, '+0.0 ± 3.0', '-3.0 to +3.0'),
+    ],
+)
+def test_an_interval_shows_on_which_side_of_zero_its_ends_are(mean, half, shown, interval):
+    found = Paired([0, 1], mean, 1.0, half)
+    assert (found.show(1), found.show_interval(1)) == (shown, interval)
+    assert Paired([0], -0.64, None, None).show(1) == '-0.6'
+
+
 # The report ---------------------------------------------------------------------------------------------------------
 
 
