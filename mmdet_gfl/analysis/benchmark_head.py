@@ -461,7 +461,7 @@ def measure(heads: Heads, case: Case, repeats: int, parts: Sequence[str], compil
         functions = {name: works[name].part(part) for name in HEADS.get(part, (THEIRS, OURS)) if name in works}
         if part == 'step':
             functions[FLOOR] = floor(works[OURS].leaves)
-        times[part] = times_in_turn(functions, repeats, case.device, warm_up=3 if compiled else 1)
+        times[part] = times_in_turn(functions, repeats, warm_up=3 if compiled else 1)
     counted = [part for part in SYNCHRONIZING if part in parts]
     counts = {name: works[name].host_syncs(counted) for name in (THEIRS, OURS)}
     return Result(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,6 @@ def cpu_model() -> str:
     info = Path('/proc/cpuinfo')
     names = re.findall(r'^model name\s*:\s*(.+)$', info.read_text(), flags=re.MULTILINE) if info.is_file() else []
     return names[0].strip() if names else platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """Commit of the checkout that this runs from, with ``+`` where files differ from it; None outside of one."""
-    git = ['git', '-C', str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ('+' if changes.stdout.strip() else '')
 
 
 # JSON ---------------------------------------------------------------------------------------------------------------

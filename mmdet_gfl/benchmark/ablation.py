@@ -21,10 +21,11 @@ from mmengine.registry import init_default_scope
 from mmdet_gfl import conversion
 from mmdet_gfl.engine import launch
 from mmdet_gfl.registry import hosts_of_stock_heads
+from mmdet_gfl.utils.files import write
 
 from . import locks
 from .presets import check_finite, watched
-from .results import Scores, read, write
+from .results import Scores, read
 from .rows import RowError
 from .shorten import shorten
 

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmdet_gfl.utils.files import write
 from mmdet_gfl.utils.tables import markdown
 
 from .ablation import BASELINE, read_rows
@@ -19,7 +20,7 @@ from .compare import Measured, measure
 from .markdown import circumstances
 from .paired import Paired, paired, signed
 from .pictures import GREY, MEASURED, tidy
-from .results import Result, found_seeds, read, read_results, run_dir_of, write
+from .results import Result, found_seeds, read, read_results, run_dir_of
 from .rows import RowError
 from .status import state_of
 

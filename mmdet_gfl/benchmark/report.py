@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmdet_gfl.utils.files import write
+
 from . import markdown, pictures
 from .compare import Comparison, RowComparison, compare
-from .results import Result, found_seeds, read_results, run_dir_of, write
+from .results import Result, found_seeds, read_results, run_dir_of
 from .rows import RowError, Table
 from .status import state_of
 

@@ -19,6 +19,7 @@ from typing import TextIO
 from mmengine.config import Config
 
 from mmdet_gfl.engine import launch
+from mmdet_gfl.utils.files import write
 from mmdet_gfl.utils.processes import end_with_parent
 
 from . import locks
@@ -35,7 +36,6 @@ from .results import (
     read_state,
     result_of,
     run_dir_of,
-    write,
     write_state,
 )
 from .screen import Screen

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmdet_gfl.utils.files import write
+
 from . import locks
 from .plan import Plan
-from .results import read, read_result, read_results, run_dir_of, write
+from .results import read, read_result, read_results, run_dir_of
 from .rows import RowError
 
 

@@ -241,8 +241,8 @@ def test_spread_and_ratios_are_those_of_the_samples():
 def test_functions_are_timed_in_turn(monkeypatch):
     calls, seconds = [], dict(a=1.0, b=0.25, c=0.5)
     functions = {name: lambda name=name: calls.append(name) for name in seconds}
-    monkeypatch.setattr(measuring.time, 'perf_counter', lambda: sum(seconds[name] for name in calls))
-    samples = measuring.times_in_turn(functions, repeats=2, device=CPU, warm_up=1)
+    monkeypatch.setattr(measuring.benchmark, 'timer', lambda: sum(seconds[name] for name in calls))
+    samples = measuring.times_in_turn(functions, repeats=2, warm_up=1)
     assert ''.join(calls) == 'abc' + 'bca' + 'cab'
     assert samples == dict(a=[1000, 1000], b=[250, 250], c=[500, 500])
 

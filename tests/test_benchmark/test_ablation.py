@@ -12,12 +12,13 @@ from scipy.stats import ttest_rel
 from mmdet_gfl.benchmark import ablation, ablation_report, running
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.paired import Paired, half_width, paired, seeds_to_tell
-from mmdet_gfl.benchmark.results import read, run_dir_of, write
+from mmdet_gfl.benchmark.results import read, run_dir_of
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.shorten import scale_span, shorten
 from mmdet_gfl.benchmark.work_dir import check_settings, prepare
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.shipped_configs import CONFIG_DIR
+from mmdet_gfl.utils.files import write
 
 ALL = list(ablation.ROWS)
 COCO = {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'coco/bbox_mAP_l': -1.0}

@@ -27,6 +27,7 @@ from mmdet_gfl.analysis.benchmark_head import PARTS, Case, Result, measure
 from mmdet_gfl.analysis.counterparts import Heads, build_heads
 from mmdet_gfl.engine import launch
 from mmdet_gfl.engine.output_paths import PICTURE_SUFFIXES, make_folder_of
+from mmdet_gfl.utils.checkout import commit
 
 SWEEPS = {
     'boxes': ('objects per image', [1, 4, 16, 64, 250, 500, 1000, 2000]),
@@ -94,6 +95,8 @@ def device_of(args: argparse.Namespace) -> torch.device:
         raise launch.UserError(f'--device {name} cannot be used: {str(error).splitlines()[0]}') from error
     if device.type not in ('cpu', 'cuda'):
         raise launch.UserError(f'--device {name}: cpu and cuda are what can be measured')
+    if device.index is not None and device.type == 'cuda':
+        torch.cuda.set_device(device)  # torch's timer waits for the current one
     return device
 
 
@@ -148,7 +151,7 @@ def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device,
         checked=f'Checked first: {who} give the same {what}.',
         rows=SWEEPS[args.sweep][0] if args.sweep else 'objects per image',
         machine=report.machine(device),
-        commit=report.commit(),
+        commit=commit(7),
         command=shlex.join(['python', *sys.argv]),
     )
 
