@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmdet_gfl.conversion import FOCAL_LOSS
+from mmdet_gfl.conversion.heads import weight_of
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import arguments_of, friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
@@ -138,7 +139,7 @@ def stock_config(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]
     losses = dict(loss_cls=_class_loss(cfg, head, host), loss_bbox=_box_loss(cfg, head, host))
     stock = {key: value for key, value in (dict(cfg) | losses).items() if key in accepted and value is not None}
     if not host.free_axes:
-        stock['loss_dfl'] = dict(type='mmdet.DistributionFocalLoss', loss_weight=_weight(head.loss_dfl))
+        stock['loss_dfl'] = dict(type='mmdet.DistributionFocalLoss', loss_weight=weight_of(head.loss_dfl))
         stock['reg_max'] = head.box.channels - 1
     return ConfigDict(dict(stock, type=stock_head))
 
@@ -159,12 +160,8 @@ def _box_loss(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]) -
     given: dict[str, Any] | None = cfg.get('loss_bbox')
     name = str((given or {}).get('type'))
     if not host.free_axes and type(head.loss_bbox).__name__ not in name:  # superseded by the General box's default
-        return dict(type='GIoULoss', loss_weight=_weight(head.loss_bbox))
+        return dict(type='GIoULoss', loss_weight=weight_of(head.loss_bbox))
     return None if host.free_axes and 'IoU' in name and not head.host_coder.on_boxes else given
-
-
-def _weight(loss: nn.Module) -> float:
-    return float(getattr(loss, 'loss_weight', 1.0))
 
 
 def _losses(head: DenseGFLMixin) -> dict[str, nn.Module]:

@@ -19,6 +19,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import init_default_scope
 
 from mmdet_gfl import conversion
+from mmdet_gfl.conversion.notes import axes_of
 from mmdet_gfl.engine import launch
 from mmdet_gfl.registry import hosts_of_stock_heads
 from mmdet_gfl.utils.files import write
@@ -212,7 +213,7 @@ class Ablation:
     @cached_property
     def host(self) -> Any:
         """The GFL head that stands for the config's own."""
-        return self.convert(None, None)[0].host
+        return type(self.convert(None, None)[0].head)
 
     def converted(self, row: AblationRow) -> list[conversion.Conversion] | None:
         """The conversion of a row; None for the user's config as it is.
@@ -278,18 +279,13 @@ class Ablation:
         if conversions is None:
             name, own = _type_name(self.stock[0].stock), self.stock[0].own
             gfl = '' if self.host.free_axes or own else ', which is GFL: the other rows are its ablations'
-            return f'{name} as in the config{": " + _axes(self.stock[0]) if own else gfl}'
-        return f'{conversions[0].converted["type"]}: {_axes(conversions[0])}'
+            return f'{name} as in the config{": " + axes_of(self.stock[0].head) if own else gfl}'
+        return f'{conversions[0].converted["type"]}: {axes_of(conversions[0].head)}'
 
 
 def _type_name(part: Any) -> str | None:
     """Class name of a part's config; None without a part."""
     return str(part['type']).rpartition('.')[2] if part else None
-
-
-def _axes(found: conversion.Conversion) -> str:
-    """A head's quality and box in words."""
-    return next(note for note in found.notes if ' becomes ' in note).rpartition(': ')[2]
 
 
 def read_ablation(

@@ -180,7 +180,8 @@ def test_a_config_without_a_head_that_can_change():
     with pytest.raises(UserError, match='has no GFL variant'):
         read_ablation('tood_r50_fpn_1x_coco')
     with pytest.raises(
-        RowError, match='row mine does not fit this config: --quality JointQualty is unknown; did you mean JointQuality'
+        RowError,
+        match='row mine does not fit this config: --quality JointQualty is unknown; did you mean mmdet_gfl.JointQuality',
     ):
         read_ablation('retinanet_r50_fpn_1x_coco', [], ['mine:quality=JointQualty']).repeated()
 
