@@ -303,7 +303,7 @@ def result(**times):
 
 def test_tables_hold_medians_quartiles_and_ratios():
     step = {THEIRS: [90.0, 100.0, 110.0], OURS: [10.0, 20.0, 10.0], FLOOR: [2.0, 2.0, 2.0]}
-    table = benchmark_report.time_table('objects', {'40': result(step=step)})
+    table = benchmark_report.time_table('objects', {'40': result(step=step)}).splitlines()
     assert table[2] == (
         '| targets + losses + backward | 40 | 100 (95.0-105) | 10.0 (10.0-15.0) | **9.00x (7.00-10.0)** |'
     )
@@ -311,10 +311,10 @@ def test_tables_hold_medians_quartiles_and_ratios():
         '| floor: one read and one write of the predictions (3.00 MiB) | 40 | step: 50.0x this | step: 5.00x this | '
         '2.00 (2.00-2.00) ms |'
     )
-    memory = benchmark_report.memory_table('objects', {'40': result(step=step)})
+    memory = benchmark_report.memory_table('objects', {'40': result(step=step)}).splitlines()
     assert memory[2] == '| kept for backward, over the class logits | 40 | 5.00 | 1.00 | **5.00x** |'
     assert memory[-1] == '| peak of assignment | 40 | 8.00 MiB | 2.00 MiB | **4.00x** |'
-    syncs = benchmark_report.host_syncs_table('objects', {'40': result(step=step)})
+    syncs = benchmark_report.host_syncs_table('objects', {'40': result(step=step)}).splitlines()
     assert syncs[2:] == ['| targets + losses + backward | 40 | 75 | 4 |']
 
 
@@ -323,7 +323,7 @@ def test_a_third_head_has_a_column():
     found = result(step=step, assignment={THEIRS: [4.0], OURS: [2.0]}, class_logits={OURS: [3.0]})
     found = found._replace(kept=found.kept | {TYPE_CHANGED: 2000}, kept_in_forward=1500)
     found.losses[TYPE_CHANGED] = Allocation(4 * 2**20, 2000)
-    table = benchmark_report.time_table('objects', {'40': found})
+    table = benchmark_report.time_table('objects', {'40': found}).splitlines()
     assert table[:2] == [
         '| part, ms | objects | MMDetection | ours | MMDetection / ours | type changed |',
         '|---|---|---|---|---|---|',
@@ -333,7 +333,7 @@ def test_a_third_head_has_a_column():
     assert cells[1] == ['4.00 (4.00-4.00)', '2.00 (2.00-2.00)', '**2.00x (2.00-2.00)**', '-']
     assert cells[2][2:] == ['**9.00x (9.00-9.00)**', '15.0 (15.0-15.0): **6.00x (6.00-6.00)**']
     assert cells[3] == ['step: 45.0x this', 'step: 5.00x this', '2.00 (2.00-2.00) ms', 'step: 7.50x this']
-    memory = benchmark_report.memory_table('objects', {'40': found})
+    memory = benchmark_report.memory_table('objects', {'40': found}).splitlines()
     assert memory[2].endswith('class logits, over them | 40 | - | 1.50 | - | - |')
     assert memory[3].endswith('| 40 | 5.00 | 1.00 | **5.00x** | 2.00: **2.50x** |')
     numbers = benchmark_report.as_dict(found)

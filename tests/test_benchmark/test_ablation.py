@@ -181,7 +181,7 @@ def test_a_config_without_a_head_that_can_change():
         read_ablation('tood_r50_fpn_1x_coco')
     with pytest.raises(
         RowError,
-        match='row mine does not fit this config: --quality JointQualty is unknown; did you mean mmdet_gfl.JointQuality',
+        match='mine does not fit this config: --quality JointQualty is unknown; did you mean mmdet_gfl.JointQuality',
     ):
         read_ablation('retinanet_r50_fpn_1x_coco', [], ['mine:quality=JointQualty']).repeated()
 
