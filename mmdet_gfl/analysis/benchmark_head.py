@@ -20,10 +20,10 @@ from torch import Tensor
 
 from mmdet_gfl.analysis.counterparts import Heads
 from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved
+from mmdet_gfl.analysis.ideal_predictions import grid_sizes
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.dense_gfl_mixin import scalar_stride
 from mmdet_gfl.models.quality.base import Quality
 from mmdet_gfl.models.task_modules import Locations
 
@@ -137,7 +137,6 @@ def random_predictions(
     instead), all else is standard normal; box outputs that are distances are 4 strides times its absolute value.
     """
     generator = torch.Generator().manual_seed(seed)
-    strides = level_strides(head)
     units = distance_units(head)
     kinds = []
     for kind, widths in enumerate(output_widths(head)):
@@ -148,7 +147,9 @@ def random_predictions(
         if kind == 0:
             levels = [_like_trained(level, head, *logits) for level in levels]
         elif kind == 1 and units is not None:
-            levels = [level.abs() * (4 * stride / unit) for level, stride, unit in zip(levels, strides, units)]
+            levels = [
+                level.abs() * (4 * stride / unit) for level, stride, unit in zip(levels, head.level_strides, units)
+            ]
         narrow = case.amp and kind != 1  # heads turn their box outputs to float32
         kinds.append([level.to(case.device, case.half if narrow else torch.float32) for level in levels])
     return kinds
@@ -169,7 +170,7 @@ def distance_units(head: DenseGFLMixin) -> list[float] | None:
     """
     if not head.box.uses_host_coder:
         return None
-    strides = level_strides(head)
+    strides = head.level_strides
     device = next(head.parameters()).device
     priors = torch.cat([p[:1] for p in head.prior_generator.grid_priors([(1, 1)] * len(strides), device=device)])
     locations = Locations.of_priors(priors, priors.new_tensor(strides))
@@ -178,16 +179,6 @@ def distance_units(head: DenseGFLMixin) -> list[float] | None:
     if (inverted[:, 2] >= inverted[:, 0]).any():
         return None
     return ((boxes[:, 2] - boxes[:, 0]) / 2).tolist()
-
-
-def level_strides(head: Any) -> list[int]:
-    """Stride of each level in pixels."""
-    return [scalar_stride(stride) for stride in head.prior_generator.strides]
-
-
-def grid_sizes(head: Any, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Height and width of each level's predictions."""
-    return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in level_strides(head)]
 
 
 def output_widths(head: DenseGFLMixin) -> list[list[int]]:
@@ -220,7 +211,7 @@ class Work:
         self.head = head
         self.case = case
         self.like: DenseGFLMixin = like or head
-        self.sizes = grid_sizes(head, case.size)
+        self.sizes = grid_sizes(self.like, case.size)
         self.gts = random_objects(case, head.num_classes)
         self.metas = [dict(img_shape=case.size, pad_shape=case.size, scale_factor=(1.0, 1.0))] * case.batch
         self.predictions = random_predictions(self.like.train(), case)

@@ -22,7 +22,7 @@ from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine import data_checks, launch
 from mmdet_gfl.registry import hosts_of_stock_heads
 
-from .matching import Detections, Objects
+from .matching import Detections, Objects, as_array
 
 
 @dataclass(frozen=True)
@@ -269,9 +269,8 @@ def _detect(detector: Detector, split: str, dataset: BaseDataset) -> dict[Any, D
 
 def detections_of(results: InstanceData | dict[str, Any]) -> Detections:
     """The detections of an image out of a model's results, or of those that were written to a file."""
-    boxes, scores, labels = (results[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-    quality = results['quality'].cpu().numpy().astype(float) if 'quality' in results else None
-    return Detections(boxes.astype(float), scores.astype(float), labels.astype(int), quality)
+    boxes, scores, labels = (as_array(results[key]) for key in ('bboxes', 'scores', 'labels'))
+    return Detections(boxes, scores, labels.astype(int), as_array(results['quality']) if 'quality' in results else None)
 
 
 class _QualityKept(BaseDenseHead):

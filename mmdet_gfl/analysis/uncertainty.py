@@ -19,7 +19,7 @@ from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.utils.tables import markdown
 
 from .detector import Detector, dataset_of, turn_on_distributions
-from .matching import ious
+from .matching import as_array, ious
 from .quality import rank_correlation
 
 #: Sides that are hidden are uncertain for another reason: by what can be guessed from the rest.
@@ -163,11 +163,6 @@ def floor_of(results: InstanceData) -> np.ndarray:
     step = as_array(results.bbox_step)
     fraction = as_array(results.bbox_mean) / step % 1
     return step * np.sqrt(fraction * (1 - fraction))
-
-
-def as_array(values: torch.Tensor) -> np.ndarray:
-    """In float64."""
-    return values.cpu().numpy().astype(float)
 
 
 def _sides_of_object(

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmdet_gfl.analysis import benchmark_head, benchmark_report, measuring
 from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, THEIRS, TYPE_CHANGED, Case, Work, check_equal, measure
 from mmdet_gfl.analysis.counterparts import build_heads
+from mmdet_gfl.analysis.ideal_predictions import grid_sizes
 from mmdet_gfl.analysis.measuring import Allocation, Spread
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import GFLHead
@@ -126,7 +127,7 @@ def test_number_of_classes_can_be_replaced():
 @pytest.mark.parametrize('kind', ['YOLOV3Head', 'NonsenseHead'])
 def test_a_config_without_a_head_of_ours_is_refused(kind):
     with pytest.raises(
-        UserError, match=f"type='{kind}': a config with a head of ours is needed, one of mmdet_gfl.ATSS"
+        UserError, match=f"type='{kind}' is no GFL head, and none stands for it; accepted: ATSSHead or mmdet_gfl.ATSS"
     ):
         build_heads(config(dict(type=kind, test_cfg={})), None, CPU)
 
@@ -140,7 +141,7 @@ def test_units_of_distances(host):
     head = build_heads(config(stock_config(host)), None, CPU).ours
     training, testing = (benchmark_head.distance_units(head.train(mode)) for mode in (True, False))
     if host == 'FCOS':
-        assert training == benchmark_head.level_strides(head) and testing == [1] * 5
+        assert training == head.level_strides and testing == [1] * 5
     else:
         assert training == testing == ([1] * 3 if host in DYNAMIC_HOSTS else None)
 
@@ -159,7 +160,7 @@ def test_distances_are_four_strides_large(host):
 def test_the_assignment_of_a_stock_head_is_what_get_targets_gives():
     heads = build_heads(config(stock_config('ATSS')), None, CPU)
     work = Work(heads.theirs, CASE, like=heads.ours)
-    sizes = benchmark_head.grid_sizes(heads.theirs, CASE.size)
+    sizes = grid_sizes(heads.ours, CASE.size)
     anchors, flags = heads.theirs.get_anchors(sizes, work.metas, device='cpu')
     expected = heads.theirs.get_targets(anchors, flags, work.gts, work.metas)
     found = work.assignment()
