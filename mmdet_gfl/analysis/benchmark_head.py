@@ -349,44 +349,36 @@ def _total(loss: Tensor | Sequence[Tensor]) -> Tensor:
 # The same results ---------------------------------------------------------------------------------------------------
 
 
-def check_equal(ours: Work, theirs: Work, name: str = 'here') -> dict[str, float]:
+def check_equal(ours: Work, theirs: Work, name: str = 'here') -> None:
     """Raise for heads that do not give the same results.
+
+    Detections are not compared under AMP, where scores in half precision tie.
 
     Args:
         ours: Ours.
         theirs: MMDetection's.
         name: What messages call ours.
 
-    Returns:
-        The largest differences: of the losses, relative; of the gradients, relative to the largest of their tensor;
-        of the detections' boxes in pixels (absent under AMP, where scores in half precision tie).
-
     Raises:
         UserError: Names the first loss, gradient or image that differs, and both values.
     """
-    steps = ours.step(), theirs.step()
-    largest = dict(zip(('losses', 'gradients'), _check_step(name, *steps, *TOLERANCES[ours.case.amp])))
+    _check_step(name, ours.step(), theirs.step(), *TOLERANCES[ours.case.amp])
     if not ours.case.amp:
-        pairs = [pair for more in (False, True) for pair in zip(ours.predict(True, more), theirs.predict(True, more))]
-        largest['detections_px'] = max(
-            _check_detections(name, n % ours.case.batch, *pair) for n, pair in enumerate(pairs)
-        )
-    return largest
+        for more in (False, True):
+            for image, pair in enumerate(zip(ours.predict(True, more), theirs.predict(True, more))):
+                _check_detections(name, image, *pair)
 
 
-def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> tuple[float, float]:
+def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> None:
     (our_losses, our_gradients), (their_losses, their_gradients) = ours, theirs
     if our_losses.keys() != their_losses.keys():
         raise UserError(f'the heads have different losses: {sorted(our_losses)} and {sorted(their_losses)}')
-    loss_error = gradient_error = 0.0
     for key, value in their_losses.items():
-        error = _relative(our_losses[key], value)
-        if not error <= loss_limit:
+        if not _relative(our_losses[key], value) <= loss_limit:
             raise UserError(
                 f'{key} differs: {float(our_losses[key]):.8g} {name} and {float(value):.8g} in MMDetection; nothing '
                 f'is timed'
             )
-        loss_error = max(loss_error, error)
     for index, (our, their) in enumerate(zip(our_gradients, their_gradients, strict=True)):
         error = _relative(our, their)
         if not error <= gradient_limit:
@@ -394,8 +386,6 @@ def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_l
                 f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(our.shape)}, differs {name} by '
                 f'{error:.3g} of its maximum; nothing is timed'
             )
-        gradient_error = max(gradient_error, error)
-    return loss_error, gradient_error
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> float:
@@ -404,21 +394,20 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
     return float(difference / theirs.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def _check_detections(name: str, image: int, ours: InstanceData, theirs: InstanceData) -> float:
+def _check_detections(name: str, image: int, ours: InstanceData, theirs: InstanceData) -> None:
     """Both the same set: each detection has one in the other set of its label, score and box."""
     if len(ours) != len(theirs):
         raise UserError(
             f'image {image} has {len(ours)} detections {name} and {len(theirs)} in MMDetection; nothing is timed'
         )
     if not len(ours):
-        return 0.0
+        return
     apart = (ours.bboxes[:, None] - theirs.bboxes).abs().amax(dim=2)  # (ours, theirs)
     apart[ours.labels[:, None] != theirs.labels] = torch.inf
     apart[(ours.scores[:, None] - theirs.scores).abs() > 1e-5] = torch.inf
     farthest = float(torch.maximum(apart.amin(dim=0).max(), apart.amin(dim=1).max()))
     if not farthest <= 1e-2:
         raise UserError(f'the detections of image {image} differ {name} and in MMDetection; nothing is timed')
-    return farthest
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------

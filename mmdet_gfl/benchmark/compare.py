@@ -103,7 +103,7 @@ class Comparison:
 
 def measure(results: Sequence[Result], column: str) -> Measured | None:
     """A column over the results that have it."""
-    numbers = list(_by_seed(results, column).values())
+    numbers = list(by_seed(results, column).values())
     if not numbers:
         return None
     return Measured(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, numbers)
@@ -111,12 +111,13 @@ def measure(results: Sequence[Result], column: str) -> Measured | None:
 
 def effect(row: TableRow, base: TableRow, results: Mapping[str, Sequence[Result]], column: str) -> Effect:
     """A row's effect on a column."""
-    own, other = (_by_seed(results.get(config, ()), column) for config in (row.config, base.config))
+    own, other = (by_seed(results.get(config, ()), column) for config in (row.config, base.config))
     has_paper = column in row.paper and column in base.paper
     return Effect(round(row.paper[column] - base.paper[column], 1) if has_paper else None, paired(own, other))
 
 
-def _by_seed(results: Sequence[Result], column: str) -> dict[int, float]:
+def by_seed(results: Sequence[Result], column: str) -> dict[int, float]:
+    """A column by seed, of the results that have it."""
     scores = ((result.get('seed', 0), result['scores'].get(column)) for result in results)
     return {seed: float(score) for seed, score in scores if score is not None and math.isfinite(score)}
 

@@ -63,16 +63,8 @@ def dry_run(
 ) -> int:
     """Say what :func:`.running.run_all` would train with these arguments, with images, hours and disk; train nothing.
 
-    Args:
-        configs: As there.
-        seeds: As there.
-        work_dir: As there.
-        preset: As there.
-        launcher: As there.
-        jobs: As there.
-        visible: As there.
-        quick: Time the first config that can run, and take the others to be as fast.
-        say: Takes a line.
+    With ``quick`` only the first config that can run is timed, and the others are taken to be as fast; ``say`` takes a
+    line. The other arguments are those of ``run_all``.
 
     Returns:
         Exit status: 1 if a row could not run, else 0.

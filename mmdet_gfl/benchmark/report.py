@@ -12,21 +12,9 @@ from mmdet_gfl.utils.files import write
 
 from . import markdown, pictures
 from .compare import Comparison, RowComparison, compare
-from .results import Result, found_seeds, read_results, run_dir_of
+from .results import Result, read_results
 from .rows import RowError, Table
-from .status import state_of
-
-
-def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, dict[int, str]]:
-    """Of each config and seed whether it fails, trains, or has begun, in words, where the work dir has some of it."""
-    states: dict[str, dict[int, str]] = {}
-    for config in {row.config for table in tables for row in table.rows}:
-        for seed in found_seeds(config, work_dir):
-            kind, more = state_of(run_dir_of(config, seed, work_dir))
-            if kind not in ('done', 'not begun'):
-                words = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
-                states.setdefault(config, {})[seed] = words
-    return states
+from .status import unfinished
 
 
 def write_report(tables: Sequence[Table], work_dir: Path) -> str:
@@ -39,7 +27,8 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     if not (work_dir / 'settings.json').is_file() and not read_results(work_dir):
         raise RowError(f'--work-dir {work_dir} has no runs; name the one of a `reproduce.py run`, or start one')
-    states = states_of(tables, work_dir)  # before the results: what ends meanwhile is in one of them
+    configs = {row.config for table in tables for row in table.rows}
+    states = {config: unfinished(config, work_dir) for config in configs}  # before the results, for what ends meanwhile
     results = read_results(work_dir)
     comparisons = [compare(table, results, states) for table in tables]
     drawn = {}
@@ -64,8 +53,12 @@ def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Re
         )
         for comparison in comparisons
     ]
-    kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
-    return dict(tables=tables, results=kept)
+    return dict(tables=tables, results=without_configs(results))
+
+
+def without_configs(results: Mapping[str, Sequence[Result]]) -> list[Result]:
+    """All results without their resolved configs."""
+    return [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
 
 
 def _line_as_json(line: RowComparison, table: Table) -> dict[str, Any]:

@@ -22,8 +22,7 @@ def deform_conv_forward(
     weight: Tensor,
     offset: Tensor,
     output: Tensor,
-    columns: Tensor,
-    ones: Tensor,
+    *_scratch: Tensor,
     **geometry: int,
 ) -> None:
     """Write the convolution of ``input`` (N, C, H, W) into ``output`` (N, C', H', W')."""
@@ -37,7 +36,7 @@ def deform_conv_backward_input(
     grad_input: Tensor,
     grad_offset: Tensor,
     weight: Tensor,
-    columns: Tensor,
+    *_scratch: Tensor,
     **geometry: int,
 ) -> None:
     """Add the gradients by the input and by the offsets."""
