@@ -76,7 +76,7 @@ def dry_run(
     check_settings(work_dir, preset)
     waiting, done = open_runs(configs, seeds, work_dir)
     say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
-    left = list(dict.fromkeys(job.config for job in waiting))
+    left = list(dict.fromkeys(run.config for run in waiting))
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
@@ -86,7 +86,7 @@ def dry_run(
         few = _with_few_images(preset)
         for config in left:
             cfg = few.config(config, seeds[0])
-            count = sum(job.config == config for job in waiting)
+            count = sum(run.config == config for run in waiting)
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
             if problem is None and timing is None:

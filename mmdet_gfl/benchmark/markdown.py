@@ -28,7 +28,7 @@ def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Resul
         results: By config.
         drawn: File of the picture by table, where there is one.
     """
-    inside = {line.row.config for comparison in comparisons for line in comparison.lines}
+    inside = {row.table_row.config for comparison in comparisons for row in comparison.rows}
     measured = sum(config in results for config in inside)
     parts = ['# The paper and what was measured', *settings(results)]
     parts.append(f'{measured} of {len(inside)} configs of these tables have results. {_HOW_TO_READ}')
@@ -82,27 +82,27 @@ def circumstances(runs: Sequence[Result]) -> str:
 
 
 def _table(comparison: Comparison, picture: str | None) -> str:
-    table, lines = comparison.table, comparison.lines
+    table, rows = comparison.table, comparison.rows
     parts = [f'## Table {table.name}: {table.title}']
-    measured = [line for line in lines if line.seeds]
+    measured = [row for row in rows if row.seeds]
     if picture:
         parts.append(f'![table {table.name}]({picture})')
     if measured:
         cells = [
-            [line.row.label, _seeds(line), *(_score(line.row.paper.get(c), line.measured[c]) for c in COLUMNS)]
-            for line in measured
+            [row.table_row.label, _seeds(row), *(_score(row.table_row.paper.get(c), row.measured[c]) for c in COLUMNS)]
+            for row in measured
         ]
         parts.append(markdown(['row', 'seeds', *COLUMNS], cells))
-    compared = [line for line in measured if line.effects]
+    compared = [row for row in measured if row.effects]
     if compared:
         cells = [
-            [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), _verdict(line.effects['AP'])]
-            for line in compared
+            [row.table_row.label, *(_effect(row.effects[c]) for c in COLUMNS), _verdict(row.effects['AP'])]
+            for row in compared
         ]
         parts.append(markdown(['effect of', *COLUMNS, 'on AP'], cells))
-        parts.append(_summary([line.effects['AP'] for line in compared]))
-    if any(line.missing for line in lines):
-        parts.append('Not measured: ' + '; '.join(_not_measured(line) for line in lines if line.missing) + '.')
+        parts.append(_summary([row.effects['AP'] for row in compared]))
+    if any(row.missing for row in rows):
+        parts.append('Not measured: ' + '; '.join(_not_measured(row) for row in rows if row.missing) + '.')
     return '\n\n'.join(parts)
 
 
@@ -125,19 +125,19 @@ def _summary(effects: Sequence[Effect]) -> str:
     return f"Effects on AP with the paper's sign: {agreeing} of {len(comparable)}; {several}."
 
 
-def _not_measured(line: RowComparison) -> str:
+def _not_measured(row: RowComparison) -> str:
     seeds: dict[str, list[str]] = {}
-    for seed, reason in line.missing.items():
+    for seed, reason in row.missing.items():
         seeds.setdefault(reason, []).append(str(seed))
-    if not line.seeds and len(seeds) == 1:
-        return f'{line.row.label} ({line.state})'
+    if not row.seeds and len(seeds) == 1:
+        return f'{row.table_row.label} ({row.state})'
     parts = [f'seed{"s" * (len(those) > 1)} {", ".join(those)} ({reason})' for reason, those in seeds.items()]
-    return ', '.join([line.row.label, *parts])
+    return ', '.join([row.table_row.label, *parts])
 
 
-def _seeds(line: RowComparison) -> str:
-    lost = len(line.seeds) - (len(line.measured['AP'].values) if line.measured['AP'] else 0)
-    return f'{len(line.seeds)}' + (f', {lost} without AP' if lost else '')
+def _seeds(row: RowComparison) -> str:
+    lost = len(row.seeds) - (len(row.measured['AP'].values) if row.measured['AP'] else 0)
+    return f'{len(row.seeds)}' + (f', {lost} without AP' if lost else '')
 
 
 def _score(paper: float | None, measured: Measured | None) -> str:

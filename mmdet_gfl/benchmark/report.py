@@ -33,7 +33,7 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
     comparisons = [compare(table, results, states) for table in tables]
     drawn = {}
     for comparison in comparisons:
-        if any(line.measured['AP'] for line in comparison.lines):
+        if any(row.measured['AP'] for row in comparison.rows):
             name = f'table_{comparison.table.name}.png'
             pictures.draw(comparison).savefig(work_dir / name, dpi=110)
             drawn[comparison.table.name] = name
@@ -49,7 +49,7 @@ def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Re
         dict(
             name=comparison.table.name,
             title=comparison.table.title,
-            rows=[_line_as_json(line, comparison.table) for line in comparison.lines],
+            rows=[_row_as_json(row, comparison.table) for row in comparison.rows],
         )
         for comparison in comparisons
     ]
@@ -61,19 +61,18 @@ def without_configs(results: Mapping[str, Sequence[Result]]) -> list[Result]:
     return [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
 
 
-def _line_as_json(line: RowComparison, table: Table) -> dict[str, Any]:
+def _row_as_json(row: RowComparison, table: Table) -> dict[str, Any]:
     effects = {
-        column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict)
-        for column, found in line.effects.items()
+        column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict) for column, found in row.effects.items()
     }
     return dict(
-        config=line.row.config,
-        label=line.row.label,
-        baseline=table.baseline(line.row).config,
-        seeds=line.seeds,
-        paper=line.row.paper,
-        measured={column: found and asdict(found) for column, found in line.measured.items()},
+        config=row.table_row.config,
+        label=row.table_row.label,
+        baseline=table.baseline(row.table_row).config,
+        seeds=row.seeds,
+        paper=row.table_row.paper,
+        measured={column: found and asdict(found) for column, found in row.measured.items()},
         effects=effects,
-        state=line.state,
-        not_measured=[dict(seed=seed, state=state) for seed, state in line.missing.items()],
+        state=row.state,
+        not_measured=[dict(seed=seed, state=state) for seed, state in row.missing.items()],
     )
