@@ -322,15 +322,11 @@ def read_ablation(
     launch.merge_options(cfg, copy.deepcopy(options or {}))
     ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
     check_config(cfg, config)
-    _check_heads(ablation, config)
-    return ablation
-
-
-def _check_heads(ablation: Ablation, config: str) -> None:
     conversions = ablation.convert(None, None)
     if len(conversions) > 1:
         keys = ', '.join(found.key for found in conversions)
         raise RowError(f'{config} has {len(conversions)} heads that could change ({keys}); an ablation is of one head')
+    return ablation
 
 
 def check_config(cfg: Config, config: str) -> None:

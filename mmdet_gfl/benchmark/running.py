@@ -292,12 +292,12 @@ def run_all(
         return 130
     finally:
         signal.signal(signal.SIGTERM, former)
-    if queue.elsewhere:
-        screen.log('\n'.join(['These runs were left to another process:', *(f'  {name}' for name in queue.elsewhere)]))
-    if queue.failed:
-        screen.log(
-            '\n'.join(['These runs failed; the same command tries them again:', *(f'  {x}' for x in queue.failed)])
-        )
+    for title, runs in (
+        ('These runs were left to another process:', queue.elsewhere),
+        ('These runs failed; the same command tries them again:', queue.failed),
+    ):
+        if runs:
+            screen.log('\n  '.join([title, *runs]))
     return int(bool(queue.failed))
 
 
