@@ -21,29 +21,36 @@ class ConfigNotFoundError(LookupError):
     """No shipped config, or more than one, has the name that was asked for."""
 
 
-def names() -> list[str]:
-    """Paths of the configs below :data:`CONFIG_DIR` without ``.py``, sorted: ``gfl/gfl_r50_fpn_1x_coco``.
+def names(root: Path | None = None) -> list[str]:
+    """Paths of the configs below a folder, :data:`CONFIG_DIR`, without ``.py``, sorted: ``gfl/gfl_r50_fpn_1x_coco``.
 
     Files and folders whose names begin with ``_`` are parts for others to inherit and are left out.
     """
-    paths = (path.relative_to(CONFIG_DIR) for path in CONFIG_DIR.rglob('*.py'))
+    root = root or CONFIG_DIR
+    paths = (path.relative_to(root) for path in root.rglob('*.py'))
     return sorted(path.with_suffix('').as_posix() for path in paths if not re.search(r'(^|/)_', path.as_posix()))
 
 
-def find(name: str) -> Path:
+def find(name: str, root: Path | None = None, hint: str = '`python -m mmdet_gfl configs` lists them') -> Path:
     """The file of a config, named as in :func:`names`, with or without its folder and ``.py``.
+
+    Args:
+        name: The name.
+        root: As in :func:`names`.
+        hint: The end of the message where no name is close.
 
     Raises:
         ConfigNotFoundError: No config has this name; the message suggests some that are close.
     """
     wanted = name.removeprefix('configs/').removesuffix('.py')
-    known = names()
+    root = root or CONFIG_DIR
+    known = names(root)
     found = [path for path in known if wanted in (path, path.rpartition('/')[2])]
     if len(found) == 1:
-        return CONFIG_DIR / f'{found[0]}.py'
+        return root / f'{found[0]}.py'
     if found:
         raise ConfigNotFoundError(f'{name!r} is the name of several configs; add the folder: {", ".join(found)}')
-    raise ConfigNotFoundError(f'no shipped config is named {name!r}; {_suggestion(wanted, known)}')
+    raise ConfigNotFoundError(f'no shipped config is named {name!r}; {_suggestion(wanted, known) or hint}')
 
 
 def listing() -> str:
@@ -87,6 +94,4 @@ def summary(source: str) -> str:
 def _suggestion(wanted: str, known: list[str]) -> str:
     by_basename = {path.rpartition('/')[2]: path for path in known}
     close = get_close_matches(wanted.rpartition('/')[2], by_basename, cutoff=0.5)
-    if close:
-        return 'did you mean ' + ' or '.join(by_basename[basename] for basename in close) + '?'
-    return '`python -m mmdet_gfl configs` lists them'
+    return f'did you mean {" or ".join(by_basename[basename] for basename in close)}?' if close else ''

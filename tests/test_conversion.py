@@ -16,6 +16,9 @@ from mmengine.registry import DefaultScope
 
 from mmdet_gfl import conversion
 from mmdet_gfl.__main__ import main
+from mmdet_gfl.conversion import files
+from mmdet_gfl.conversion.convert import ANCHOR_CODER
+from mmdet_gfl.conversion.heads import HEAD_KEYS
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.registry import hosts_of_stock_heads
@@ -71,7 +74,7 @@ def without_heads(cfg: Config) -> dict:
     content = without_scopes(cfg.to_dict())
     content.pop('custom_imports', None)
     for detector in (content['model'], content['model'].get('detector', {})):
-        for name in conversion.HEAD_KEYS:
+        for name in HEAD_KEYS:
             detector.pop(name, None)
     return content
 
@@ -89,7 +92,7 @@ def build(cfg: Config) -> torch.nn.Module:
 
 def build_heads(cfg: Config) -> list[torch.nn.Module]:
     """The heads of a detector that are GFL heads, as the detector builds them."""
-    parts = {key: cfg.model[key] for key in conversion.HEAD_KEYS if key in cfg.model}
+    parts = {key: cfg.model[key] for key in HEAD_KEYS if key in cfg.model}
     ours = {key: part for key, part in parts.items() if str(part.type).startswith('mmdet_gfl.')}
     parts = dict(train_cfg=cfg.model.get('train_cfg'), test_cfg=cfg.model.get('test_cfg'))
     for key in ours:
@@ -106,7 +109,7 @@ def test_every_config_of_mmdetection_with_such_a_head_is_converted_and_built(tmp
     assert all(any(name.endswith(f'/{config}.py') for name in names) for config in OF_HEADS.values())
     for name in names:
         stock = Config.fromfile(CONFIGS / name, import_custom_modules=False)
-        heads = {key: stock.model[key] for key in conversion.HEAD_KEYS if key in stock.model}
+        heads = {key: stock.model[key] for key in HEAD_KEYS if key in stock.model}
         alike = str((stock.model.type, heads, stock.model.get('train_cfg'), stock.model.get('test_cfg')))
         if alike in seen:
             continue
@@ -163,7 +166,7 @@ def test_retinanet_by_hand(tmp_path, capsys):
 
 def test_values_are_written_as_python_reads_them():
     values = dict(a=[1, (2,)], b={'x-y': None, 'class': 'it"s'}, c=dict(long=['word'] * 30, type='X'), d=(), e={1: 2.5})
-    text = conversion._code(values)
+    text = files._code(values)
     assert eval(text) == values
     assert list(eval(text)) == list(values) and max(map(len, text.splitlines())) <= 110
 
@@ -222,7 +225,7 @@ def test_gfl_with_another_quality_is_an_atss_head_that_loads_gfls_layers(tmp_pat
 def test_gfl_with_dirac_boxes_gets_the_coder_of_anchors():
     cfg, _, _ = conversion.read('gfl_r50_fpn_1x_coco')
     (found,) = conversion.convert_config(cfg, None, 'DiracBox')
-    assert found.converted['bbox_coder'] == conversion.ANCHOR_CODER
+    assert found.converted['bbox_coder'] == ANCHOR_CODER
     assert 'loss_dfl' not in found.converted and 'reg_max' not in found.converted
 
 
@@ -314,14 +317,17 @@ def test_a_head_of_the_users_that_derives_from_one_of_these(tmp_path, capsys):
     ('arguments', 'said'),
     [
         (['retinanet_r50_fpn_1x_cocoo'], 'did you mean retinanet/retinanet_r50_fpn_1x_coco'),
-        (['no_such_thing_at_all_zzz'], 'is no file and no config'),
+        (
+            ['no_such_thing_at_all_zzz'],
+            'there is no file no_such_thing_at_all_zzz, and in the installed MMDetection no shipped config',
+        ),
         (['tood_r50_fpn_1x_coco'], 'TOODHead has no GFL variant; the nearest that can is ATSSHead'),
         (['yolox_s_8xb8-300e_coco'], 'YOLOXHead has no GFL variant; accepted: ATSSHead'),
         (['faster-rcnn_r50_fpn_1x_coco'], 'model.rpn_head.type=RPNHead of a two-stage detector has no GFL variant'),
         (['sparse-rcnn_r50_fpn_1x_coco'], 'has no GFL variant'),
         (['ld_r18-gflv1-r101_fpn_1x_coco'], 'LDHead has no GFL variant; the nearest that can is GFLHead'),
-        (['atss_r50_fpn_1x_coco', '--quality', 'JointQualty'], 'did you mean JointQuality?'),
-        (['atss_r50_fpn_1x_coco', '--box', 'Dirac'], 'did you mean DiracBox?'),
+        (['atss_r50_fpn_1x_coco', '--quality', 'JointQualty'], 'did you mean mmdet_gfl.JointQuality?'),
+        (['atss_r50_fpn_1x_coco', '--box', 'Dirac'], 'did you mean mmdet_gfl.DiracBox?'),
         (['ssd300_coco', '--quality', 'IoUBranch'], 'has no meaning on SSD'),
         (['retinanet_r50_fpn_1x_coco', '--gflv2', '--box', 'DiracBox'], 'needs the distribution of a box side'),
     ],
@@ -352,7 +358,7 @@ def test_files_are_not_overwritten_and_named_after_the_choice(tmp_path, monkeypa
 
 def test_without_pkg_resources_the_base_is_a_path(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
-    monkeypatch.setattr(conversion.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(files.importlib.util, 'find_spec', lambda name: None)
     assert convert(tmp_path, 'atss_r50_fpn_1x_coco').model.bbox_head.type == 'mmdet_gfl.ATSSGFLHead'
     assert '::' not in (tmp_path / 'converted.py').read_text()
 

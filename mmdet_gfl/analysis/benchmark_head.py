@@ -20,10 +20,10 @@ from torch import Tensor
 
 from mmdet_gfl.analysis.counterparts import Heads
 from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved
+from mmdet_gfl.analysis.ideal_predictions import grid_sizes
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 from mmdet_gfl.models.quality.base import Quality
 from mmdet_gfl.models.task_modules import Locations
 
@@ -137,7 +137,6 @@ def random_predictions(
     instead), all else is standard normal; box outputs that are distances are 4 strides times its absolute value.
     """
     generator = torch.Generator().manual_seed(seed)
-    strides = level_strides(head)
     units = distance_units(head)
     kinds = []
     for kind, widths in enumerate(output_widths(head)):
@@ -148,7 +147,9 @@ def random_predictions(
         if kind == 0:
             levels = [_like_trained(level, head, *logits) for level in levels]
         elif kind == 1 and units is not None:
-            levels = [level.abs() * (4 * stride / unit) for level, stride, unit in zip(levels, strides, units)]
+            levels = [
+                level.abs() * (4 * stride / unit) for level, stride, unit in zip(levels, head.level_strides, units)
+            ]
         narrow = case.amp and kind != 1  # heads turn their box outputs to float32
         kinds.append([level.to(case.device, case.half if narrow else torch.float32) for level in levels])
     return kinds
@@ -169,7 +170,7 @@ def distance_units(head: DenseGFLMixin) -> list[float] | None:
     """
     if not head.box.uses_host_coder:
         return None
-    strides = level_strides(head)
+    strides = head.level_strides
     device = next(head.parameters()).device
     priors = torch.cat([p[:1] for p in head.prior_generator.grid_priors([(1, 1)] * len(strides), device=device)])
     locations = Locations.of_priors(priors, priors.new_tensor(strides))
@@ -178,16 +179,6 @@ def distance_units(head: DenseGFLMixin) -> list[float] | None:
     if (inverted[:, 2] >= inverted[:, 0]).any():
         return None
     return ((boxes[:, 2] - boxes[:, 0]) / 2).tolist()
-
-
-def level_strides(head: Any) -> list[int]:
-    """Stride of each level in pixels."""
-    return [scalar_stride(stride) for stride in head.prior_generator.strides]
-
-
-def grid_sizes(head: Any, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Height and width of each level's predictions."""
-    return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in level_strides(head)]
 
 
 def output_widths(head: DenseGFLMixin) -> list[list[int]]:
@@ -220,7 +211,7 @@ class Work:
         self.head = head
         self.case = case
         self.like: DenseGFLMixin = like or head
-        self.sizes = grid_sizes(head, case.size)
+        self.sizes = grid_sizes(self.like, case.size)
         self.gts = random_objects(case, head.num_classes)
         self.metas = [dict(img_shape=case.size, pad_shape=case.size, scale_factor=(1.0, 1.0))] * case.batch
         self.predictions = random_predictions(self.like.train(), case)
@@ -358,44 +349,36 @@ def _total(loss: Tensor | Sequence[Tensor]) -> Tensor:
 # The same results ---------------------------------------------------------------------------------------------------
 
 
-def check_equal(ours: Work, theirs: Work, name: str = 'here') -> dict[str, float]:
+def check_equal(ours: Work, theirs: Work, name: str = 'here') -> None:
     """Raise for heads that do not give the same results.
+
+    Detections are not compared under AMP, where scores in half precision tie.
 
     Args:
         ours: Ours.
         theirs: MMDetection's.
         name: What messages call ours.
 
-    Returns:
-        The largest differences: of the losses, relative; of the gradients, relative to the largest of their tensor;
-        of the detections' boxes in pixels (absent under AMP, where scores in half precision tie).
-
     Raises:
         UserError: Names the first loss, gradient or image that differs, and both values.
     """
-    steps = ours.step(), theirs.step()
-    largest = dict(zip(('losses', 'gradients'), _check_step(name, *steps, *TOLERANCES[ours.case.amp])))
+    _check_step(name, ours.step(), theirs.step(), *TOLERANCES[ours.case.amp])
     if not ours.case.amp:
-        pairs = [pair for more in (False, True) for pair in zip(ours.predict(True, more), theirs.predict(True, more))]
-        largest['detections_px'] = max(
-            _check_detections(name, n % ours.case.batch, *pair) for n, pair in enumerate(pairs)
-        )
-    return largest
+        for more in (False, True):
+            for image, pair in enumerate(zip(ours.predict(True, more), theirs.predict(True, more))):
+                _check_detections(name, image, *pair)
 
 
-def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> tuple[float, float]:
+def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_limit: float) -> None:
     (our_losses, our_gradients), (their_losses, their_gradients) = ours, theirs
     if our_losses.keys() != their_losses.keys():
         raise UserError(f'the heads have different losses: {sorted(our_losses)} and {sorted(their_losses)}')
-    loss_error = gradient_error = 0.0
     for key, value in their_losses.items():
-        error = _relative(our_losses[key], value)
-        if not error <= loss_limit:
+        if not _relative(our_losses[key], value) <= loss_limit:
             raise UserError(
                 f'{key} differs: {float(our_losses[key]):.8g} {name} and {float(value):.8g} in MMDetection; nothing '
                 f'is timed'
             )
-        loss_error = max(loss_error, error)
     for index, (our, their) in enumerate(zip(our_gradients, their_gradients, strict=True)):
         error = _relative(our, their)
         if not error <= gradient_limit:
@@ -403,8 +386,6 @@ def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_l
                 f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(our.shape)}, differs {name} by '
                 f'{error:.3g} of its maximum; nothing is timed'
             )
-        gradient_error = max(gradient_error, error)
-    return loss_error, gradient_error
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> float:
@@ -413,21 +394,20 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
     return float(difference / theirs.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def _check_detections(name: str, image: int, ours: InstanceData, theirs: InstanceData) -> float:
+def _check_detections(name: str, image: int, ours: InstanceData, theirs: InstanceData) -> None:
     """Both the same set: each detection has one in the other set of its label, score and box."""
     if len(ours) != len(theirs):
         raise UserError(
             f'image {image} has {len(ours)} detections {name} and {len(theirs)} in MMDetection; nothing is timed'
         )
     if not len(ours):
-        return 0.0
+        return
     apart = (ours.bboxes[:, None] - theirs.bboxes).abs().amax(dim=2)  # (ours, theirs)
     apart[ours.labels[:, None] != theirs.labels] = torch.inf
     apart[(ours.scores[:, None] - theirs.scores).abs() > 1e-5] = torch.inf
     farthest = float(torch.maximum(apart.amin(dim=0).max(), apart.amin(dim=1).max()))
     if not farthest <= 1e-2:
         raise UserError(f'the detections of image {image} differ {name} and in MMDetection; nothing is timed')
-    return farthest
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
@@ -461,7 +441,7 @@ def measure(heads: Heads, case: Case, repeats: int, parts: Sequence[str], compil
         functions = {name: works[name].part(part) for name in HEADS.get(part, (THEIRS, OURS)) if name in works}
         if part == 'step':
             functions[FLOOR] = floor(works[OURS].leaves)
-        times[part] = times_in_turn(functions, repeats, case.device, warm_up=3 if compiled else 1)
+        times[part] = times_in_turn(functions, repeats, warm_up=3 if compiled else 1)
     counted = [part for part in SYNCHRONIZING if part in parts]
     counts = {name: works[name].host_syncs(counted) for name in (THEIRS, OURS)}
     return Result(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mmdet
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, PARTS, THEIRS, TYPE_CHANGED, Result
 from mmdet_gfl.analysis.measuring import Spread, ratios
 from mmdet_gfl.compat import mmcv_flavour
 from mmdet_gfl.engine.launch import UserError
+from mmdet_gfl.utils import tables
 
 MIB = 1024 * 1024
 
@@ -38,17 +40,6 @@ def cpu_model() -> str:
     info = Path('/proc/cpuinfo')
     names = re.findall(r'^model name\s*:\s*(.+)$', info.read_text(), flags=re.MULTILINE) if info.is_file() else []
     return names[0].strip() if names else platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """Commit of the checkout that this runs from, with ``+`` where files differ from it; None outside of one."""
-    git = ['git', '-C', str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, 'status', '--porcelain', '-uno'], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ('+' if changes.stdout.strip() else '')
 
 
 # JSON ---------------------------------------------------------------------------------------------------------------
@@ -85,32 +76,36 @@ def markdown(header: dict[str, Any], results: dict[str, Result]) -> str:
         results: By what tells a row from the next, as ``'40'``, under the heading ``header['rows']``.
     """
     ours, theirs = header['names']
-    lines = [f'**{header["config"]}**: `{ours}` beside `{theirs}`. {header["settings"]}']
-    lines += [header['note']] if header['note'] else []
-    lines += [header['checked']] if header['checked'] else []
-    lines.append('')
-    lines += time_table(header['rows'], results)
-    lines += ['', *memory_table(header['rows'], results)]
-    lines += ['', *host_syncs_table(header['rows'], results), '']
-    return '\n'.join([*lines, *_origin(header)])
+    said = (
+        f'**{header["config"]}**: `{ours}` beside `{theirs}`. {header["settings"]}',
+        header['note'],
+        header['checked'],
+    )
+    made = (table(header['rows'], results) for table in (time_table, memory_table, host_syncs_table))
+    return '\n\n'.join(['\n'.join(filter(None, said)), *made, _origin(header)])
 
 
-def time_table(rows: str, results: dict[str, Result]) -> list[str]:
+def time_table(rows: str, results: dict[str, Result]) -> str:
     """Times in ms as median (quartiles), and their ratio; the floor under each."""
     columns = _columns(results)
-    lines = _heading('part, ms', rows, columns)
+    cells = []
     for part, title in PARTS.items():
         for row, result in results.items():
             if part in result.times:
-                cells = _time_cells(result.times[part], columns)
-                lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
+                samples = result.times[part]
+                times = {name: spread(Spread.of(values)) for name, values in samples.items()}
+                above = {
+                    name: spread(ratios(samples[THEIRS], samples[name]), 'x')
+                    for name in columns[1:]
+                    if THEIRS in samples and name in samples
+                }
+                cells.append([title, row, *_cells(times, above, columns)])
     for row, result in results.items():
         samples = result.times['step']
         title = f'floor: one read and one write of the predictions ({mebibytes(result.predictions)})'
-        above = {name: f'step: {digits(ratios(samples[name], samples[FLOOR]).median)}x this' for name in columns}
-        cells = [above[THEIRS], above[OURS], f'{spread(Spread.of(samples[FLOOR]))} ms', *list(above.values())[2:]]
-        lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
-    return lines
+        theirs, ours, *third = (f'step: {digits(ratios(samples[n], samples[FLOOR]).median)}x this' for n in columns)
+        cells.append([title, row, theirs, ours, f'{spread(Spread.of(samples[FLOOR]))} ms', *third])
+    return tables.markdown(_heading('part, ms', rows, columns), cells)
 
 
 def _columns(results: dict[str, Result]) -> tuple[str, ...]:
@@ -120,28 +115,28 @@ def _columns(results: dict[str, Result]) -> tuple[str, ...]:
 
 
 def _heading(title: str, rows: str, columns: Sequence[str]) -> list[str]:
-    """The first two lines of a table; the ratio to ours has a column, that to a third head stands in its cells."""
-    names = [title, rows, THEIRS, OURS, f'{THEIRS} / {OURS}', *columns[2:]]
-    return [f'| {" | ".join(names)} |', '|---' * len(names) + '|']
+    """Heading of a table; the ratio to ours has a column, that to a third head stands in its cells."""
+    return [title, rows, THEIRS, OURS, f'{THEIRS} / {OURS}', *columns[2:]]
 
 
-def _time_cells(samples: dict[str, list[float]], columns: Sequence[str]) -> list[str]:
-    """Times of MMDetection and of ours, their ratio, and of a third head both; a dash where one was not measured."""
-    times = {name: spread(Spread.of(values)) for name, values in samples.items()}
-    above = {
-        name: f'**{spread(ratios(samples[THEIRS], samples[name]), "x")}**'
-        for name in columns[1:]
-        if THEIRS in samples and name in samples
-    }
-    third = [f'{times[name]}: {above[name]}' if name in above else '-' for name in columns[2:]]
-    return [times.get(THEIRS, '-'), times[OURS], above.get(OURS, '-'), *third]
+def _cells(values: dict[str, str], above: dict[str, str], columns: Sequence[str]) -> list[str]:
+    """Values of MMDetection and of ours, their ratio, and of a third head both; a dash where one was not measured.
+
+    Args:
+        values: By head.
+        above: MMDetection's value over the head's, by head.
+        columns: The heads.
+    """
+    bold = {name: f'**{ratio}**' for name, ratio in above.items()}
+    third = [f'{values[name]}: {bold.get(name, "-")}' if name in values else '-' for name in columns[2:]]
+    return [values.get(THEIRS, '-'), values[OURS], bold.get(OURS, '-'), *third]
 
 
-def memory_table(rows: str, results: dict[str, Result]) -> list[str]:
+def memory_table(rows: str, results: dict[str, Result]) -> str:
     """Memory in MiB, and over the class logits' bytes."""
     columns = _columns(results)
-    lines = _heading('memory', rows, columns)
-    for title, logits, read in (
+    cells = []
+    for title, over_logits, read in (
         ("kept for backward by the quality's class logits, over them", True, _kept_in_forward),
         ('kept for backward, over the class logits', True, lambda r: r.kept),
         ('the same by what the allocator has not got back', True, lambda r: _field(r.losses, 'alive')),
@@ -149,37 +144,28 @@ def memory_table(rows: str, results: dict[str, Result]) -> list[str]:
         ('peak of assignment', False, lambda r: _field(r.assignment, 'peak')),
     ):
         for row, result in results.items():
-            values = read(result)
-            if values:
-                cells = _memory_cells(values, result.logits if logits else None, columns)
-                lines.append(f'| {title} | {row} | {" | ".join(cells)} |')
-    return lines
+            if sizes := read(result):
+                values = {
+                    n: f'{size / result.logits:.2f}' if over_logits else mebibytes(size) for n, size in sizes.items()
+                }
+                theirs = sizes.get(THEIRS)
+                above = {name: f'{theirs / size:.2f}x' for name, size in sizes.items() if theirs is not None and size}
+                cells.append([title, row, *_cells(values, above, columns)])
+    return tables.markdown(_heading('memory', rows, columns), cells)
 
 
 def _kept_in_forward(result: Result) -> dict[str, int]:
     return {} if result.kept_in_forward is None else {OURS: result.kept_in_forward}
 
 
-def _memory_cells(values: dict[str, int], logits: int | None, columns: Sequence[str]) -> list[str]:
-    """As :func:`_time_cells`, in MiB or over ``logits`` bytes."""
-    sizes = {name: f'{size / logits:.2f}' if logits else mebibytes(size) for name, size in values.items()}
-    above = {
-        name: f'**{values[THEIRS] / values[name]:.2f}x**'
-        for name in columns[1:]
-        if THEIRS in values and values.get(name)
-    }
-    third = [': '.join([sizes[name], above.get(name, '-')]) if name in sizes else '-' for name in columns[2:]]
-    return [sizes.get(THEIRS, '-'), sizes[OURS], above.get(OURS, '-'), *third]
-
-
-def host_syncs_table(rows: str, results: dict[str, Result]) -> list[str]:
+def host_syncs_table(rows: str, results: dict[str, Result]) -> str:
     """Numbers of host synchronizations."""
-    lines = [f'| host synchronizations with a GPU | {rows} | {THEIRS} | {OURS} |', '|---|---|---|---|']
-    for part in next(iter(results.values())).host_syncs:
-        for row, result in results.items():
-            counts = result.host_syncs[part]
-            lines.append(f'| {PARTS[part]} | {row} | {counts[THEIRS]} | {counts[OURS]} |')
-    return lines
+    cells = [
+        [PARTS[part], row, str(result.host_syncs[part][THEIRS]), str(result.host_syncs[part][OURS])]
+        for part in next(iter(results.values())).host_syncs
+        for row, result in results.items()
+    ]
+    return tables.markdown(['host synchronizations with a GPU', rows, THEIRS, OURS], cells)
 
 
 def _field(allocations: Any, name: str) -> dict[str, int]:
@@ -204,20 +190,17 @@ def mebibytes(count: int) -> str:
     return f'{digits(count / MIB)} MiB'
 
 
-def _origin(header: dict[str, Any]) -> list[str]:
+def _origin(header: dict[str, Any]) -> str:
     where = header['machine']
     device = f'{where["gpu"]}, host {where["cpu"]}' if where['gpu'] else where['cpu']
     threads = '1 thread' if where['threads'] == 1 else f'{where["threads"]} threads'
     mmcv = {'stand-in': "mmcv-lite with this package's operators", 'compiled': 'compiled mmcv'}
-    return [
+    commit = f'; commit {header["commit"]}' if header['commit'] else ''
+    return (
         f'{device}; {threads}; torch {where["torch"]}; MMDetection {where["mmdet"]}, '
-        f'{mmcv.get(where["mmcv"], where["mmcv"])}; Python {where["python"]}'
-        + (f'; commit {header["commit"]}' if header['commit'] else ''),
-        '',
-        '```bash',
-        header['command'],
-        '```',
-    ]
+        f'{mmcv.get(where["mmcv"], where["mmcv"])}; Python {where["python"]}{commit}\n\n'
+        f'```bash\n{header["command"]}\n```'
+    )
 
 
 def paste(page: Path, name: str, text: str) -> None:
@@ -249,13 +232,8 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
         title: Above all.
         out: Picture to write.
     """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator
-
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7.4), layout='constrained', sharex=True)
+    figure = Figure(figsize=(10, 7.4), layout='constrained')
+    axes = figure.subplots(2, 2, sharex=True)
     for axes_of, part in zip(axes[0], ('step', 'assignment')):
         for name in (THEIRS, OURS, TYPE_CHANGED, FLOOR):
             if name in results[0].times[part]:
@@ -285,7 +263,6 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
     figure.legend(lines.values(), lines.keys(), loc='outside lower center', ncols=len(lines))
     figure.suptitle(title)
     figure.savefig(out, dpi=100)
-    plt.close(figure)
 
 
 def _curve(axes: Any, values: Sequence[float], spreads: Sequence[Spread], name: str) -> None:

@@ -15,13 +15,14 @@ from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from mmdet_gfl.conversion import FOCAL_LOSS
+from mmdet_gfl.conversion import FOCAL_LOSS, class_of
+from mmdet_gfl.conversion.heads import weight_of
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import arguments_of, friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.losses import takes_quality
-from mmdet_gfl.registry import MODELS, host_names, hosts_of_stock_heads
+from mmdet_gfl.registry import MODELS, hosts_of_stock_heads
 
 #: Arguments that have another meaning on the head of another host.
 OF_ONE_HOST = ('bbox_coder', 'reg_decoded_bbox', 'init_cfg')
@@ -60,12 +61,14 @@ def build_heads(cfg: Config, num_classes: int | None, device: torch.device) -> H
     Raises:
         UserError: The config has no head with a counterpart, or one of the heads cannot be built from it.
     """
-    head_cfg = _head_config(cfg, num_classes)
+    head_cfg = head_config(cfg.get('model') or ConfigDict())
+    if num_classes is not None:
+        head_cfg.num_classes = num_classes
     with friendly_errors(cfg):
-        ours = _build(head_cfg, device)
+        ours = build_head(head_cfg).to(device)
     host = nearest_host(ours)
     stock_cfg = stock_config(head_cfg, ours, host)
-    theirs, changed = _build(stock_cfg, device), _build(with_host(stock_cfg, host), device)
+    theirs, changed = (build_head(one).to(device) for one in (stock_cfg, with_host(stock_cfg, host)))
     if not hasattr(theirs, 'loss_cls'):  # SSDHead of MMDetection 3.3 uses it in predictions and does not define it
         theirs.loss_cls = changed.loss_cls
     equal = _point(ours) == _point(changed)
@@ -75,24 +78,42 @@ def build_heads(cfg: Config, num_classes: int | None, device: torch.device) -> H
     return Heads(ours, theirs, None if same_losses else changed, equal, names, note)
 
 
-def _head_config(cfg: Config, num_classes: int | None) -> ConfigDict:
-    """Config of our head, with ``train_cfg`` and ``test_cfg``."""
-    model = cfg.get('model') or {}
-    given = model.get('bbox_head')
-    name = given.get('type') if isinstance(given, dict) else None
-    kind: Any = MMDET_MODELS.get(name) if isinstance(name, str) else name
-    host = hosts_of_stock_heads().get(kind)
-    if not isinstance(given, dict) or (host is None and getattr(kind, 'stock_head', None) is None):
-        raise UserError(f'model.bbox_head.type={name!r}: a config with a head of ours is needed, one of {host_names()}')
-    head_cfg = ConfigDict(dict(given, train_cfg=model.get('train_cfg'), test_cfg=model.get('test_cfg')))
-    if num_classes is not None:
-        head_cfg.num_classes = num_classes
-    return head_cfg if host is None else with_host(head_cfg, host)
+def head_config(model: ConfigDict) -> ConfigDict:
+    """Config of a detector's head, or of the host that stands for MMDetection's, with ``train_cfg`` and ``test_cfg``.
+
+    Args:
+        model: The config's ``model``.
+
+    Raises:
+        UserError: There is no ``bbox_head``, or another one.
+    """
+    given, hosts = model.get('bbox_head'), hosts_of_stock_heads()
+    accepted = ', '.join(f'{stock.__name__} or mmdet_gfl.{host.__name__}' for stock, host in hosts.items())
+    if not isinstance(given, dict) or 'type' not in given:
+        raise UserError(
+            f'model.bbox_head is not one head of a single-stage detector (model.type={model.get("type")!r}); accepted: '
+            f'{accepted}'
+        )
+    cfg = ConfigDict(dict(given, train_cfg=model.get('train_cfg'), test_cfg=model.get('test_cfg')))
+    kind = class_of(given['type'])
+    if kind in hosts:
+        return with_host(cfg, hosts[kind])
+    if isinstance(kind, type) and issubclass(kind, DenseGFLMixin):
+        return cfg
+    raise UserError(
+        f'model.bbox_head.type={given["type"]!r} is no GFL head, and none stands for it; accepted: {accepted}, or a '
+        f'head of your own that derives from DenseGFLMixin'
+    )
 
 
-def _build(cfg: ConfigDict, device: torch.device) -> Any:
+def build_head(cfg: ConfigDict) -> Any:
+    """The head of a config.
+
+    Raises:
+        UserError: It cannot be built.
+    """
     try:
-        return MODELS.build(copy.deepcopy(cfg)).to(device)
+        return MMDET_MODELS.build(copy.deepcopy(cfg))
     except (TypeError, ValueError, AssertionError) as error:
         name = getattr(cfg.type, '__name__', cfg.type)
         raise UserError(f'{name} cannot be built from model.bbox_head: {error}') from error
@@ -138,7 +159,7 @@ def stock_config(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]
     losses = dict(loss_cls=_class_loss(cfg, head, host), loss_bbox=_box_loss(cfg, head, host))
     stock = {key: value for key, value in (dict(cfg) | losses).items() if key in accepted and value is not None}
     if not host.free_axes:
-        stock['loss_dfl'] = dict(type='mmdet.DistributionFocalLoss', loss_weight=_weight(head.loss_dfl))
+        stock['loss_dfl'] = dict(type='mmdet.DistributionFocalLoss', loss_weight=weight_of(head.loss_dfl))
         stock['reg_max'] = head.box.channels - 1
     return ConfigDict(dict(stock, type=stock_head))
 
@@ -159,12 +180,8 @@ def _box_loss(cfg: ConfigDict, head: DenseGFLMixin, host: type[DenseGFLMixin]) -
     given: dict[str, Any] | None = cfg.get('loss_bbox')
     name = str((given or {}).get('type'))
     if not host.free_axes and type(head.loss_bbox).__name__ not in name:  # superseded by the General box's default
-        return dict(type='GIoULoss', loss_weight=_weight(head.loss_bbox))
+        return dict(type='GIoULoss', loss_weight=weight_of(head.loss_bbox))
     return None if host.free_axes and 'IoU' in name and not head.host_coder.on_boxes else given
-
-
-def _weight(loss: nn.Module) -> float:
-    return float(getattr(loss, 'loss_weight', 1.0))
 
 
 def _losses(head: DenseGFLMixin) -> dict[str, nn.Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.structures import InstanceData
@@ -22,7 +23,7 @@ from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine import data_checks, launch
 from mmdet_gfl.registry import hosts_of_stock_heads
 
-from .matching import Detections, Objects
+from .matching import Detections, Objects, as_array
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     from mmengine.registry import init_default_scope
     from mmengine.runner import load_checkpoint
 
-    place = _device(device)
+    place = device_of(device)
     launch.check_checkpoint(checkpoint)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     if 'model' not in cfg:
@@ -119,7 +120,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     return Detector(model, cfg, tuple(classes))
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
     """The device of a name; a GPU if there is one without a name.
 
     Raises:
@@ -253,25 +254,27 @@ def objects_of(info: dict[str, Any]) -> Objects:
 
 
 def _detect(detector: Detector, split: str, dataset: BaseDataset) -> dict[Any, Detections]:
-    """Detections by image id, with progress on the screen."""
+    """Detections by image id."""
+    keep_quality(getattr(detector.model, 'bbox_head', None))
+    return {sample.img_id: detections_of(sample.pred_instances) for sample in predictions(detector, split, dataset)}
+
+
+def predictions(detector: Detector, split: str, dataset: BaseDataset) -> Iterator[DetDataSample]:
+    """The sample of each image of a split with ``pred_instances``, with progress on the screen."""
     from mmengine.runner import Runner
 
     model: Any = detector.model
-    keep_quality(getattr(model, 'bbox_head', None))
     loader = Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset))
-    found: dict[Any, Detections] = {}
     for batch in tqdm(loader, 'batches'):
         with torch.no_grad():
             samples = model.test_step(batch)
-        found.update({sample.img_id: detections_of(sample.pred_instances) for sample in samples})
-    return found
+        yield from samples
 
 
 def detections_of(results: InstanceData | dict[str, Any]) -> Detections:
     """The detections of an image out of a model's results, or of those that were written to a file."""
-    boxes, scores, labels = (results[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-    quality = results['quality'].cpu().numpy().astype(float) if 'quality' in results else None
-    return Detections(boxes.astype(float), scores.astype(float), labels.astype(int), quality)
+    boxes, scores, labels = (as_array(results[key]) for key in ('bboxes', 'scores', 'labels'))
+    return Detections(boxes, scores, labels.astype(int), as_array(results['quality']) if 'quality' in results else None)
 
 
 class _QualityKept(BaseDenseHead):

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mmdet_gfl.models.boxes.dirac import DiracBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 from mmdet_gfl.models.task_modules import Locations
 
 
@@ -24,6 +23,11 @@ def with_dirac_box(head: DenseGFLMixin) -> DenseGFLMixin:
     assigning = copy.copy(head)
     assigning.box = DiracBox()
     return assigning
+
+
+def grid_sizes(head: DenseGFLMixin, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width of each level's predictions for an input of height and width ``size``."""
+    return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in head.level_strides]
 
 
 def ideal_predictions(
@@ -39,9 +43,8 @@ def ideal_predictions(
         sizes: Height and width of each level's feature map.
         objects: ``bboxes`` (G, 4), xyxy in pixels.
     """
-    generator = head.prior_generator
-    levels = generator.grid_priors(list(sizes), device=objects.labels.device)
-    strides = [priors.new_full((len(priors),), scalar_stride(s)) for priors, s in zip(levels, generator.strides)]
+    levels = head.prior_generator.grid_priors(list(sizes), device=objects.labels.device)
+    strides = [priors.new_full((len(priors),), stride) for priors, stride in zip(levels, head.level_strides)]
     locations = Locations.of_priors(torch.cat(levels), torch.cat(strides))
     distances = _distances(locations, get_box_tensor(objects.bboxes)).clamp(max=head.box.max_distance)
     outputs = head.host_coder.encode(locations.boxes(distances), locations)  # (K, 4)

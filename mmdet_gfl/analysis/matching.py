@@ -15,6 +15,13 @@ from mmdet.structures.bbox import bbox_overlaps
 TRUE, FALSE, IGNORED = 1, 0, -1
 
 
+def as_array(values: object) -> np.ndarray:
+    """A tensor, boxes of MMDetection or an array, as float64."""
+    values = getattr(values, 'tensor', values)
+    values = values.detach().cpu() if hasattr(values, 'detach') else values
+    return np.asarray(values, float)
+
+
 class Detections(NamedTuple):
     """The detections of an image.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
 import tempfile
-import time
+import timeit
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
+from torch.utils import benchmark
 
 
 class Spread(NamedTuple):
@@ -53,55 +53,30 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
 
 
 def times_in_turn(
-    functions: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, warm_up: int = 1
+    functions: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Milliseconds of each function, ``repeats`` samples each.
 
     In a turn every function runs once, in an order that moves on by one from turn to turn, with the garbage collector
-    off. On a GPU a sample ends when all its kernels have.
+    off. On a GPU, torch's current one, a sample ends when all its kernels have; to free the result is not part of it.
 
     Args:
         functions: What to time, by name.
         repeats: Turns that count.
-        device: Where the functions compute.
         warm_up: Turns before them that do not.
     """
     names = list(functions)
+    timers = {
+        name: timeit.Timer('result = function()', timer=benchmark.timer, globals=dict(function=function))
+        for name, function in functions.items()
+    }
     samples: dict[str, list[float]] = {name: [] for name in names}
-    with _without_garbage_collection():
-        for turn in range(warm_up + repeats):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                elapsed = _milliseconds(functions[name], device)
-                if turn >= warm_up:
-                    samples[name].append(elapsed)
+    for turn in range(warm_up + repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            milliseconds = 1e3 * timers[name].timeit(1)
+            if turn >= warm_up:
+                samples[name].append(milliseconds)
     return samples
-
-
-def _milliseconds(function: Callable[[], object], device: torch.device) -> float:
-    _synchronize(device)
-    start = time.perf_counter()
-    result = function()
-    _synchronize(device)
-    elapsed = time.perf_counter() - start
-    del result  # what it takes to free the result is part of the next step, not of this one
-    return elapsed * 1e3
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _Kept:

@@ -8,7 +8,6 @@ Dimension letters: P positives of a level, each with four targets, l, t, r, b; G
 
 from __future__ import annotations
 
-import copy
 import random
 from typing import Any
 
@@ -21,17 +20,15 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from tqdm import tqdm
 
-from mmdet_gfl.analysis.counterparts import with_host
-from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
+from mmdet_gfl.analysis.counterparts import build_head, head_config
+from mmdet_gfl.analysis.ideal_predictions import grid_sizes, ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.target_counts import Report, TargetHistogram, by_area
 from mmdet_gfl.analysis.training_samples import samples, training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
-from mmdet_gfl.models.dense_heads.predict_mixin import scalar_stride
 from mmdet_gfl.models.task_modules import validate_ground_truth
-from mmdet_gfl.registry import hosts_of_stock_heads
 
 # Targets ------------------------------------------------------------------------------------------------------------
 
@@ -43,29 +40,9 @@ def gfl_head(model: ConfigDict) -> DenseGFLMixin:
         model: The config's ``model``.
 
     Raises:
-        UserError: There is no ``bbox_head``, or none with targets as distances, or it cannot be built.
+        UserError: There is no ``bbox_head``, or another one, or it cannot be built.
     """
-    cfg = copy.deepcopy(model.get('bbox_head'))
-    hosts = hosts_of_stock_heads()
-    accepted = ', '.join(f'{stock.__name__} or mmdet_gfl.{host.__name__}' for stock, host in hosts.items())
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise UserError(
-            f'model.bbox_head is not one head of a single-stage detector (model.type={model.get("type")!r}), so there '
-            f'are no distances to measure; accepted: {accepted}'
-        )
-    kind = MMDET_MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    if kind in hosts:
-        cfg = with_host(cfg, hosts[kind])
-    elif not (isinstance(kind, type) and issubclass(kind, DenseGFLMixin)):
-        raise UserError(
-            f'model.bbox_head.type={cfg["type"]!r} has no targets that this tool knows; accepted: {accepted}, or a '
-            f'head of your own that derives from DenseGFLMixin'
-        )
-    cfg.update(train_cfg=model.get('train_cfg'), test_cfg=model.get('test_cfg'))
-    try:
-        return MMDET_MODELS.build(cfg)
-    except (TypeError, ValueError) as error:
-        raise UserError(f'model.bbox_head cannot be built: {error}') from error
+    return build_head(head_config(model))
 
 
 def distance_targets(
@@ -84,8 +61,7 @@ def distance_targets(
         Distances l, t, r, b of each level's positives, (P, 4), in strides; and the boxes of the objects that the
         positives of all levels learn, xyxy in pixels, one for each positive.
     """
-    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    sizes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+    sizes = grid_sizes(head, size)
     predictions = ideal_predictions(head, sizes, objects) if head.assigns_quality else ()
     assigning = with_dirac_box(head) if predictions else head
     targets = assigning.targets(assigning.assignment_batch(sizes, [objects], [meta], [ignored], *predictions))
@@ -137,11 +113,9 @@ def measure(
 def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
-    strides = [scalar_stride(stride) for stride in head.prior_generator.strides]
-    levels = [TargetHistogram(box) for _ in strides]
-    return Report(
-        levels, TargetHistogram(box), strides, box is not head.box, available, ideal_predictions=head.assigns_quality
-    )
+    levels, longest = [TargetHistogram(box) for _ in head.level_strides], TargetHistogram(box)
+    assumed = box is not head.box
+    return Report(levels, longest, head.level_strides, assumed, available, ideal_predictions=head.assigns_quality)
 
 
 def add_image(

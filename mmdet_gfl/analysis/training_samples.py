@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
+from mmdet_gfl.benchmark.shorten import innermost
 from mmdet_gfl.engine.launch import UserError, build_dataset
 
 
@@ -62,11 +63,11 @@ def training_dataset(cfg: Config, split: str) -> Any:
         raise UserError(f'the config has no {split}_dataloader, so --split {split} has no data; take another split')
     dataset = copy.deepcopy(loader['dataset'])
     if split != 'train':
-        training = _data_sets((cfg.get('train_dataloader') or {}).get('dataset'))
-        pipeline = next((node['pipeline'] for node in training), None)
+        training = innermost((cfg.get('train_dataloader') or {}).get('dataset') or {})
+        pipeline = next((node['pipeline'] for node in training if 'pipeline' in node), None)
         if pipeline is None:
             raise UserError(f'--split {split} takes the pipeline of train_dataloader.dataset, and the config has none')
-        for node in _data_sets(dataset):
+        for node in innermost(dataset):
             node.update(pipeline=copy.deepcopy(pipeline), test_mode=False)
     try:
         own = Config({'default_scope': cfg.get('default_scope'), f'{split}_dataloader': dict(dataset=dataset)})
@@ -79,19 +80,6 @@ def training_dataset(cfg: Config, split: str) -> Any:
     if not len(built):
         raise UserError(f'{split}_dataloader.dataset has no images')
     return built
-
-
-def _data_sets(node: Any) -> Iterator[dict[str, Any]]:
-    """The innermost data sets of a config, those with a pipeline and no data set inside."""
-    if isinstance(node, dict):
-        inner = [node[key] for key in ('dataset', 'datasets') if key in node]
-        if not inner and 'pipeline' in node:
-            yield node
-        for child in inner:
-            yield from _data_sets(child)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _data_sets(child)
 
 
 def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterator[dict[str, Any]]:

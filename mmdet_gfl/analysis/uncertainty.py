@@ -11,15 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from mmengine import fileio
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.utils.tables import markdown
 
-from .detector import Detector, dataset_of, turn_on_distributions
-from .matching import ious
+from .detector import Detector, dataset_of, predictions, turn_on_distributions
+from .matching import as_array, ious
 from .quality import rank_correlation
 
 #: Sides that are hidden are uncertain for another reason: by what can be guessed from the rest.
@@ -89,20 +88,12 @@ def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float 
     Raises:
         UserError: The model gives none, the data cannot be read or are no shapes, or nothing is found.
     """
-    from mmengine.runner import Runner
-
     turn_on_distributions(detector)
     dataset = dataset_of(detector.cfg, split)
     annotations = read_annotations(str(dataset.ann_file))
-    model: Any = detector.model
-    found = []
-    for batch in Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset)):
-        with torch.no_grad():
-            samples = model.test_step(batch)
-        for sample in samples:
-            results = sample.pred_instances
-            found.append(visible_sides(results[results.scores >= score_thr], annotations[sample.img_id], iou))
-    sides = joined(found)
+    samples = predictions(detector, split, dataset)
+    results = ((sample.img_id, sample.pred_instances) for sample in samples)
+    sides = joined(visible_sides(found[found.scores >= score_thr], annotations[i], iou) for i, found in results)
     if not len(sides.true):
         raise UserError(
             f'config {detector.cfg.filename}: no object of the {split} data is found with score {score_thr} and '
@@ -163,11 +154,6 @@ def floor_of(results: InstanceData) -> np.ndarray:
     step = as_array(results.bbox_step)
     fraction = as_array(results.bbox_mean) / step % 1
     return step * np.sqrt(fraction * (1 - fraction))
-
-
-def as_array(values: torch.Tensor) -> np.ndarray:
-    """In float64."""
-    return values.cpu().numpy().astype(float)
 
 
 def _sides_of_object(

@@ -19,12 +19,14 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import init_default_scope
 
 from mmdet_gfl import conversion
+from mmdet_gfl.conversion.notes import axes_of
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.registry import hosts_of_stock_heads
 
 from . import locks
 from .presets import check_finite, watched
-from .results import Scores, read, write
+from .results import Scores, read
 from .rows import RowError
 from .shorten import shorten
 
@@ -211,7 +213,7 @@ class Ablation:
     @cached_property
     def host(self) -> Any:
         """The GFL head that stands for the config's own."""
-        return self.convert(None, None)[0].host
+        return type(self.convert(None, None)[0].head)
 
     def converted(self, row: AblationRow) -> list[conversion.Conversion] | None:
         """The conversion of a row; None for the user's config as it is.
@@ -277,18 +279,13 @@ class Ablation:
         if conversions is None:
             name, own = _type_name(self.stock[0].stock), self.stock[0].own
             gfl = '' if self.host.free_axes or own else ', which is GFL: the other rows are its ablations'
-            return f'{name} as in the config{": " + _axes(self.stock[0]) if own else gfl}'
-        return f'{conversions[0].converted["type"]}: {_axes(conversions[0])}'
+            return f'{name} as in the config{": " + axes_of(self.stock[0].head) if own else gfl}'
+        return f'{conversions[0].converted["type"]}: {axes_of(conversions[0].head)}'
 
 
 def _type_name(part: Any) -> str | None:
     """Class name of a part's config; None without a part."""
     return str(part['type']).rpartition('.')[2] if part else None
-
-
-def _axes(found: conversion.Conversion) -> str:
-    """A head's quality and box in words."""
-    return next(note for note in found.notes if ' becomes ' in note).rpartition(': ')[2]
 
 
 def read_ablation(
@@ -325,15 +322,11 @@ def read_ablation(
     launch.merge_options(cfg, copy.deepcopy(options or {}))
     ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
     check_config(cfg, config)
-    _check_heads(ablation, config)
-    return ablation
-
-
-def _check_heads(ablation: Ablation, config: str) -> None:
     conversions = ablation.convert(None, None)
     if len(conversions) > 1:
         keys = ', '.join(found.key for found in conversions)
         raise RowError(f'{config} has {len(conversions)} heads that could change ({keys}); an ablation is of one head')
+    return ablation
 
 
 def check_config(cfg: Config, config: str) -> None:

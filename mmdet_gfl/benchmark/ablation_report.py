@@ -12,16 +12,18 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.utils.tables import markdown
 
 from .ablation import BASELINE, read_rows
-from .compare import Measured, measure
+from .compare import Measured, by_seed, measure
 from .markdown import circumstances
-from .paired import Paired, paired
+from .paired import Paired, paired, signed
 from .pictures import GREY, MEASURED, tidy
-from .results import Result, found_seeds, read, read_results, run_dir_of, write
+from .report import without_configs
+from .results import Result, read, read_results
 from .rows import RowError
-from .status import state_of
+from .status import unfinished
 
 #: Columns of the tables; an evaluator may give one per class.
 SHOWN = 6
@@ -84,9 +86,9 @@ class Scale:
     label: str
     lower: bool = False
 
-    def show(self, value: float, sign: str = '') -> str:
+    def show(self, value: float) -> str:
         """A scaled value as text."""
-        return format(round(value, self.digits) + 0.0, f'{sign}.{self.digits}f')
+        return f'{value:.{self.digits}f}'
 
 
 def write_report(work_dir: Path, lower: bool = False) -> str:
@@ -102,7 +104,7 @@ def write_report(work_dir: Path, lower: bool = False) -> str:
     if not work_dir.is_dir():
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of an `ablate.py run`')
     known = read_rows(work_dir)
-    states = {name: _states(row['path'], work_dir) for name, row in known.items()}  # before the results
+    states = {name: unfinished(row['path'], work_dir) for name, row in known.items()}  # before the results
     results = read_results(work_dir)
     by_row = {name: results.get(row['path'], []) for name, row in known.items()}
     scales = scales_of([run for runs in by_row.values() for run in runs], lower)
@@ -115,16 +117,6 @@ def write_report(work_dir: Path, lower: bool = False) -> str:
     write(work_dir / 'report.md', text + '\n')
     write(work_dir / 'report.json', json.dumps(as_json(reports, scales, by_row), indent=1, allow_nan=False))
     return text
-
-
-def _states(path: str, work_dir: Path) -> dict[int, str]:
-    """The seeds of a row without a result that have begun, by seed."""
-    states = {}
-    for seed in found_seeds(path, work_dir):
-        kind, more = state_of(run_dir_of(path, seed, work_dir))
-        if kind not in ('done', 'not begun'):
-            states[seed] = (f'{kind}: {more}' if more else kind).replace(f'{work_dir}/', '')
-    return states
 
 
 def scales_of(results: Sequence[Result], lower: bool = False) -> dict[str, Scale]:
@@ -159,10 +151,10 @@ def rows_of(
     wanted = {seed for name in known for seed in (*(run['seed'] for run in by_row[name]), *states[name])}
     reports = []
     for name, row in known.items():
-        own = [] if row['same_as'] else scaled[name]
+        own, base = [] if row['same_as'] else scaled[name], scaled.get(BASELINE, ())
         done = {run['seed'] for run in own}
         missing = {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
-        differences = {} if name == BASELINE else {c: _difference(own, scaled.get(BASELINE, []), c) for c in scales}
+        differences = {c: paired(by_seed(own, c), by_seed(base, c)) for c in scales if name != BASELINE}
         parameters = next((run['parameters'] for run in own if run.get('parameters')), None)
         times = [run['image_seconds'] for run in own if run.get('image_seconds') is not None]
         measured = {column: measure(own, column) for column in scales}
@@ -187,13 +179,6 @@ def _scaled(run: Result, scales: Mapping[str, Scale]) -> Result:
         for column, scale in scales.items()
     }
     return dict(run, scores=scores)
-
-
-def _difference(own: Sequence[Result], baseline: Sequence[Result], column: str) -> Paired | None:
-    def by_seed(runs: Sequence[Result]) -> dict[int, float]:
-        return {run['seed']: value for run in runs if (value := run['scores'][column]) is not None}
-
-    return paired(by_seed(own), by_seed(baseline))
 
 
 def page(
@@ -244,11 +229,10 @@ def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
     found = report.differences.get(metric)
     if found is None:
         return f'**{report.name}**: no seed in common with the baseline.'
-    amount = f'{scale.show(found.mean, "+")} {scale.label}'
+    amount = f'{signed(found.mean, scale.digits)} {scale.label}'
     if found.half_width is None:
         return f'**{report.name}**: {amount} with one seed, which claims nothing; at least three show a spread.'
-    low, high = (scale.show(found.mean + half, '+') for half in (-found.half_width, found.half_width))
-    interval = f'{amount}, 95% interval {low} to {high} over {len(found.seeds)} seeds'
+    interval = f'{amount}, 95% interval {found.show_interval(scale.digits)} over {len(found.seeds)} seeds'
     if found.differs:
         verdict = 'worse' if (found.mean > 0) == scale.lower else 'better'
         return f'**{report.name}** is {verdict} than the baseline: {interval}.'
@@ -284,17 +268,11 @@ def _score(found: Measured | None, scale: Scale) -> str:
 
 def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:
     cells = [
-        [report.name, *(_paired_cell(report.differences[column], scale) for column, scale in scales.items())]
+        [report.name, *(found.show(scales[c].digits) if found else '-' for c, found in report.differences.items())]
         for report in reports
         if report.differences and not report.same_as
     ]
     return markdown(['row', *(scale.label for scale in scales.values())], cells) if cells else ''
-
-
-def _paired_cell(found: Paired | None, scale: Scale) -> str:
-    if found is None:
-        return '-'
-    return scale.show(found.mean, '+') + ('' if found.half_width is None else f' ± {scale.show(found.half_width)}')
 
 
 def as_json(
@@ -308,11 +286,14 @@ def as_json(
             if found is not None:
                 row['differences'][column].update(differs=found.differs, more_seeds=found.more_seeds)
         rows.append(row)
-    kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in by_row.values() for run in runs]
     metric = next(iter(scales), None)
     factors = {column: scale.factor for column, scale in scales.items()}
     return dict(
-        metric=metric, lower_is_better=bool(metric and scales[metric].lower), factors=factors, rows=rows, results=kept
+        metric=metric,
+        lower_is_better=bool(metric and scales[metric].lower),
+        factors=factors,
+        rows=rows,
+        results=without_configs(by_row),
     )
 
 

@@ -43,15 +43,8 @@ class Launcher:
             return [*python, *torchrun, *script]
         node = min(self.gpus, NODE_GPUS)
         srun = ['srun', f'--job-name={name}', f'--ntasks={self.gpus}', f'--ntasks-per-node={node}']
-        return [
-            *srun,
-            f'--gres=gpu:{node}',
-            '--cpus-per-task=5',
-            '--kill-on-bad-exit=1',
-            *self.srun_args,
-            *python,
-            *script,
-        ]
+        srun += [f'--gres=gpu:{node}', '--cpus-per-task=5', '--kill-on-bad-exit=1']
+        return [*srun, *self.srun_args, *python, *script]
 
 
 def launcher_of(kind: str | None, gpus: int, srun_args: str | None) -> Launcher:

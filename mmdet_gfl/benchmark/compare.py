@@ -70,7 +70,7 @@ class RowComparison:
     """A row of a table with what was measured.
 
     Attributes:
-        row: The paper's.
+        table_row: The paper's.
         is_baseline: Whether the others of its group are compared with it.
         seeds: Of its results.
         measured: By column; None where no seed has the score.
@@ -78,7 +78,7 @@ class RowComparison:
         missing: Why there is no result, in words, by seed: of the seeds that some row of the table has.
     """
 
-    row: TableRow
+    table_row: TableRow
     is_baseline: bool
     seeds: list[int]
     measured: dict[str, Measured | None]
@@ -98,12 +98,12 @@ class Comparison:
     """A table with what was measured of it."""
 
     table: Table
-    lines: list[RowComparison]
+    rows: list[RowComparison]
 
 
 def measure(results: Sequence[Result], column: str) -> Measured | None:
     """A column over the results that have it."""
-    numbers = list(_by_seed(results, column).values())
+    numbers = list(by_seed(results, column).values())
     if not numbers:
         return None
     return Measured(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, numbers)
@@ -111,12 +111,13 @@ def measure(results: Sequence[Result], column: str) -> Measured | None:
 
 def effect(row: TableRow, base: TableRow, results: Mapping[str, Sequence[Result]], column: str) -> Effect:
     """A row's effect on a column."""
-    own, other = (_by_seed(results.get(config, ()), column) for config in (row.config, base.config))
+    own, other = (by_seed(results.get(config, ()), column) for config in (row.config, base.config))
     has_paper = column in row.paper and column in base.paper
     return Effect(round(row.paper[column] - base.paper[column], 1) if has_paper else None, paired(own, other))
 
 
-def _by_seed(results: Sequence[Result], column: str) -> dict[int, float]:
+def by_seed(results: Sequence[Result], column: str) -> dict[int, float]:
+    """A column by seed, of the results that have it."""
     scores = ((result.get('seed', 0), result['scores'].get(column)) for result in results)
     return {seed: float(score) for seed, score in scores if score is not None and math.isfinite(score)}
 
@@ -133,12 +134,12 @@ def compare(
     """
     own_seeds = {row.config: [run.get('seed', 0) for run in results.get(row.config, ())] for row in table.rows}
     wanted = {seed for config, seeds in own_seeds.items() for seed in (*seeds, *states.get(config, ()))} or {0}
-    lines = []
+    rows = []
     for row in table.rows:
         base, seeds = table.baseline(row), own_seeds[row.config]
         measured = {column: measure(results.get(row.config, ()), column) for column in COLUMNS}
         effects = {} if row is base else {column: effect(row, base, results, column) for column in COLUMNS}
         known = states.get(row.config, {})
         missing = {seed: known.get(seed, 'not run') for seed in sorted(wanted.difference(seeds))}
-        lines.append(RowComparison(row, row is base, seeds, measured, effects, missing))
-    return Comparison(table, lines)
+        rows.append(RowComparison(row, row is base, seeds, measured, effects, missing))
+    return Comparison(table, rows)

@@ -65,16 +65,8 @@ def dry_run(
 ) -> int:
     """Say what :func:`.running.run_all` would train, with images, hours, disk and memory; train nothing.
 
-    Args:
-        configs: As there.
-        seeds: As there.
-        work_dir: As there.
-        preset: As there.
-        launcher: As there.
-        jobs: As there.
-        visible: As there.
-        quick: Time the first config that can run, and take the others to be as fast.
-        say: Takes a line.
+    With ``quick`` only the first config that can run is timed, and the others are taken to be as fast; ``say`` takes a
+    line. The other arguments are those of ``run_all``.
 
     Returns:
         Exit status: 1 if a row could not run, else 0.
@@ -86,7 +78,7 @@ def dry_run(
     check_settings(work_dir, preset)
     waiting, done = open_runs(configs, seeds, work_dir)
     say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
-    left = list(dict.fromkeys(job.config for job in waiting))
+    left = list(dict.fromkeys(run.config for run in waiting))
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
@@ -96,7 +88,7 @@ def dry_run(
         few = _with_few_images(preset)
         for config in left:
             cfg = few.config(config, seeds[0])
-            count = sum(job.config == config for job in waiting)
+            count = sum(run.config == config for run in waiting)
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
             if problem is None and timing is None:

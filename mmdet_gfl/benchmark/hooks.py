@@ -6,7 +6,6 @@ import json
 import os
 import random
 import statistics
-import time
 from contextlib import suppress
 from importlib import import_module
 from itertools import islice
@@ -20,6 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.benchmark import timer
 
 from mmdet_gfl.registry import HOOKS
 
@@ -207,7 +207,7 @@ class TimingHook(Hook):
         Raises:
             SystemExit: With status 0, when the times are written.
         """
-        self.marks.append(_now())
+        self.marks.append(timer())
         if len(self.marks) < self.iterations:
             return
         if get_rank() == 0:
@@ -230,18 +230,12 @@ class TimingHook(Hook):
         """Seconds an image of the second and third validation batch, read and detected in."""
         model = getattr(runner.model, 'module', runner.model)
         model.eval()
-        times, images, start = 0.0, 0, _now()
+        times, images, start = 0.0, 0, timer()
         for number, batch in enumerate(islice(runner.val_dataloader, 3)):
             with torch.no_grad():
                 model.val_step(batch)
-            end = _now()
+            end = timer()
             if number or len(runner.val_dataloader) == 1:
                 times, images = times + end - start, images + len(batch['data_samples'])
             start = end
         return times / max(images, 1)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmdet_gfl.utils.tables import markdown
 
 from .compare import Comparison, Effect, Measured, RowComparison, measure
+from .paired import signed
 from .progress import span
 from .results import COLUMNS, Result
 from .small import EVERY, SIZE
@@ -28,7 +29,7 @@ def page(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Resul
         results: By config.
         drawn: File of the picture by table, where there is one.
     """
-    inside = {line.row.config for comparison in comparisons for line in comparison.lines}
+    inside = {row.table_row.config for comparison in comparisons for row in comparison.rows}
     measured = sum(config in results for config in inside)
     parts = ['# The paper and what was measured', *settings(results)]
     parts.append(f'{measured} of {len(inside)} configs of these tables have results. {_HOW_TO_READ}')
@@ -92,27 +93,27 @@ def circumstances(runs: Sequence[Result]) -> str:
 
 
 def _table(comparison: Comparison, picture: str | None) -> str:
-    table, lines = comparison.table, comparison.lines
+    table, rows = comparison.table, comparison.rows
     parts = [f'## Table {table.name}: {table.title}']
-    measured = [line for line in lines if line.seeds]
+    measured = [row for row in rows if row.seeds]
     if picture:
         parts.append(f'![table {table.name}]({picture})')
     if measured:
         cells = [
-            [line.row.label, _seeds(line), *(_score(line.row.paper.get(c), line.measured[c]) for c in COLUMNS)]
-            for line in measured
+            [row.table_row.label, _seeds(row), *(_score(row.table_row.paper.get(c), row.measured[c]) for c in COLUMNS)]
+            for row in measured
         ]
         parts.append(markdown(['row', 'seeds', *COLUMNS], cells))
-    compared = [line for line in measured if line.effects]
+    compared = [row for row in measured if row.effects]
     if compared:
         cells = [
-            [line.row.label, *(_effect(line.effects[c]) for c in COLUMNS), _verdict(line.effects['AP'])]
-            for line in compared
+            [row.table_row.label, *(_effect(row.effects[c]) for c in COLUMNS), _verdict(row.effects['AP'])]
+            for row in compared
         ]
         parts.append(markdown(['effect of', *COLUMNS, 'on AP'], cells))
-        parts.append(_summary([line.effects['AP'] for line in compared]))
-    if any(line.missing for line in lines):
-        parts.append('Not measured: ' + '; '.join(_not_measured(line) for line in lines if line.missing) + '.')
+        parts.append(_summary([row.effects['AP'] for row in compared]))
+    if any(row.missing for row in rows):
+        parts.append('Not measured: ' + '; '.join(_not_measured(row) for row in rows if row.missing) + '.')
     return '\n\n'.join(parts)
 
 
@@ -125,46 +126,44 @@ def _verdict(effect: Effect) -> str:
 
 
 def _summary(effects: Sequence[Effect]) -> str:
-    signed = [effect for effect in effects if effect.agrees is not None]
-    if not signed:
+    comparable = [effect for effect in effects if effect.agrees is not None]
+    if not comparable:
         return 'No effect on AP can be compared with the paper yet.'
-    verdicts = [effect.verdict for effect in signed if effect.interval is not None]
+    verdicts = [effect.verdict for effect in comparable if effect.interval is not None]
     counts = [f'{verdicts.count(kind)} {kind}' for kind in ('confirmed', 'reversed', 'not told apart')]
     several = f'with several seeds: {", ".join(counts)}' if verdicts else 'none with several seeds'
-    agreeing = sum(bool(effect.agrees) for effect in signed)
-    return f"Effects on AP with the paper's sign: {agreeing} of {len(signed)}; {several}."
+    agreeing = sum(bool(effect.agrees) for effect in comparable)
+    return f"Effects on AP with the paper's sign: {agreeing} of {len(comparable)}; {several}."
 
 
-def _not_measured(line: RowComparison) -> str:
+def _not_measured(row: RowComparison) -> str:
     seeds: dict[str, list[str]] = {}
-    for seed, reason in line.missing.items():
+    for seed, reason in row.missing.items():
         seeds.setdefault(reason, []).append(str(seed))
-    if not line.seeds and len(seeds) == 1:
-        return f'{line.row.label} ({line.state})'
+    if not row.seeds and len(seeds) == 1:
+        return f'{row.table_row.label} ({row.state})'
     parts = [f'seed{"s" * (len(those) > 1)} {", ".join(those)} ({reason})' for reason, those in seeds.items()]
-    return ', '.join([line.row.label, *parts])
+    return ', '.join([row.table_row.label, *parts])
 
 
-def _seeds(line: RowComparison) -> str:
-    lost = len(line.seeds) - (len(line.measured['AP'].values) if line.measured['AP'] else 0)
-    return f'{len(line.seeds)}' + (f', {lost} without AP' if lost else '')
+def _seeds(row: RowComparison) -> str:
+    lost = len(row.seeds) - (len(row.measured['AP'].values) if row.measured['AP'] else 0)
+    return f'{len(row.seeds)}' + (f', {lost} without AP' if lost else '')
 
 
 def _score(paper: float | None, measured: Measured | None) -> str:
-    return f'{_number(paper)} / {"-" if measured is None else _spread(f"{measured.mean:.1f}", measured.std)}'
+    return f'{"-" if paper is None else f"{paper:.1f}"} / {_spread(measured)}'
 
 
 def _effect(effect: Effect) -> str:
-    own = '-' if effect.measured is None else _spread(f'{round(effect.measured, 1) + 0.0:+.1f}', effect.interval)
-    return f'{_number(effect.paper, "+.1f")} / {own}'
+    own = '-' if effect.difference is None else effect.difference.show(1)
+    return f'{"-" if effect.paper is None else signed(effect.paper, 1)} / {own}'
 
 
-def _number(value: float | None, form: str = '.1f') -> str:
-    return '-' if value is None else format(value, form)
-
-
-def _spread(text: str, std: float | None) -> str:
-    return text if std is None else f'{text} ± {std:.1f}'
+def _spread(measured: Measured | None) -> str:
+    if measured is None:
+        return '-'
+    return f'{measured.mean:.1f}' + ('' if measured.std is None else f' ± {measured.std:.1f}')
 
 
 def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -176,15 +175,14 @@ def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:
     cells: list[list[str]] = []
     for config, runs in scored.items():
         found = [measure([dict(seed=seed, scores=scores) for seed, scores in enumerate(runs)], name) for name in names]
-        cells.append([config, str(len(runs)), *('-' if f is None else _spread(f'{f.mean:.1f}', f.std) for f in found)])
+        cells.append([config, str(len(runs)), *map(_spread, found)])
     rows = [row for row in cells if row[1] != '0']
     return ['## AP by class', markdown(['config', 'seeds', *names], rows)] if names else []
 
 
 def _others(results: Mapping[str, Sequence[Result]]) -> str:
-    cells: list[list[str]] = []
-    for config, runs in results.items():
-        scores = [measure(runs, column) for column in COLUMNS]
-        own = ['-' if found is None else _spread(f'{found.mean:.1f}', found.std) for found in scores]
-        cells.append([config, str(len(runs)), *own])
+    cells = [
+        [config, str(len(runs)), *(_spread(measure(runs, column)) for column in COLUMNS)]
+        for config, runs in results.items()
+    ]
     return '## In none of these tables\n\n' + markdown(['config', 'seeds', *COLUMNS], cells)

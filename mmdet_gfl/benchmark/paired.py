@@ -44,6 +44,29 @@ class Paired:
         needed = seeds_to_tell(self.mean, self.std)
         return None if needed is None else max(0, needed - len(self.seeds))
 
+    def show(self, digits: int) -> str:
+        """Mean and half-width, ``+0.4 ± 0.2``, with up to three more digits where these would be the same number."""
+        if self.half_width is None:
+            return signed(self.mean, digits)
+        digits = _digits(digits, abs(self.mean), self.half_width)
+        return f'{signed(self.mean, digits)} ± {self.half_width:.{digits}f}'
+
+    def show_interval(self, digits: int) -> str:
+        """The ends, ``-0.2 to +0.6``; one that would round to zero has up to three more digits, which show its side."""
+        assert self.half_width is not None
+        ends = self.mean - self.half_width, self.mean + self.half_width
+        return ' to '.join(signed(end, _digits(digits, end, 0.0)) for end in ends)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; zero is ``+0.0`` from either side."""
+    return format(round(value, digits) + 0.0, f'+.{digits}f')
+
+
+def _digits(least: int, value: float, other: float) -> int:
+    """Digits after the point by which two numbers differ, up to three more than the least."""
+    return next((n for n in range(least, least + 4) if round(value, n) != round(other, n)), least)
+
 
 def paired(row: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
     """The paired difference of two rows' scores by seed; None without a common seed."""

@@ -17,8 +17,8 @@ _SYMBOLS = dict(beta=r'$\beta$', delta=r'$\Delta$', n='n')
 
 
 def draw(comparison: Comparison) -> Figure:
-    """Draw a table: lines over a parameter where each row is a value of one, else bars."""
-    found = parameter_of([line.row.label for line in comparison.lines])
+    """Draw a table: curves over a parameter where each row is a value of one, else bars."""
+    found = parameter_of([row.table_row.label for row in comparison.rows])
     figure = _curves(comparison, *found) if found else _bars(comparison)
     figure.suptitle(f'Table {comparison.table.name}: {comparison.table.title}', fontsize=11)
     return figure
@@ -36,15 +36,15 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
     """Scores on the left, effects on the right, over the parameter."""
     figure = Figure(figsize=(9, 3.9), layout='constrained')
     left, right = figure.subplots(1, 2)
-    lines = comparison.lines
-    _curve(left, values, [line.row.paper.get('AP') for line in lines], None, PAPER, 'paper (COCO)')
-    own = [line.measured['AP'] for line in lines]
+    rows = comparison.rows
+    _curve(left, values, [row.table_row.paper.get('AP') for row in rows], None, PAPER, 'paper (COCO)')
+    own = [row.measured['AP'] for row in rows]
     _curve(
         left, values, [m.mean if m else None for m in own], [m.std if m else None for m in own], MEASURED, 'measured'
     )
-    effects = [line.effects.get('AP') for line in lines]
-    first = lines[0].measured['AP']
-    zero = 0.0 if first is not None and lines[0].is_baseline else None
+    effects = [row.effects.get('AP') for row in rows]
+    first = rows[0].measured['AP']
+    zero = 0.0 if first is not None and rows[0].is_baseline else None
     _curve(right, values, [e.paper if e else 0.0 for e in effects], None, PAPER, 'paper (COCO)')
     _curve(
         right,
@@ -58,7 +58,7 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
     left.set_ylabel('AP (bars: standard deviation over seeds)', fontsize=9)
     first_value = f'{_SYMBOLS.get(name, name)} = {values[0]:g}'
     right.set_ylabel(
-        f'AP less that of {first_value} (bars: 95% interval)' if lines[0].is_baseline else 'effect on AP', fontsize=9
+        f'AP less that of {first_value} (bars: 95% interval)' if rows[0].is_baseline else 'effect on AP', fontsize=9
     )
     for axes in (left, right):
         axes.set_xlabel(_SYMBOLS.get(name, name))
@@ -82,25 +82,25 @@ def _curve(
     ]
     if points:
         x, y, error = zip(*points)
-        marker, line = ('s', '--') if color == PAPER else ('o', '-')
+        marker, dash = ('s', '--') if color == PAPER else ('o', '-')
         bars = None if all(math.isnan(size) for size in error) else error
-        axes.errorbar(x, y, yerr=bars, color=color, label=label, capsize=4, fmt=marker + line)
+        axes.errorbar(x, y, yerr=bars, color=color, label=label, capsize=4, fmt=marker + dash)
 
 
 def _bars(comparison: Comparison) -> Figure:
-    """A row a line: AP on the left, the effect on it on the right, the paper's above the measured one."""
-    lines = comparison.lines
-    figure = Figure(figsize=(10, 1.5 + 0.46 * len(lines)), layout='constrained')
+    """Bars for each row: AP on the left, the effect on it on the right, the paper's above the measured one."""
+    rows = comparison.rows
+    figure = Figure(figsize=(10, 1.5 + 0.46 * len(rows)), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
-    positions = _positions(lines)
-    for y, line in zip(positions, lines):
-        if 'AP' in line.row.paper:
-            _bar(left, y - 0.18, line.row.paper['AP'], None, PAPER, '.1f')
-        found = line.measured['AP']
+    positions = _positions(rows)
+    for y, row in zip(positions, rows):
+        if 'AP' in row.table_row.paper:
+            _bar(left, y - 0.18, row.table_row.paper['AP'], None, PAPER, '.1f')
+        found = row.measured['AP']
         if found is not None:
             _bar(left, y + 0.18, found.mean, found.std, MEASURED, '.1f')
-        _effect_bars(right, y, line)
-    left.set_yticks(positions, [line.row.label for line in lines])
+        _effect_bars(right, y, row)
+    left.set_yticks(positions, [row.table_row.label for row in rows])
     left.set_ylim(max(positions) + 0.6, min(positions) - 0.6)
     left.set_xlabel('AP (error bar: standard deviation over seeds)', fontsize=9)
     right.set_xlabel('effect on AP (error bar: 95% interval)', fontsize=9)
@@ -117,11 +117,11 @@ def _bars(comparison: Comparison) -> Figure:
     return figure
 
 
-def _effect_bars(axes: Axes, y: float, line: RowComparison) -> None:
-    if line.is_baseline:
+def _effect_bars(axes: Axes, y: float, row: RowComparison) -> None:
+    if row.is_baseline:
         axes.text(0, y, ' baseline', va='center', fontsize=8, color=GREY)
         return
-    effect = line.effects['AP']
+    effect = row.effects['AP']
     if effect.paper is not None:
         _bar(axes, y - 0.18, effect.paper, None, PAPER, '+.1f')
     if effect.measured is not None:
@@ -130,11 +130,11 @@ def _effect_bars(axes: Axes, y: float, line: RowComparison) -> None:
         axes.text(0, y + 0.18, ' not measured', va='center', fontsize=7, color=MEASURED)
 
 
-def _positions(lines: Sequence[RowComparison]) -> list[float]:
+def _positions(rows: Sequence[RowComparison]) -> list[float]:
     """Positions of the rows, from above, with a gap before each further group."""
     positions, gap = [], 0.0
-    for number, line in enumerate(lines):
-        gap += 0.5 * (number > 0 and line.row.group != lines[number - 1].row.group and line.is_baseline)
+    for number, row in enumerate(rows):
+        gap += 0.5 * (number > 0 and row.table_row.group != rows[number - 1].table_row.group and row.is_baseline)
         positions.append(number + gap)
     return positions
 

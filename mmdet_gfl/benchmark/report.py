@@ -8,23 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmdet_gfl.engine.files import write
+
 from . import markdown, pictures
 from .compare import Comparison, RowComparison, compare
-from .results import Result, found_seeds, read_results, run_dir_of, write
+from .results import Result, read_results
 from .rows import RowError, Table
-from .status import state_of
-
-
-def states_of(tables: Sequence[Table], work_dir: Path) -> dict[str, dict[int, str]]:
-    """Of each config and seed whether it fails, trains, or has begun, in words, where the work dir has some of it."""
-    states: dict[str, dict[int, str]] = {}
-    for config in {row.config for table in tables for row in table.rows}:
-        for seed in found_seeds(config, work_dir):
-            kind, more = state_of(run_dir_of(config, seed, work_dir))
-            if kind not in ('done', 'not begun'):
-                words = f'{kind}: {more}'.replace(f'{work_dir}/', '') if more else kind
-                states.setdefault(config, {})[seed] = words
-    return states
+from .status import unfinished
 
 
 def write_report(tables: Sequence[Table], work_dir: Path) -> str:
@@ -37,12 +27,13 @@ def write_report(tables: Sequence[Table], work_dir: Path) -> str:
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     if not (work_dir / 'settings.json').is_file() and not read_results(work_dir):
         raise RowError(f'--work-dir {work_dir} has no runs; name the one of a `reproduce.py run`, or start one')
-    states = states_of(tables, work_dir)  # before the results: what ends meanwhile is in one of them
+    configs = {row.config for table in tables for row in table.rows}
+    states = {config: unfinished(config, work_dir) for config in configs}  # before the results, for what ends meanwhile
     results = read_results(work_dir)
     comparisons = [compare(table, results, states) for table in tables]
     drawn = {}
     for comparison in comparisons:
-        if any(line.measured['AP'] for line in comparison.lines):
+        if any(row.measured['AP'] for row in comparison.rows):
             name = f'table_{comparison.table.name}.png'
             pictures.draw(comparison).savefig(work_dir / name, dpi=110)
             drawn[comparison.table.name] = name
@@ -58,27 +49,30 @@ def as_json(comparisons: Sequence[Comparison], results: Mapping[str, Sequence[Re
         dict(
             name=comparison.table.name,
             title=comparison.table.title,
-            rows=[_line_as_json(line, comparison.table) for line in comparison.lines],
+            rows=[_row_as_json(row, comparison.table) for row in comparison.rows],
         )
         for comparison in comparisons
     ]
-    kept = [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
-    return dict(tables=tables, results=kept)
+    return dict(tables=tables, results=without_configs(results))
 
 
-def _line_as_json(line: RowComparison, table: Table) -> dict[str, Any]:
+def without_configs(results: Mapping[str, Sequence[Result]]) -> list[Result]:
+    """All results without their resolved configs."""
+    return [{k: v for k, v in run.items() if k != 'resolved'} for runs in results.values() for run in runs]
+
+
+def _row_as_json(row: RowComparison, table: Table) -> dict[str, Any]:
     effects = {
-        column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict)
-        for column, found in line.effects.items()
+        column: dict(asdict(found), agrees=found.agrees, verdict=found.verdict) for column, found in row.effects.items()
     }
     return dict(
-        config=line.row.config,
-        label=line.row.label,
-        baseline=table.baseline(line.row).config,
-        seeds=line.seeds,
-        paper=line.row.paper,
-        measured={column: found and asdict(found) for column, found in line.measured.items()},
+        config=row.table_row.config,
+        label=row.table_row.label,
+        baseline=table.baseline(row.table_row).config,
+        seeds=row.seeds,
+        paper=row.table_row.paper,
+        measured={column: found and asdict(found) for column, found in row.measured.items()},
         effects=effects,
-        state=line.state,
-        not_measured=[dict(seed=seed, state=state) for seed, state in line.missing.items()],
+        state=row.state,
+        not_measured=[dict(seed=seed, state=state) for seed, state in row.missing.items()],
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_gfl.engine.checkout import commit
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.version import __version__
 
 from .hooks import WHERE
@@ -57,16 +57,6 @@ def found_seeds(config: str, work_dir: Path) -> list[int]:
     """The seeds that a work dir has folders of."""
     names = [run_dir.name.removeprefix('seed-') for run_dir in run_dir_of(config, 0, work_dir).parent.glob('seed-*')]
     return sorted(int(name) for name in names if name.isdecimal())
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file or none of it, on the disk."""
-    part = path.with_name(f'.{path.name}.part')
-    with part.open('w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -160,21 +150,6 @@ def result_of(
         commit=commit(),
         resolved=cfg.pretty_text.replace(f'{run_dir.parents[2]}/', ''),
     )
-
-
-def commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where files differ from it; None where the package is in no checkout."""
-    package = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(['git', *arguments], cwd=package, capture_output=True, text=True).stdout.strip()
-
-    try:
-        if not git('ls-files', '__init__.py'):  # an installed package inside someone else's checkout
-            return None
-        return git('describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*') or None
-    except OSError:
-        return None
 
 
 def read_result(file: Path) -> Result | None:

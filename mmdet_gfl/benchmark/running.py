@@ -19,6 +19,7 @@ from typing import TextIO
 from mmengine.config import Config
 
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.engine.processes import end_with_parent
 
 from . import locks
@@ -35,7 +36,6 @@ from .results import (
     read_state,
     result_of,
     run_dir_of,
-    write,
     write_state,
 )
 from .screen import Screen
@@ -292,12 +292,12 @@ def run_all(
         return 130
     finally:
         signal.signal(signal.SIGTERM, former)
-    if queue.elsewhere:
-        screen.log('\n'.join(['These runs were left to another process:', *(f'  {name}' for name in queue.elsewhere)]))
-    if queue.failed:
-        screen.log(
-            '\n'.join(['These runs failed; the same command tries them again:', *(f'  {x}' for x in queue.failed)])
-        )
+    for title, runs in (
+        ('These runs were left to another process:', queue.elsewhere),
+        ('These runs failed; the same command tries them again:', queue.failed),
+    ):
+        if runs:
+            screen.log('\n  '.join([title, *runs]))
     return int(bool(queue.failed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +27,7 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
         raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
     seeds = seeds or sorted({seed for config in configs for seed in found_seeds(config, work_dir)}) or [0]
     states = [(state_of(run_dir_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
-    counts: dict[str, int] = {}
-    for (kind, _), _, _ in states:
-        counts[kind] = counts.get(kind, 0) + 1
+    counts = Counter(kind for (kind, _), _, _ in states)
     lines = [f'{kind:9} {config}, seed {seed}' + (f': {more}' if more else '') for (kind, more), config, seed in states]
     return '\n'.join([*lines, ', '.join(f'{count} {kind}' for kind, count in counts.items())])
 
@@ -48,6 +47,16 @@ def state_of(run_dir: Path) -> tuple[str, str]:
     if not log.is_file():
         return 'not begun', ''
     return 'begun', f'in epoch {progress.epoch}/{_epochs(run_dir)}' if progress else ''
+
+
+def unfinished(config: str, work_dir: Path) -> dict[int, str]:
+    """Of each seed of a config without a result: whether it fails, trains, or has begun, in words."""
+    states = {}
+    for seed in found_seeds(config, work_dir):
+        kind, more = state_of(run_dir_of(config, seed, work_dir))
+        if kind not in ('done', 'not begun'):
+            states[seed] = (f'{kind}: {more}' if more else kind).replace(f'{work_dir}/', '')
+    return states
 
 
 def _epochs(run_dir: Path) -> int:

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mmdet_gfl.engine.files import write
+
 from . import locks
 from .mini import Mini
 from .plan import Plan
-from .results import read, read_result, read_results, run_dir_of, write
+from .results import read, read_result, read_results, run_dir_of
 from .rows import RowError
 
 

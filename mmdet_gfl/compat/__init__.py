@@ -4,7 +4,6 @@ Importing this module imports neither torch nor mmcv.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -15,13 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from mmdet_gfl.engine.errors import is_first_rank
+
 __all__ = ['activate', 'mmcv_flavour']
 
 EXTENSION = 'mmcv._ext'
 CHECKPOINT = 'mmengine.runner.checkpoint'
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
-_RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def activate() -> None:
@@ -108,5 +108,4 @@ def _is_main_process() -> bool:
     ``torch.distributed`` cannot be asked, for mmcv is imported before the process group is made. A spawned child has
     its name, but not yet its parent, while it imports the main module.
     """
-    rank = next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), '0')
-    return rank == '0' and current_process().name == 'MainProcess'
+    return is_first_rank() and current_process().name == 'MainProcess'

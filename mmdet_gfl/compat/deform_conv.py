@@ -16,18 +16,21 @@ from mmdet_gfl.compat.operators import missing_operator, torchvision_ops
 
 _Pair = tuple[int, int]
 
+#: Names of stride, padding and dilation, y and x, in the plain operators and in the modulated ones.
+_PLAIN = ('dH', 'dW'), ('padH', 'padW'), ('dilationH', 'dilationW')
+_MODULATED = ('stride_h', 'stride_w'), ('pad_h', 'pad_w'), ('dilation_h', 'dilation_w')
+
 
 def deform_conv_forward(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
     output: Tensor,
-    columns: Tensor,
-    ones: Tensor,
+    *_scratch: Tensor,
     **geometry: int,
 ) -> None:
     """Write the convolution of ``input`` (N, C, H, W) into ``output`` (N, C', H', W')."""
-    output.copy_(_convolve('deform_conv_forward', input, offset, weight, _pairs(geometry)))
+    output.copy_(_convolve('deform_conv_forward', input, offset, weight, _pairs(geometry, _PLAIN)))
 
 
 def deform_conv_backward_input(
@@ -37,13 +40,13 @@ def deform_conv_backward_input(
     grad_input: Tensor,
     grad_offset: Tensor,
     weight: Tensor,
-    columns: Tensor,
+    *_scratch: Tensor,
     **geometry: int,
 ) -> None:
     """Add the gradients by the input and by the offsets."""
     with torch.enable_grad():
         image, shift = _leaves(input, offset)
-        output = _convolve('deform_conv_backward_input', image, shift, weight, _pairs(geometry))
+        output = _convolve('deform_conv_backward_input', image, shift, weight, _pairs(geometry, _PLAIN))
     _add_gradients(output, (image, shift), grad_output, (grad_input, grad_offset))
 
 
@@ -60,7 +63,7 @@ def deform_conv_backward_parameters(
     """Add ``scale`` times the gradient by the weight, (C', C / groups, kh, kw)."""
     with torch.enable_grad():
         (kernel,) = _leaves(torch.zeros_like(grad_weight))  # the output is linear in it: its value does not matter
-        output = _convolve('deform_conv_backward_parameters', input, offset, kernel, _pairs(geometry))
+        output = _convolve('deform_conv_backward_parameters', input, offset, kernel, _pairs(geometry, _PLAIN))
     _add_gradients(output, (kernel,), grad_output * scale, (grad_weight,))
 
 
@@ -77,7 +80,7 @@ def modulated_deform_conv_forward(
     **geometry: int,
 ) -> None:
     """Write the convolution of ``input`` (N, C, H, W), its samples weighted by ``mask``, into ``output``."""
-    result = _convolve('modulated_deform_conv_forward', input, offset, weight, _named_pairs(geometry), mask)
+    result = _convolve('modulated_deform_conv_forward', input, offset, weight, _pairs(geometry, _MODULATED), mask)
     output.copy_(result + bias.view(1, -1, 1, 1) if with_bias else result)
 
 
@@ -101,29 +104,16 @@ def modulated_deform_conv_backward(
     """Add the gradients by the input, the weight, the bias if there is one, the offsets and the mask."""
     with torch.enable_grad():
         image, shift, kernel, share = _leaves(input, offset, weight, mask)
-        output = _convolve('modulated_deform_conv_backward', image, shift, kernel, _named_pairs(geometry), share)
+        output = _convolve('modulated_deform_conv_backward', image, shift, kernel, _pairs(geometry, _MODULATED), share)
     leaves, totals = (image, shift, kernel, share), (grad_input, grad_offset, grad_weight, grad_mask)
     _add_gradients(output, leaves, grad_output, totals)
     if with_bias:
         grad_bias.add_(grad_output.sum((0, 2, 3)))
 
 
-def _pairs(geometry: dict[str, int]) -> dict[str, _Pair]:
-    """Read the geometry by the names of the plain operators; numbers of groups and ``im2col_step`` are not needed."""
-    return {
-        'stride': (geometry['dH'], geometry['dW']),
-        'padding': (geometry['padH'], geometry['padW']),
-        'dilation': (geometry['dilationH'], geometry['dilationW']),
-    }
-
-
-def _named_pairs(geometry: dict[str, int]) -> dict[str, _Pair]:
-    """Read the geometry by the names of the modulated operators."""
-    return {
-        'stride': (geometry['stride_h'], geometry['stride_w']),
-        'padding': (geometry['pad_h'], geometry['pad_w']),
-        'dilation': (geometry['dilation_h'], geometry['dilation_w']),
-    }
+def _pairs(geometry: dict[str, int], names: tuple[tuple[str, str], ...]) -> dict[str, _Pair]:
+    """Read the geometry by an operator's names of it; numbers of groups and ``im2col_step`` are not needed."""
+    return {key: (geometry[h], geometry[w]) for key, (h, w) in zip(('stride', 'padding', 'dilation'), names)}
 
 
 def _convolve(

@@ -93,37 +93,13 @@ def _sigmoid_geometric_mean(g: Any, x: Any, y: Any) -> Any:
     return g.op('Sqrt', g.op('Mul', g.op('Sigmoid', x), g.op('Sigmoid', y)))
 
 
-def _deform_conv(
-    g: Any,
-    input: Any,
-    offset: Any,
-    weight: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    deform_groups: int,
-    *_: Any,
-) -> Any:
-    return _onnx_deform_conv(g, (input, weight, offset), stride, padding, dilation, groups, deform_groups)
+def _deform_conv(g: Any, input: Any, offset: Any, weight: Any, *geometry: Any) -> Any:
+    return _onnx_deform_conv(g, (input, weight, offset), *geometry[:5])
 
 
-def _modulated_deform_conv(
-    g: Any,
-    input: Any,
-    offset: Any,
-    mask: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    deform_groups: int,
-) -> Any:
+def _modulated_deform_conv(g: Any, input: Any, offset: Any, mask: Any, weight: Any, bias: Any, *geometry: Any) -> Any:
     bias = g.op('Constant', value_t=torch.zeros(weight.type().sizes()[0])) if bias is None else bias
-    inputs = input, weight, offset, bias, mask
-    return _onnx_deform_conv(g, inputs, stride, padding, dilation, groups, deform_groups)
+    return _onnx_deform_conv(g, (input, weight, offset, bias, mask), *geometry)
 
 
 def _onnx_deform_conv(

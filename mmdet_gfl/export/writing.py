@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import nn
 
+from mmdet_gfl.engine import files
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.versions import parse_release
 
@@ -179,18 +179,12 @@ def _last_sizes(name: str) -> list[int]:
 
 
 def write(model: onnx.ModelProto, path: Path) -> None:
-    """Write the file beside its place and move it there, so that a kill leaves what was there before.
+    """Write the file whole, or leave what was there before.
 
     Raises:
         UserError: It cannot be written.
     """
-    beside = path.with_name(f'.{path.name}.part')
     try:
-        with beside.open('wb') as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        files.write(path, model.SerializeToString())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f'{path} cannot be written ({error.strerror}); name another file or free some space') from error

@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.analysis.matching import ious
+from mmdet_gfl.analysis.matching import as_array, ious
 
-from .sides import SIDES, Side, as_array, sides_of
+from .sides import SIDES, Side, sides_of
 
 #: Of the detections, in turn (Okabe and Ito's, which most colour-blind people can tell apart).
 COLORS = ('#56b4e9', '#e69f00', '#cc79a7', '#009e73', '#f0e442', '#d55e00', '#0072b2')

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.structures import InstanceData
 
+from mmdet_gfl.analysis.matching import as_array
+
 SIDES = ('left', 'top', 'right', 'bottom')
 
 
@@ -70,10 +72,3 @@ def sides_of(results: InstanceData) -> list[list[Side]]:
             sides.append(Side(middle, spread, start + sign * step[index, side] * np.arange(len(entries)), entries))
         detections.append(sides)
     return detections
-
-
-def as_array(values: object) -> np.ndarray:
-    """A tensor, boxes of MMDetection or an array, as float64."""
-    values = getattr(values, 'tensor', values)
-    values = values.detach().cpu() if hasattr(values, 'detach') else values
-    return np.asarray(values, float)

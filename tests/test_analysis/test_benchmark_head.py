@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmdet_gfl.analysis import benchmark_head, benchmark_report, measuring
 from mmdet_gfl.analysis.benchmark_head import FLOOR, OURS, THEIRS, TYPE_CHANGED, Case, Work, check_equal, measure
 from mmdet_gfl.analysis.counterparts import build_heads
+from mmdet_gfl.analysis.ideal_predictions import grid_sizes
 from mmdet_gfl.analysis.measuring import Allocation, Spread
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import GFLHead
@@ -75,8 +76,7 @@ def test_each_head_meets_its_counterpart(head, theirs, equal):
     assert type(like.loss_cls).__module__.startswith('mmdet.')
     works = [Work(heads.ours, CASE), Work(heads.theirs, CASE, like=like)]
     for head in [heads.ours] * equal + [heads.type_changed] * (heads.type_changed is not None):
-        differences = check_equal(Work(head, CASE), works[1])
-        assert differences['losses'] < 1e-5 and differences['gradients'] < 1e-4
+        check_equal(Work(head, CASE), works[1])
     for work in works:
         for name in benchmark_head.PARTS:
             if name != 'class_logits' or work.learns_class_logits:
@@ -127,7 +127,7 @@ def test_number_of_classes_can_be_replaced():
 @pytest.mark.parametrize('kind', ['YOLOV3Head', 'NonsenseHead'])
 def test_a_config_without_a_head_of_ours_is_refused(kind):
     with pytest.raises(
-        UserError, match=f"type='{kind}': a config with a head of ours is needed, one of mmdet_gfl.ATSS"
+        UserError, match=f"type='{kind}' is no GFL head, and none stands for it; accepted: ATSSHead or mmdet_gfl.ATSS"
     ):
         build_heads(config(dict(type=kind, test_cfg={})), None, CPU)
 
@@ -141,7 +141,7 @@ def test_units_of_distances(host):
     head = build_heads(config(stock_config(host)), None, CPU).ours
     training, testing = (benchmark_head.distance_units(head.train(mode)) for mode in (True, False))
     if host == 'FCOS':
-        assert training == benchmark_head.level_strides(head) and testing == [1] * 5
+        assert training == head.level_strides and testing == [1] * 5
     else:
         assert training == testing == ([1] * 3 if host in DYNAMIC_HOSTS else None)
 
@@ -160,7 +160,7 @@ def test_distances_are_four_strides_large(host):
 def test_the_assignment_of_a_stock_head_is_what_get_targets_gives():
     heads = build_heads(config(stock_config('ATSS')), None, CPU)
     work = Work(heads.theirs, CASE, like=heads.ours)
-    sizes = benchmark_head.grid_sizes(heads.theirs, CASE.size)
+    sizes = grid_sizes(heads.ours, CASE.size)
     anchors, flags = heads.theirs.get_anchors(sizes, work.metas, device='cpu')
     expected = heads.theirs.get_targets(anchors, flags, work.gts, work.metas)
     found = work.assignment()
@@ -223,8 +223,7 @@ def test_mixed_precision_is_held_to_its_own_limits():
     case = CASE._replace(amp=True)
     ours, theirs = (Work(head, case, like=heads.ours) for head in (heads.ours, heads.theirs))
     assert [levels[0].dtype for levels in ours.predictions] == [torch.bfloat16, torch.float32]
-    differences = check_equal(ours, theirs)
-    assert set(differences) == {'losses', 'gradients'} and 0 < differences['losses'] < 2e-2
+    check_equal(ours, theirs)
     result = measure(heads, case, 1, ['class_logits', 'step'])
     assert list(result.times) == ['step'] and list(result.host_syncs['step']) == [THEIRS, OURS]
 
@@ -242,8 +241,8 @@ def test_spread_and_ratios_are_those_of_the_samples():
 def test_functions_are_timed_in_turn(monkeypatch):
     calls, seconds = [], dict(a=1.0, b=0.25, c=0.5)
     functions = {name: lambda name=name: calls.append(name) for name in seconds}
-    monkeypatch.setattr(measuring.time, 'perf_counter', lambda: sum(seconds[name] for name in calls))
-    samples = measuring.times_in_turn(functions, repeats=2, device=CPU, warm_up=1)
+    monkeypatch.setattr(measuring.benchmark, 'timer', lambda: sum(seconds[name] for name in calls))
+    samples = measuring.times_in_turn(functions, repeats=2, warm_up=1)
     assert ''.join(calls) == 'abc' + 'bca' + 'cab'
     assert samples == dict(a=[1000, 1000], b=[250, 250], c=[500, 500])
 
@@ -304,7 +303,7 @@ def result(**times):
 
 def test_tables_hold_medians_quartiles_and_ratios():
     step = {THEIRS: [90.0, 100.0, 110.0], OURS: [10.0, 20.0, 10.0], FLOOR: [2.0, 2.0, 2.0]}
-    table = benchmark_report.time_table('objects', {'40': result(step=step)})
+    table = benchmark_report.time_table('objects', {'40': result(step=step)}).splitlines()
     assert table[2] == (
         '| targets + losses + backward | 40 | 100 (95.0-105) | 10.0 (10.0-15.0) | **9.00x (7.00-10.0)** |'
     )
@@ -312,10 +311,10 @@ def test_tables_hold_medians_quartiles_and_ratios():
         '| floor: one read and one write of the predictions (3.00 MiB) | 40 | step: 50.0x this | step: 5.00x this | '
         '2.00 (2.00-2.00) ms |'
     )
-    memory = benchmark_report.memory_table('objects', {'40': result(step=step)})
+    memory = benchmark_report.memory_table('objects', {'40': result(step=step)}).splitlines()
     assert memory[2] == '| kept for backward, over the class logits | 40 | 5.00 | 1.00 | **5.00x** |'
     assert memory[-1] == '| peak of assignment | 40 | 8.00 MiB | 2.00 MiB | **4.00x** |'
-    syncs = benchmark_report.host_syncs_table('objects', {'40': result(step=step)})
+    syncs = benchmark_report.host_syncs_table('objects', {'40': result(step=step)}).splitlines()
     assert syncs[2:] == ['| targets + losses + backward | 40 | 75 | 4 |']
 
 
@@ -324,7 +323,7 @@ def test_a_third_head_has_a_column():
     found = result(step=step, assignment={THEIRS: [4.0], OURS: [2.0]}, class_logits={OURS: [3.0]})
     found = found._replace(kept=found.kept | {TYPE_CHANGED: 2000}, kept_in_forward=1500)
     found.losses[TYPE_CHANGED] = Allocation(4 * 2**20, 2000)
-    table = benchmark_report.time_table('objects', {'40': found})
+    table = benchmark_report.time_table('objects', {'40': found}).splitlines()
     assert table[:2] == [
         '| part, ms | objects | MMDetection | ours | MMDetection / ours | type changed |',
         '|---|---|---|---|---|---|',
@@ -334,7 +333,7 @@ def test_a_third_head_has_a_column():
     assert cells[1] == ['4.00 (4.00-4.00)', '2.00 (2.00-2.00)', '**2.00x (2.00-2.00)**', '-']
     assert cells[2][2:] == ['**9.00x (9.00-9.00)**', '15.0 (15.0-15.0): **6.00x (6.00-6.00)**']
     assert cells[3] == ['step: 45.0x this', 'step: 5.00x this', '2.00 (2.00-2.00) ms', 'step: 7.50x this']
-    memory = benchmark_report.memory_table('objects', {'40': found})
+    memory = benchmark_report.memory_table('objects', {'40': found}).splitlines()
     assert memory[2].endswith('class logits, over them | 40 | - | 1.50 | - | - |')
     assert memory[3].endswith('| 40 | 5.00 | 1.00 | **5.00x** | 2.00: **2.50x** |')
     numbers = benchmark_report.as_dict(found)

@@ -279,11 +279,11 @@ def test_a_foveabox_with_deformable_convolution_is_measured():
 @pytest.mark.parametrize(
     'model, words',
     [
-        (dict(type='FasterRCNN', rpn_head=dict()), r"model\.type='FasterRCNN'.* no distances .*accepted: ATSSHead"),
+        (dict(type='FasterRCNN', rpn_head=dict()), r"model\.type='FasterRCNN'.*accepted: ATSSHead"),
         (dict(bbox_head=[dict(type='ATSSHead')]), 'is not one head'),
-        (dict(bbox_head=dict(type='YOLOV3Head')), "type='YOLOV3Head' has no targets .* or mmdet_gfl.SSDGFLHead"),
-        (dict(bbox_head=dict(type='Nonsense')), "type='Nonsense' has no targets"),
-        (dict(bbox_head=dict(type='mmdet_gfl.GFLHead')), 'cannot be built: .*num_classes'),
+        (dict(bbox_head=dict(type='YOLOV3Head')), "type='YOLOV3Head' is no GFL head.* or mmdet_gfl.SSDGFLHead"),
+        (dict(bbox_head=dict(type='Nonsense')), "type='Nonsense' is no GFL head"),
+        (dict(bbox_head=dict(type='mmdet_gfl.GFLHead')), 'cannot be built from model.bbox_head: .*num_classes'),
     ],
 )
 def test_other_heads_are_refused(model, words):

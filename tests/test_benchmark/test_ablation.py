@@ -12,11 +12,12 @@ from scipy.stats import ttest_rel
 from mmdet_gfl.benchmark import ablation, ablation_report, running
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.paired import Paired, half_width, paired, seeds_to_tell
-from mmdet_gfl.benchmark.results import read, run_dir_of, write
+from mmdet_gfl.benchmark.results import read, run_dir_of
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.shorten import scale_span, shorten
 from mmdet_gfl.benchmark.work_dir import check_settings, prepare
 from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 ALL = list(ablation.ROWS)
@@ -179,7 +180,8 @@ def test_a_config_without_a_head_that_can_change():
     with pytest.raises(UserError, match='has no GFL variant'):
         read_ablation('tood_r50_fpn_1x_coco')
     with pytest.raises(
-        RowError, match='row mine does not fit this config: --quality JointQualty is unknown; did you mean JointQuality'
+        RowError,
+        match='mine does not fit this config: --quality JointQualty is unknown; did you mean mmdet_gfl.JointQuality',
     ):
         read_ablation('retinanet_r50_fpn_1x_coco', [], ['mine:quality=JointQualty']).repeated()
 
@@ -295,6 +297,23 @@ def test_the_least_number_of_seeds():
         assert half_width(std, count) < abs(mean) <= half_width(std, count - 1)
     assert seeds_to_tell(0.0, 1.0) is None and seeds_to_tell(1e-6, 1.0) is None
     assert seeds_to_tell(1.0, 0.0) == 2
+
+
+@pytest.mark.parametrize(
+    'mean, half, shown, interval',
+    [
+        (2.0, 2.5, '+2.0 ± 2.5', '-0.5 to +4.5'),
+        (-0.64, 0.62, '-0.64 ± 0.62', '-1.3 to -0.02'),  # worse: with one digit, -0.6 ± 0.6 and -1.3 to +0.0
+        (-0.62, 0.64, '-0.62 ± 0.64', '-1.3 to +0.02'),  # not told apart
+        (0.02, 0.04, '+0.02 ± 0.04', '-0.02 to +0.1'),
+        (0.0, 0.0, '+0.0 ± 0.0', '+0.0 to +0.0'),
+        (-0.01, 3.0, '+0.0 ± 3.0', '-3.0 to +3.0'),
+    ],
+)
+def test_an_interval_shows_on_which_side_of_zero_its_ends_are(mean, half, shown, interval):
+    found = Paired([0, 1], mean, 1.0, half)
+    assert (found.show(1), found.show_interval(1)) == (shown, interval)
+    assert Paired([0], -0.64, None, None).show(1) == '-0.6'
 
 
 # The report ---------------------------------------------------------------------------------------------------------

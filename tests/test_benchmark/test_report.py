@@ -273,12 +273,12 @@ def test_lines_are_for_values_of_one_parameter():
     assert pictures.parameter_of(['baseline', 'QFL']) is None
 
 
-def test_compared_lines():
-    lines = compare(TABLES[1], {'gfl/e.py': runs('gfl/e.py', 1.0)}, {'atss/c.py': {0: 'failed: x'}}).lines
-    assert [(line.is_baseline, line.seeds) for line in lines] == [(True, []), (False, [0])]
-    assert [(line.state, line.missing) for line in lines] == [('failed: x', {0: 'failed: x'}), ('done', {})]
-    nothing = compare(TABLES[1], {}, {}).lines
-    assert [(line.state, line.missing) for line in nothing] == 2 * [('not run', {0: 'not run'})]
+def test_compared_rows():
+    rows = compare(TABLES[1], {'gfl/e.py': runs('gfl/e.py', 1.0)}, {'atss/c.py': {0: 'failed: x'}}).rows
+    assert [(row.is_baseline, row.seeds) for row in rows] == [(True, []), (False, [0])]
+    assert [(row.state, row.missing) for row in rows] == [('failed: x', {0: 'failed: x'}), ('done', {})]
+    nothing = compare(TABLES[1], {}, {}).rows
+    assert [(row.state, row.missing) for row in nothing] == 2 * [('not run', {0: 'not run'})]
 
 
 def test_every_seed_that_was_not_measured_is_said_and_why(tmp_path):

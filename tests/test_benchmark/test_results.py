@@ -11,6 +11,7 @@ from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.status import state_of, status
+from mmdet_gfl.engine import checkout, files
 
 GFL = 'gfl/gfl_r50_fpn_1x_coco.py'
 
@@ -90,19 +91,19 @@ def test_a_result_holds_all_that_is_to_be_known(tmp_path):
 
 
 def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
-    found = results.commit()
+    found = checkout.commit()
     assert found is None or len(found.removesuffix('-dirty')) == 40
-    monkeypatch.setattr(results.subprocess, 'run', lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError('git')))
-    assert results.commit() is None
+    monkeypatch.setattr(checkout.subprocess, 'run', lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError('git')))
+    assert checkout.commit() is None
 
 
 def test_files_are_written_whole(tmp_path, monkeypatch):
     file = tmp_path / 'result.json'
-    results.write(file, 'old')
-    monkeypatch.setattr(results.os, 'replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    files.write(file, 'old')
+    monkeypatch.setattr(files.os, 'replace', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        results.write(file, 'new')
-    assert file.read_text() == 'old'
+        files.write(file, 'new')
+    assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
     assert results.read_results(tmp_path) == {}
 
 

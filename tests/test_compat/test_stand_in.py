@@ -11,6 +11,7 @@ from mmcv.utils import ext_loader
 
 from mmdet_gfl import compat
 from mmdet_gfl.compat import mmcv_ext
+from mmdet_gfl.engine.errors import RANK_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 LINE = 'mmcv has no compiled operators here'
@@ -87,7 +88,7 @@ def test_without_the_extension_the_stand_in_comes_and_says_so_once(fake_mmcv):
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
 @pytest.mark.parametrize('rank', ['0', '3'])
 def test_only_the_first_rank_says_so(monkeypatch, caplog, variable, rank):
-    for name in compat._RANK_VARIABLES:
+    for name in RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, rank)
     log = logging.getLogger('mmdet_gfl')  # tests before may have run programs that set up logging

@@ -43,12 +43,12 @@ def test_the_report(folder, kept, results, comparisons):
 def test_effects_with_several_seeds(folder, comparisons):
     expected = []
     for comparison in comparisons:
-        for line in comparison.lines:
-            effect = line.effects.get('AP')
+        for row in comparison.rows:
+            effect = row.effects.get('AP')
             if effect is not None and effect.interval is not None:
                 seeds = len(effect.difference.seeds)
                 expected.append(
-                    f'| {comparison.table.name} | {line.row.label} | {seeds} | {effect.measured:+.1f} ± '
+                    f'| {comparison.table.name} | {row.table_row.label} | {seeds} | {effect.measured:+.1f} ± '
                     f'{effect.interval:.1f} | {effect.paper:+.1f} | {seeds + effect.difference.more_seeds} |'
                 )
                 assert effect.verdict == 'not told apart'  # as the page says

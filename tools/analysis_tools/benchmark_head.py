@@ -23,9 +23,11 @@ from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
 from mmengine.logging import MMLogger
 
 from mmdet_gfl.analysis import benchmark_report as report
+from mmdet_gfl.analysis import detector
 from mmdet_gfl.analysis.benchmark_head import PARTS, Case, Result, measure
 from mmdet_gfl.analysis.counterparts import Heads, build_heads
 from mmdet_gfl.engine import launch
+from mmdet_gfl.engine.checkout import commit
 from mmdet_gfl.engine.output_paths import PICTURE_SUFFIXES, make_folder_of
 
 SWEEPS = {
@@ -86,14 +88,11 @@ def device_of(args: argparse.Namespace) -> torch.device:
     Raises:
         UserError: It is not there.
     """
-    name = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise launch.UserError(f'--device {name} cannot be used: {str(error).splitlines()[0]}') from error
+    device = detector.device_of(args.device)
     if device.type not in ('cpu', 'cuda'):
-        raise launch.UserError(f'--device {name}: cpu and cuda are what can be measured')
+        raise launch.UserError(f'--device {args.device}: cpu and cuda are what can be measured')
+    if device.index is not None and device.type == 'cuda':
+        torch.cuda.set_device(device)  # torch's timer waits for the current one
     return device
 
 
@@ -148,7 +147,7 @@ def describe(args: argparse.Namespace, cfg: launch.Config, device: torch.device,
         checked=f'Checked first: {who} give the same {what}.',
         rows=SWEEPS[args.sweep][0] if args.sweep else 'objects per image',
         machine=report.machine(device),
-        commit=report.commit(),
+        commit=commit(7),
         command=shlex.join(['python', *sys.argv]),
     )
 

@@ -130,7 +130,7 @@ def time_per_image(model: Any, session: Any, dataset: Any, repeats: int, count: 
         torch=lambda: [model.predict(**_arguments(batch)) for batch in batches],
         onnxruntime=lambda: [session.run(None, feed) for feed in feeds],
     )
-    times = times_in_turn(functions, repeats, torch.device('cpu'))
+    times = times_in_turn(functions, repeats)
     return {name: [sample / len(batches) for sample in samples] for name, samples in times.items()}
 
 
