@@ -37,37 +37,41 @@ SMALL = [
 ]
 
 
-def start(tool, *arguments, coco128, root, log):
+def start(tool, *arguments, coco128, root, log, python=sys.executable):
     env = dict(
         os.environ,
         COCO128_ROOT=str(coco128),
         PYTHONPATH=str(root),
         OMP_NUM_THREADS='1',
     )
-    command = [sys.executable, str(tool), *map(str, arguments), '--cfg-options', *SMALL]
+    command = [python, str(tool), *map(str, arguments), '--cfg-options', *SMALL]
     return subprocess.Popen(command, cwd=root, env=env, stdout=open(log, 'w'), stderr=subprocess.STDOUT)
 
 
-def run(tool, *arguments, coco128, root, log):
-    code = start(tool, *arguments, coco128=coco128, root=root, log=log).wait()
+def run(tool, *arguments, log, **more):
+    code = start(tool, *arguments, log=log, **more).wait()
     assert code == 0, Path(log).read_text()[-3000:]
     return Path(log).read_text()
 
 
 @pytest.fixture(scope='module')
-def trained(coco128, root, tmp_path_factory):
+def places(coco128, root):
+    return dict(coco128=coco128, root=root)
+
+
+@pytest.fixture(scope='module')
+def trained(places, warm_python, tmp_path_factory):
     """A work dir whose training was killed with SIGKILL after its first checkpoint and resumed to the end."""
     place = tmp_path_factory.mktemp('training')
     work = place / 'work'
-    process = start('tools/train.py', CONFIG, '--work-dir', work, coco128=coco128, root=root, log=place / 'killed')
+    process = start('tools/train.py', CONFIG, '--work-dir', work, **places, log=place / 'killed')
     while not (work / 'last_checkpoint').is_file() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (work / 'last_checkpoint').is_file(), (place / 'killed').read_text()[-3000:]
-    log = run(
-        'tools/train.py', CONFIG, '--work-dir', work, '--resume', coco128=coco128, root=root, log=place / 'resumed'
-    )
+    more = dict(**places, log=place / 'resumed', python=warm_python)
+    log = run('tools/train.py', CONFIG, '--work-dir', work, '--resume', **more)
     return work, (place / 'killed').read_text(), log
 
 
@@ -85,13 +89,13 @@ def test_the_killed_training_goes_on(trained):
     assert {'loss_cls', 'loss_bbox', 'loss_dfl', 'pos_iou', 'clipped_share', 'grad_norm'} <= set(scalars[0])
 
 
-def test_tools_agree(trained, coco128, root, tmp_path):
+def test_tools_agree(trained, places, warm_python, tmp_path):
     work, _, _ = trained
     found = {}
-    for name, tool in (('ours', 'tools/test.py'), ('stock', STOCK / 'test.py')):
+    for name, tool, python in (('ours', 'tools/test.py', warm_python), ('stock', STOCK / 'test.py', sys.executable)):
         out = tmp_path / f'{name}.pkl'
         arguments = (CONFIG, work / 'epoch_3.pth', '--work-dir', tmp_path / name, '--out', out)
-        log = run(tool, *arguments, coco128=coco128, root=root, log=tmp_path / f'{name}.log')
+        log = run(tool, *arguments, **places, log=tmp_path / f'{name}.log', python=python)
         assert 'coco/bbox_mAP' in log
         with open(out, 'rb') as file:
             found[name] = pickle.load(file)
@@ -102,8 +106,8 @@ def test_tools_agree(trained, coco128, root, tmp_path):
             assert torch.equal(ours['pred_instances'][key], stock['pred_instances'][key])
 
 
-def test_stock_training_resumes_from_ours(trained, coco128, root, tmp_path):
+def test_stock_training_resumes_from_ours(trained, places, warm_python, tmp_path):
     work, _, _ = trained
     arguments = (CONFIG, '--work-dir', tmp_path / 'work', '--resume', work / 'epoch_2.pth')
-    log = run(STOCK / 'train.py', *arguments, coco128=coco128, root=root, log=tmp_path / 'log')
+    log = run(STOCK / 'train.py', *arguments, **places, log=tmp_path / 'log', python=warm_python)
     assert (tmp_path / 'work' / 'epoch_3.pth').is_file() and 'resumed epoch: 2' in log
