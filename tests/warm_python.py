@@ -12,6 +12,7 @@ Whatever depends on a fresh interpreter (options other than ``-u``, ``-c``, anot
 from __future__ import annotations
 
 import ast
+import contextlib
 import gc
 import importlib
 import json
@@ -46,8 +47,8 @@ server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 files = [int(name) for name in os.listdir('/proc/self/fd')]
 files = [file for file in files if os.path.exists(f'/proc/self/fd/{{file}}') and file != server.fileno()]
-request = dict(script=script, unbuffered=script is not arguments, folder=os.getcwd(), environ=dict(os.environ), files=files)
-request = json.dumps(request).encode()
+request = dict(script=script, unbuffered=script is not arguments, folder=os.getcwd(), files=files)
+request = json.dumps(dict(request, environ=dict(os.environ))).encode()
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, lambda number, _: server.sendall(bytes([number])))
 socket.send_fds(server, [len(request).to_bytes(8, 'big')], files)
@@ -146,57 +147,74 @@ class Request:
             runpy.run_path(self.script[0], run_name='__main__')
 
 
-def serve(listener: socket.socket) -> Request | None:
-    """Answer requests until the standard input ends; in each fork, return what it is to run."""
-    clients: dict[int, socket.socket] = {}
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    with selectors.DefaultSelector() as selector:
-        for source in (0, woken, listener):
-            selector.register(source, selectors.EVENT_READ)
+class Server:
+    """Forks a process for each executable that connects, until the standard input ends."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.clients: dict[int, socket.socket] = {}
+        self.selector = selectors.DefaultSelector()
+        self.woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for source in (0, self.woken, listener):
+            self.selector.register(source, selectors.EVENT_READ)
+
+    def serve(self) -> Request | None:
+        """None at the end; in each fork, what it is to run."""
         while True:
-            for key, _ in selector.select():
+            for key, _ in self.selector.select():
                 if key.fd == 0:
-                    for child in clients:
+                    for child in self.clients:
                         os.kill(child, signal.SIGKILL)
                     return None
-                if key.fd == woken:
-                    os.read(woken, 1024)
-                    bury(clients, selector)
-                elif key.fileobj is listener:
-                    client, _ = listener.accept()
-                    request = Request.read(client)
-                    child = os.fork()
-                    if child == 0:
-                        signal.set_wakeup_fd(-1)
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                        return request
-                    for file in request.received:
-                        os.close(file)
-                    clients[child] = client
-                    selector.register(client, selectors.EVENT_READ, child)
-                elif key.data in clients:
-                    signals = key.fileobj.recv(64) or bytes([signal.SIGKILL])
-                    if signals == bytes([signal.SIGKILL]):
-                        selector.unregister(key.fileobj)
-                    for number in signals:
-                        os.kill(key.data, number)
+                if key.fd == self.woken:
+                    os.read(self.woken, 1024)
+                    self.bury()
+                elif key.fileobj is not self.listener:
+                    self.signal(key.data)
+                elif (request := self.fork()) is not None:
+                    return request
 
+    def fork(self) -> Request | None:
+        """Start what an executable asks for; in the fork, return it."""
+        client, _ = self.listener.accept()
+        request = Request.read(client)
+        child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return request
+        for file in request.received:
+            os.close(file)
+        self.clients[child] = client
+        self.selector.register(client, selectors.EVENT_READ, child)
+        return None
 
-def bury(clients: dict[int, socket.socket], selector: selectors.BaseSelector) -> None:
-    """Tell the executables whose scripts have ended how they ended."""
-    for child in list(clients):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if not ended:
-            continue
-        client = clients.pop(child)
-        code = os.waitstatus_to_exitcode(status)
-        if client in (key.fileobj for key in selector.get_map().values()):
-            selector.unregister(client)
-            client.sendall(bytes([code < 0, abs(code)]))
-        client.close()
+    def signal(self, child: int) -> None:
+        """Send a child the signals that its executable was sent; where that has been killed, the child is too."""
+        if child not in self.clients:  # it has just ended
+            return
+        signals = self.clients[child].recv(64)
+        if not signals:
+            self.selector.unregister(self.clients[child])
+        for number in signals or [signal.SIGKILL]:
+            os.kill(child, number)
+
+    def bury(self) -> None:
+        """Tell the executables whose scripts have ended how they ended."""
+        for child in list(self.clients):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                continue
+            client = self.clients.pop(child)
+            code = os.waitstatus_to_exitcode(status)
+            if client in self.selector.get_map():
+                self.selector.unregister(client)
+                with contextlib.suppress(BrokenPipeError):  # killed in this moment
+                    client.sendall(bytes([code < 0, abs(code)]))
+            client.close()
 
 
 if __name__ == '__main__':
@@ -205,5 +223,5 @@ if __name__ == '__main__':
     leave_configs_unformatted()
     gc.collect()
     gc.freeze()
-    if (asked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    if (asked := Server(socket.socket(fileno=int(sys.argv[1]))).serve()) is not None:
         asked.run(sys.argv[2])
