@@ -185,6 +185,8 @@ class Server:
         if child == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for source in (self.selector, self.listener, client, *self.clients.values()):
+                source.close()  # now: later, these numbers are files of the script
             return request
         for file in request.received:
             os.close(file)
