@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -45,13 +44,21 @@ Runner(
 """
 
 
-def train(work_dir, root, how):
-    env = dict(os.environ, PYTHONPATH=str(root))
-    return subprocess.Popen([sys.executable, '-c', TRAINING, str(work_dir), how], env=env, cwd=work_dir)
+@pytest.fixture
+def train(warm_python, tmp_path, root):
+    """Starts the training, which stops in a write or resumes."""
+
+    def call(how):
+        (tmp_path / 'training.py').write_text(TRAINING)
+        command = [warm_python, str(tmp_path / 'training.py'), str(tmp_path), how]
+        env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
+        return subprocess.Popen(command, env=env, cwd=tmp_path)
+
+    return call
 
 
-def test_a_training_killed_in_the_write_goes_on(tmp_path, root):
-    process = train(tmp_path, root, 'stop')
+def test_a_training_killed_in_the_write_goes_on(tmp_path, train):
+    process = train('stop')
     while not (tmp_path / 'writing').exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -61,7 +68,7 @@ def test_a_training_killed_in_the_write_goes_on(tmp_path, root):
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
     assert torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['meta']['epoch'] == 1
 
-    assert train(tmp_path, root, 'resume').wait() == 0
+    assert train('resume').wait() == 0
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_3.pth']
     assert list(tmp_path.glob('.*.part')) == []
     assert torch.load(tmp_path / 'epoch_3.pth', weights_only=False)['meta']['iter'] == 6

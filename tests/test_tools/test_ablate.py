@@ -63,7 +63,7 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def ablate(root, monkeypatch, capsys):
+def ablate(root, monkeypatch, capsys, warm_children):
     """The tool in this process: takes its arguments, returns its exit status and what it said on stdout and stderr."""
     spec = importlib.util.spec_from_file_location('ablate', root / 'tools' / 'ablate.py')
     tool = importlib.util.module_from_spec(spec)

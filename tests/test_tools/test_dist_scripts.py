@@ -38,6 +38,14 @@ sys.exit(max(task.wait() for task in started))
 SCONTROL = '#!/bin/sh\n[ "$*" = "show hostnames localhost" ] && echo localhost\n'
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _python(warm_python):
+    """What the scripts take as Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHON', warm_python)
+        yield
+
+
 @pytest.fixture(scope='module')
 def place(root, tmp_path_factory):
     """A folder with a tiny config for the shapes, and the stand-ins for Slurm's programs."""
@@ -71,7 +79,7 @@ def free_port():
 def start(root, place, script, *arguments, **variables):
     """A script of ``tools/`` in a folder that is not the checkout."""
     env = {key: value for key, value in os.environ.items() if key not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
-    env.update(PYTHON=sys.executable, OMP_NUM_THREADS='1', PATH=f'{place / "bin"}:{os.environ["PATH"]}')
+    env.update(OMP_NUM_THREADS='1', PATH=f'{place / "bin"}:{os.environ["PATH"]}')
     return subprocess.Popen(
         ['bash', root / 'tools' / script, *map(str, arguments)],
         cwd=place,
@@ -206,7 +214,7 @@ def children(pid):
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a process is not told of the end of its parent')
 def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
     options = ('--work-dir', tmp_path / 'work', '--cfg-options', 'train_cfg.max_epochs=1000')
-    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 2, *options, PORT=free_port())
+    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 2, *options, PORT=free_port(), PYTHON=sys.executable)
     while 'Epoch(train)' not in (line := torchrun.stdout.readline()):
         assert line, 'it ended before its first epoch'
     ranks = children(torchrun.pid)
@@ -241,7 +249,7 @@ def test_slurm_train_asks_for_eight_gpus_on_one_node(root, place):
         *('--cpus-per-task=5', '--kill-on-bad-exit=1'),
     ]
     tool = str(root / 'tools' / 'train.py')
-    train = [sys.executable, '-u', tool, 'a b.py', '--work-dir=out', '--launcher=slurm']
+    train = [os.environ['PYTHON'], '-u', tool, 'a b.py', '--work-dir=out', '--launcher=slurm']
     assert command == [*train, '--cfg-options', 'x="[1, 2]"']
 
 

@@ -1,13 +1,17 @@
 """The first command, in the smallest size: what it leaves, that it reuses it, that it names what is wrong."""
 
 import os
+import shlex
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from mmdet_gfl.versions import REQUIREMENTS, installed
 
-SMALL = dict(EPOCHS='1', MINI='size=64 train=16 val=8 stacked_convs=1')
+SMALL = dict(EPOCHS='1', MINI='size=64 train=8 val=4 stacked_convs=1')
 
 
 def has_pinned_versions():
@@ -24,10 +28,23 @@ def quickstart(root, *arguments, **env):
     )
 
 
+@pytest.fixture
+def environment(warm_python, tmp_path):
+    """The environment of this process, complete as it is, with a Python that starts sooner."""
+    stamp = Path(sys.prefix) / '.set-up'
+    if not stamp.is_file():
+        return {}
+    (tmp_path / 'venv' / 'bin').mkdir(parents=True)
+    (tmp_path / 'venv' / 'bin' / 'python').write_text(f'#!/bin/sh\nexec {shlex.quote(warm_python)} "$@"\n')
+    (tmp_path / 'venv' / 'bin' / 'python').chmod(0o755)
+    shutil.copy(stamp, tmp_path / 'venv' / '.set-up')
+    return dict(VENV=str(tmp_path / 'venv'), OMP_NUM_THREADS='1')
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_pinned_versions(), reason='it would set up the pinned versions, which are not those here')
-def test_table_3_in_small_twice(root, tmp_path):
-    ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **SMALL)
+def test_table_3_in_small_twice(root, environment, tmp_path):
+    ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **environment, **SMALL)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     folder = tmp_path / 'quick start'
     assert (folder / 'report.md').is_file() and (folder / 'table_3.png').is_file()
@@ -36,7 +53,7 @@ def test_table_3_in_small_twice(root, tmp_path):
     for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
         assert words in ran.stdout
     before = {file: file.stat().st_mtime_ns for file in [*folder.glob('*/*/seed-0/*.pth'), *folder.glob('pictures/*')]}
-    again = quickstart(root, WORK_DIR=str(folder), **SMALL)
+    again = quickstart(root, WORK_DIR=str(folder), **environment, **SMALL)
     assert again.returncode == 0 and 'Table 3' in again.stdout
     assert {file: file.stat().st_mtime_ns for file in before} == before
 

@@ -40,7 +40,7 @@ def reproduce(root, monkeypatch, capsys):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
+def _one_thread(monkeypatch, warm_children):
     """The number of threads decides in which order sums are formed."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
 
