@@ -69,11 +69,9 @@ def check_data(cfg: Config, *splits: str) -> None:
             path = path if '://' in path else os.path.join(node.get('data_root') or '', path)
             with suppress(Exception):  # a storage that cannot say it, or whose client is not here
                 if not fileio.exists(path, backend_args=copy.deepcopy(node.get('backend_args'))):
-                    there = os.path.abspath(path)
-                    raise UserError(
-                        f'{key}ann_file: {there} does not exist{_contents(Path(there))}; put or link the data there, '
-                        f'or point the config to it (--cfg-options {key}ann_file=/path/to/file)'
-                    )
+                    there = Path(os.path.abspath(path))
+                    way = f'put it there, or set --cfg-options {key}ann_file=/path/to/file'
+                    raise UserError(f'{key}ann_file: {there} does not exist{_contents(there)}; {way}')
 
 
 def _contents(path: Path) -> str:
@@ -253,12 +251,11 @@ def check_classes(file: str, classes: list[str], api: COCO) -> None:
     categories = [category['name'] for category in api.dataset['categories']]
     in_file = [name for name in categories if name in classes]
     if in_file != classes:
-        missing = [f'{name!r} is no category of it' for name in classes if name not in categories]
-        raise UserError(
-            f'{file} has the categories {some(categories)}, and metainfo.classes is {some(classes)}: '
-            f'{missing[0] if missing else f"the file lists them as {some(in_file)}"}; MMDetection numbers labels as '
-            f'the file does, so give classes=(...) its names in its order, each once, and num_classes their number'
-        )
+        missing = [repr(name) for name in classes if name not in categories]
+        fault = f'{missing[0]} is no category of it' if missing else f'the file lists them as {some(in_file)}'
+        way = 'give classes=(...) its names in its order, by which labels are numbered, and num_classes their number'
+        has = f'has the categories {some(categories)}'
+        raise UserError(f'{file} {has}, and metainfo.classes is {some(classes)}: {fault}; {way}')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
@@ -281,13 +278,13 @@ def examine(record: Record, dataset: BaseDataset) -> None:
             check_classes(f'{key}ann_file: {dataset.ann_file}', record.classes, api)
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
     record.delivered = len(instances)
+    value = f'filter_cfg={dataset.filter_cfg}'
     if dataset._indices is None:
-        value = f'filter_cfg={dataset.filter_cfg}'
         record.left_out['in images that filter_cfg leaves out'] += [value] * (record.read - len(instances))
     if not infos:
+        what = f'gives no image under {value} (left out: {record.sentence()[2] or "nothing"})'
         raise UserError(
-            f'{key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg} (left out: '
-            f'{record.sentence()[2] or "nothing"}); give the annotation file of these images, or change filter_cfg'
+            f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or change filter_cfg'
         )
     record.images = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
@@ -295,11 +292,11 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         try:
             dataset.pipeline(copy.deepcopy(paths[missing[0]]))  # it may find them elsewhere
         except FileNotFoundError as error:
-            raise UserError(
-                f'{key}data_prefix={dataset.data_prefix}: {len(missing)} of the {len(paths)} images of '
-                f'{dataset.ann_file} are not there, such as {os.path.abspath(missing[0])}; fetch them, point '
-                f'data_prefix to their folder, or take them out of the file'
-            ) from error
+            what = f'{len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there'
+            way = (
+                f'such as {os.path.abspath(missing[0])}; fetch them, set data_prefix to their folder, or take them out'
+            )
+            raise UserError(f'{key}data_prefix={dataset.data_prefix}: {what}, {way}') from error
     _check_objects(record, dataset, instances)
 
 
@@ -334,10 +331,9 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
             objects = ((info, k) for info in dataset.data_list for k, _ in enumerate(info.get('instances', ())))
             info, number = next(islice(objects, int(first), None))
             place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
-            raise UserError(
-                f'{record.key}ann_file: {(used & wrong).sum()} of the {used.sum()} {what}; object {number} of {place} '
-                f'is {values[first].tolist()}; fix the annotation file or metainfo.classes, or leave them out'
-            )
+            count = f'{(used & wrong).sum()} of the {used.sum()}'
+            one = f'object {number} of {place} is {values[first].tolist()}'
+            raise UserError(f'{record.key}ann_file: {count} {what}; {one}; fix the file, metainfo.classes or the box')
     used &= (low < high).all(1)
     if not used.any():  # nothing to learn, though it is delivered
         record.left_out['marked to be ignored, or without an area'] += [f'bbox={box}' for box in boxes.tolist()]
@@ -352,11 +348,9 @@ def check_split(split: str, records: list[Record]) -> None:
     learning, classes = bool(records) and split == 'train', records[0].classes if records else []
     if learning and all(record.counts is not None and not record.counts.sum() for record in records):
         total, reasons = sum(total for _, total, _ in sentences), '; '.join(why for *_, why in sentences if why)
-        raise UserError(
-            f'{records[0].key}ann_file: {files} has nothing to learn for the classes {some(classes)}: '
-            f'{f"all {total} objects are left out: {reasons}" if total else "there is no object at all"}; give the '
-            f'annotation file of the training images, and boxes, areas and classes as {PAGE} shows them'
-        )
+        why = f'all {total} objects are left out: {reasons}' if total else 'there is no object at all'
+        what = f'has nothing to learn for the classes {some(classes)}: {why}'
+        raise UserError(f'{records[0].key}ann_file: {files} {what}; {PAGE} shows what boxes, areas and classes must be')
     for record, (out, total, reasons) in zip(records, sentences):
         if out:
             note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
@@ -366,10 +360,8 @@ def check_split(split: str, records: list[Record]) -> None:
     absent = [name for name, count in zip(classes, sum(record.counts for record in records)) if not count]
     for name in absent:
         for other in get_close_matches(repr(name), names, n=1):
-            raise UserError(
-                f'{key}metainfo.classes has {name!r}, which no object of {files} is called, but {names[other]} of '
-                f'the objects left out are called {other}; write the class as the files do, or take it out'
-            )
+            what = f'{name!r}, which no object of {files} is called, but {names[other]} of those left out {other}'
+            raise UserError(f'{key}metainfo.classes has {what}; write the class as the files do, or take it out')
     if absent:
         note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
 
@@ -385,10 +377,8 @@ def check_evaluator(split: str, evaluator: Any, records: list[Record]) -> None:
         if is_plain(api):
             check_ground_truth(file, metric, judged)
         elif type(metric) is CocoMetric and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
-            raise UserError(
-                f'{file} is not set, so CocoMetric takes the objects from the data set; add '
-                f"'instances' to meta_keys of {judged[0].key}pipeline.{len(transforms) - 1} ({PAGE})"
-            )
+            place = f'{judged[0].key}pipeline.{len(transforms) - 1}'
+            raise UserError(f"{file} is not set, so CocoMetric needs 'instances' in meta_keys of {place} ({PAGE})")
 
 
 def check_ground_truth(file: str, metric: Any, judged: list[Record]) -> None:
@@ -398,10 +388,10 @@ def check_ground_truth(file: str, metric: Any, judged: list[Record]) -> None:
     check_classes(file, judged[0].classes, api)
     for number, name in images.items():
         if os.path.basename(str(api.imgs.get(number, {}).get('file_name'))) != name:
-            raise UserError(
-                f'{file} does not hold the images of the data set that it evaluates, such as {name} with id '
-                f'{number!r}; give the evaluator the annotation file of that data set'
+            what = (
+                f'{file} does not hold the images of the data set that it evaluates, such as {name} with id {number!r}'
             )
+            raise UserError(f'{what}; give the annotation file of that data set')
     if metric.format_only:
         return  # it writes the detections down, and needs no objects
     if 'annotations' not in api.dataset:
@@ -465,11 +455,9 @@ def observe(runner: Runner, *splits: str) -> None:
             check_evaluator(split, loop.evaluator, records)
     for record, other in product(seen.get('val', ()), seen.get('train', ())):
         if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
-            raise UserError(
-                f'{record.key}metainfo.classes: {some(record.classes)}, but those of {other.key}metainfo.classes are '
-                f'{some(other.classes)}, and a label is a number in that order; give both one order: in '
-                f'metainfo.classes, and of the categories of COCO files'
-            )
+            classes = f'{some(record.classes)}, but those of {other.key}metainfo.classes are {some(other.classes)}'
+            what = 'a label is a number in that order; give both one order, there and in the categories of COCO files'
+            raise UserError(f'{record.key}metainfo.classes: {classes}, and {what}')
 
 
 def build_dataset(cfg: Config, split: str) -> Any:

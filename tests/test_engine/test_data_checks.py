@@ -734,7 +734,7 @@ def test_an_evaluator_without_a_file_needs_the_objects(cfg):
     cfg.val_evaluator.ann_file = None
     keys = ('img_id', 'img_path', 'ori_shape')
     cfg.val_dataloader.dataset.pipeline = [*LOAD, dict(type='PackDetInputs', meta_keys=keys)]
-    start_says(cfg, r"val_evaluator\.ann_file is not set, .*'instances' to meta_keys of val_data\S+\.pipeline\.2")
+    start_says(cfg, r"val_evaluator\.ann_file is not set, .*'instances' in meta_keys of val_data\S+\.pipeline\.2")
     cfg.val_dataloader.dataset.pipeline[-1].meta_keys = (*keys, 'instances')
     start(cfg)
 
@@ -842,9 +842,7 @@ def test_voc_classes_that_no_object_has(voc, capsys):
     said = capsys.readouterr().out
     assert "such as 'dog'" in said and 'no object of the class sofa' in said
     voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
-    says(
-        voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of the objects left out .*'dog'; write"
-    )
+    says(voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of those left out 'dog'; write")
     voc.train_dataloader.dataset.metainfo.classes = ('person', 'sofa')
     says(voc, 'for the classes person, sofa: all 3 objects are left out: 3 of classes that metainfo.classes leaves out')
 

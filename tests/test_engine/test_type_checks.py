@@ -197,7 +197,7 @@ def failure(cfg, node, registry=MODELS):
 @pytest.mark.parametrize(
     'key, owner',
     [
-        ('bbox_head.reg_maxx', 'GFLHead'),
+        ('bbox_head.reg_maxx', 'AnchorHead'),
         ('bbox_head.anchor_generator.strids', 'AnchorGenerator'),
         ('backbone.dept', 'ResNet'),
         ('train_cfg.assigner.top', 'ATSSAssigner'),
