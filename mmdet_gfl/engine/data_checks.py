@@ -271,7 +271,7 @@ def examine(record: Record, dataset: BaseDataset) -> None:
     record.classes = list(classes)
     if api is not None:
         strays = [number for number, objects in api.imgToAnns.items() if number not in api.imgs for _ in objects]
-        example = f', where an image has id={next(iter(api.imgs), None)!r}'
+        example = f' where an image has id={next(iter(api.imgs), None)!r}'
         record.left_out['of images that the file does not list'] += [f'image_id={one!r}{example}' for one in strays]
         labels = getattr(dataset, 'cat2label', None)
         if record.read and labels and [api.cats[number]['name'] for number in labels] != record.classes:
