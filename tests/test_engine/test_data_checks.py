@@ -457,9 +457,7 @@ def test_image_ids_of_two_kinds(cfg, data, capsys):
     rewrite(
         data, 'train', lambda wrong: [entry.update(image_id=str(entry['image_id'])) for entry in wrong['annotations']]
     )
-    says(
-        cfg, "all 4 objects are left out: 4 of images that the file does not list, such as image_id='1' where .*id=1;"
-    )
+    says(cfg, "all 4 objects are left out: 4 of images that the file does not list, such as image_id='1' where .*id=1;")
     rewrite(data, 'train', lambda wrong: [wrong['annotations'][i].update(image_id=i + 1) for i in range(3)])
     build_dataset(cfg, 'train')
     said = capsys.readouterr().out
