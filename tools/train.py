@@ -52,8 +52,6 @@ def main() -> None:
     checkpoint = launch.find_checkpoint(cfg)
     if checkpoint:
         launch.check_checkpoint(checkpoint)
-    else:
-        launch.check_pretrained(cfg)
     launch.log_run_summary(cfg, 'training', checkpoint)
 
     def train() -> None:

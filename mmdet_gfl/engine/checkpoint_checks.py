@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine.errors import UserError, some
-from mmdet_gfl.engine.type_checks import nodes
 
 
 def check_fit(model: Any, path: str, loaded: Any = None, in_part: bool = False) -> None:
     """Raise for a checkpoint of another model; MMEngine would test with random weights where it does not fit.
 
-    The model's own loading decides, on a copy: it may translate names and shapes of other versions.
+    The model's own loading decides: it may translate names and shapes of other versions. What fits is loaded.
 
     Args:
         model: The model that the config makes.
@@ -39,52 +36,29 @@ def check_fit(model: Any, path: str, loaded: Any = None, in_part: bool = False) 
         model = model.module
     if loaded is None:
         loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    trial, disabled = copy.deepcopy(model).to('meta'), logging.root.manager.disable
-    logging.disable()  # the real loading logs the same again
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # that a copy to meta copies nothing
-            missing, unexpected = trial.load_state_dict(_weights_of(loaded, path), strict=False)
-        names = dict(trial.named_parameters())
-        problems = [f'{key} of the model is not in the file' for key in missing if key in names]
-        if in_part:
-            shared = len(names) - len(problems)
-            problems = [] if shared else [f'no layer of the model is in the file, which has {some(unexpected)}']
-        else:
-            problems += [f'the file has {key}, and the model no such layer' for key in sorted(unexpected)]
-    except RuntimeError as error:
-        problems = [line.strip(' \t.') for line in str(error).splitlines() if 'size mismatch' in line]
-        if not problems:
-            raise
-        if in_part:
-            return
-    finally:
-        logging.disable(disabled)
-    if problems:
-        backbone = (
-            f"; weights of a backbone are for model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r})"
-        )
-        raise UserError(
-            f'checkpoint {path} does not fit the config: {problems[0]}; use it with the config it was trained with'
-            f'{backbone if in_part else ""}'
-        )
-
-
-def _weights_of(loaded: Any, path: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by the names of their layers."""
     state = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else None
-    tensors = {
-        key.removeprefix('module.'): value
-        for key, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        what = some(loaded) or 'nothing' if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
+    state = {str(key): value for key, value in state.items()} if isinstance(state, dict) else {}
+    weights = {key.removeprefix('module.'): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    names, problem = dict(model.named_parameters()), ''
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        missing = [key for key in missing if key in names]
+        if len(missing) == len(names):
+            has = some(weights or loaded) if isinstance(loaded, dict) else f'a {type(loaded).__name__}'
+            problem = f'no layer of the model is in the file, which has {has or "nothing"}'
+        elif missing and not in_part:
+            problem = f'{missing[0]} of the model is not in the file'
+        elif unexpected and not in_part:
+            problem = f'the file has {min(unexpected)}, and the model no such layer'
+    except RuntimeError as error:
+        problem = '' if in_part else str(error).partition('\n\t')[2].partition('\n')[0].strip('.')
+        if not (problem or in_part):
+            raise
+    if problem:
         raise UserError(
-            f'checkpoint {path} holds no weights of a model (it has {what}); give a file that a training has saved, as '
-            f'a rule epoch_*.pth'
+            f'checkpoint {path} does not fit the config: {problem}; use its own config (weights of '
+            f"a backbone alone are for model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
         )
-    return tensors
 
 
 class CheckCheckpointHook(Hook):
@@ -108,7 +82,6 @@ class CheckCheckpointHook(Hook):
         Raises:
             UserError: It holds no weights of the model, or not all; or it lacks the state of the training.
         """
-        _weights_of(checkpoint, self.path)
         if not isinstance(runner, Runner) or isinstance(runner.model, FullyShardedDataParallel):
             return
         check_fit(runner.model, self.path, checkpoint, in_part=self.use == 'start')
@@ -126,20 +99,9 @@ class CheckCheckpointHook(Hook):
 def check_checkpoint(path: str) -> None:
     """Raise for a checkpoint file that is missing, damaged, or wants to run code."""
     try:
-        if '://' not in path:
-            checkpoints.check_checkpoint(path)
+        checkpoints.check_checkpoint(path)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise UserError(str(error)) from error
-
-
-def check_pretrained(cfg: Config) -> None:
-    """Raise for local weights in the model's ``init_cfg`` that are missing, damaged, or want to run code."""
-    for key, node in nodes(cfg.get('model'), 'model.'):
-        if node.get('type') == 'Pretrained' and isinstance(node.get('checkpoint'), str):
-            try:
-                check_checkpoint(node['checkpoint'])
-            except UserError as error:
-                raise UserError(f'{key}checkpoint: {error}') from error
 
 
 def find_checkpoint(cfg: Config) -> str | None:
@@ -164,8 +126,7 @@ def find_checkpoint(cfg: Config) -> str | None:
 
 
 def _is_whole(path: str) -> bool:
-    try:
+    with suppress(UserError):
         check_checkpoint(path)
-    except UserError:
-        return False
-    return True
+        return True
+    return False

@@ -13,15 +13,18 @@ import copy
 import gc
 import linecache
 import os
+import re
 import sys
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import chain
+from itertools import chain, islice, product
+from numbers import Real
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 import mmengine.registry as roots
@@ -30,20 +33,17 @@ from mmdet.evaluation import CocoMetric
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from pycocotools.coco import COCO
 
-from mmdet_gfl.engine import coco_files
-from mmdet_gfl.engine.coco_files import PAGE
 from mmdet_gfl.engine.errors import UserError, note, some
 from mmdet_gfl.engine.type_checks import friendly_errors, nodes
 
-#: Errors of reading a file that is not there or has other content, and the packages whose errors they are.
-READING_ERRORS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, FileNotFoundError)
-READING_ERRORS += (LookupError, SyntaxError, TypeError, ValueError)
+PAGE = 'docs/your_data.md'
+#: Packages whose errors are about a file that is not there or has other content.
 READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
-
-# Before anything is read --------------------------------------------------------------------------------------------
+#: Reason for which an object is left out that is of no class of the data set.
+OTHER_CLASS = 'of classes that metainfo.classes leaves out'
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -58,58 +58,38 @@ def check_data(cfg: Config, *splits: str) -> None:
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, node in nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'):
-            if {'ann_file', 'data_prefix'} & node.keys() and class_of(node, cfg.get('default_scope')) is not None:
-                if isinstance(prefix := node.get('data_prefix'), str):
-                    raise UserError(
-                        f'{key}data_prefix={prefix!r} is a text, and it needs a dict: data_prefix=dict(img={prefix!r})'
-                    )
-                _check_file(key, node, node.get('data_root') or '')
-        for key, node in nodes(cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.'):
-            _check_file(key, node)
+        evaluator = cfg.get(f'{split}_evaluator') if loader else None
+        found = (nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'), nodes(evaluator, f'{split}_evaluator.'))
+        for key, node in chain(*found):
+            path, prefix = node.get('ann_file'), node.get('data_prefix')
+            if isinstance(prefix, str):
+                raise UserError(f'{key}data_prefix={prefix!r} is a text; write data_prefix=dict(img={prefix!r})')
+            if not isinstance(path, str) or not path:
+                continue
+            path = path if '://' in path else os.path.join(node.get('data_root') or '', path)
+            with suppress(Exception):  # a storage that cannot say it, or whose client is not here
+                if not fileio.exists(path, backend_args=copy.deepcopy(node.get('backend_args'))):
+                    there = Path(os.path.abspath(path))
+                    way = f'put it there, or set --cfg-options {key}ann_file=/path/to/file'
+                    raise UserError(f'{key}ann_file: {there} does not exist{_contents(there)}; {way}')
+
+
+def _contents(path: Path) -> str:
+    """What is in the place of a missing file, as the end of a sentence."""
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    names = sorted(os.listdir(folder))
+    if {'JPEGImages', 'VOC2007', 'VOC2012'} & set(names):
+        return f" ({folder} is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
+    return f' ({folder} has {some(names) or "nothing in it"})'
 
 
 def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
     """The class of a data set's config, if it is one of MMEngine's; None where it cannot be told."""
     kind = node.get('type')
     if isinstance(kind, str) and '_scope_' not in node:
-        with roots.DATASETS.switch_scope_and_registry(scope) as registry:
-            try:
-                kind = registry.get(kind)
-            except (ImportError, RuntimeError):  # which the Runner will meet too
-                return None
+        with suppress(ImportError, RuntimeError), roots.DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
     return kind if isinstance(kind, type) and issubclass(kind, BaseDataset) else None
-
-
-def _check_file(key: str, node: dict[str, Any], root: str = '') -> None:
-    path = node.get('ann_file')
-    if not isinstance(path, str) or not path:
-        return
-    whole = path if '://' in path else os.path.join(root, path)
-    try:
-        if fileio.exists(whole, backend_args=copy.deepcopy(node.get('backend_args'))):
-            return
-    except Exception:  # a storage that cannot say it, or whose client is not here
-        return
-    option = f'{key}data_root=/path/to/data' if root else f'{key}ann_file=/path/to/file'
-    raise UserError(
-        f'{key}ann_file: {os.path.abspath(whole)} does not exist{_contents(Path(root)) if root else ""}; put or link '
-        f'the data there, or point the config to it (--cfg-options {option})'
-    )
-
-
-def _contents(folder: Path) -> str:
-    """The contents of a data folder, as the end of a sentence."""
-    if not folder.is_dir():
-        return ''
-    names = sorted(entry.name for entry in folder.iterdir())
-    if 'JPEGImages' in names or 'VOC2007' in names or 'VOC2012' in names:
-        return f" (the folder is in Pascal VOC format, which type='VOCDataset' reads: {PAGE})"
-    jsons = sorted(str(file.relative_to(folder)) for pattern in ('*.json', '*/*.json') for file in folder.glob(pattern))
-    return f' (the folder has {some(jsons or names) or "nothing in it"})'
-
-
-# While a data set is built ------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -121,29 +101,21 @@ class Record:
     api: Any = None  # index of its file while it is built, in COCO format
     entry: Any = None  # the image's that is being read
     read: int = 0  # objects so far
-    names: Counter[str] = field(default_factory=Counter)  # of objects that are no class, in Pascal VOC format
-    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)  # reason: number of objects, value of the first
-    ids: dict[Any, str] = field(default_factory=dict)  # id of each image: name of its file
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # reason: value of each object
+    images: dict[Any, str] = field(default_factory=dict)  # id of each image: name of its file
     classes: list[str] = field(default_factory=list)  # in the order of the labels
-    counts: Any = None  # objects of each class that are not to be ignored
-    ignored: int = 0  # objects to be ignored, or without an area
-
-    def leave_out(self, reason: str, example: str, count: int = 1) -> None:
-        """Count objects that are not delivered."""
-        before, first = self.left_out.get(reason, (0, example))
-        if count > 0:
-            self.left_out[reason] = before + count, first
+    delivered: int = 0  # objects
+    counts: Any = None  # those of each class that are not to be ignored
 
     def sentence(self) -> tuple[int, int, str]:
         """Number of objects that are left out and of all in the files, and the reasons as the end of a sentence."""
-        out = sum(count for count, _ in self.left_out.values())
-        delivered = 0 if self.counts is None else int(self.counts.sum())
-        reasons = [f'{count} {reason}, such as {first}' for reason, (count, first) in self.left_out.items()]
-        return out, delivered + self.ignored + out, '; '.join(reasons)
+        reasons = [f'{len(v)} {reason}, such as {v[0]}' for reason, v in self.left_out.items() if v]
+        out = sum(map(len, self.left_out.values()))
+        return out, out + self.delivered, '; '.join(reasons)
 
 
 class _Observed(BaseDataset):
-    """The construction of a data set with a look at it; a base of the class that :class:`CheckDataHook` makes."""
+    """The construction of a data set with a look at it; a base of the class that :func:`observed` makes."""
 
     record: ClassVar[Record]
     observed_class: ClassVar[Any]
@@ -157,37 +129,33 @@ class _Observed(BaseDataset):
         if self._fully_initialized:
             return
         serialize, self.serialize_data = vars(self)['serialize_data'], False
-        collecting = gc.isenabled()
         gc.disable()  # it would walk through millions of entries, which hold no cycles, again and again
         try:
             super().full_init()
+            examine(self.record, self)
             self.serialize_data = serialize
-            if 'data_bytes' not in vars(self):
-                examine(self.record, self)
-                if serialize:
-                    self.data_bytes, self.data_address = self._serialize_data()
-        except READING_ERRORS as error:
-            line = _reading_line(error)
-            if line is None:
+            if serialize:
+                self.data_bytes, self.data_address = self._serialize_data()
+        except Exception as error:
+            if (sentence := _reading_error(self.record, self, error)) is None:
                 raise
-            raise _unreadable(self.record, self, error, line) from error
+            raise UserError(sentence) from error
         finally:
-            if collecting:
-                gc.enable()
+            gc.enable()
         self.record.dataset, self.record.api = self, None
         self.__class__ = self.observed_class
 
     def COCOAPI(self, path: str) -> Any:
         """Read a file in COCO format, as data sets of this format do, and keep its index."""
         api = self.observed_class.COCOAPI(path)
-        if coco_files.is_plain(api):
-            coco_files.check_entries(f'{self.record.key}ann_file', str(self.ann_file), api)
+        if is_plain(api):
+            check_ids(f'{self.record.key}ann_file: {self.ann_file}', api)
             self.record.api = api
         return api
 
     def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
-        self.record.entry = raw
+        self.record.entry, left_out = raw, self.record.left_out
         info = super().parse_data_info(raw)
         self.record.entry = None
         if isinstance(info, dict) and 'instances' in info:
@@ -195,43 +163,99 @@ class _Observed(BaseDataset):
             self.record.read += delivered
             api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
             if api is not None and 'raw_ann_info' in raw and len(raw['raw_ann_info']) != delivered:
-                image, wanted = raw['raw_img_info'], getattr(self, 'cat2label', ())
-                reasons = [coco_files.why_left_out(one, image, api, wanted) for one in raw['raw_ann_info']]
-                for reason, example in filter(None, reasons):
-                    self.record.leave_out(reason, example)
-                name, rest = self.observed_class.__name__, reasons.count(None) - delivered
-                self.record.leave_out(f'by {name}', f'in {image.get("file_name")}', rest)
+                image = raw['raw_img_info']
+                reasons = [why_left_out(one, image, api, self.cat2label) for one in raw['raw_ann_info']]
+                for reason, value in filter(None, reasons):
+                    left_out[reason].append(value)
+                rest = reasons.count(None) - delivered
+                left_out[f'by {self.observed_class.__name__}'] += [f'in {image.get("file_name")}'] * rest
         return info
 
     def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
         """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
         names = (str(entry.findtext('name')) for entry in tree.iterfind('object'))
-        self.record.names.update(name for name in names if name not in self._metainfo['classes'])
+        self.record.left_out[OTHER_CLASS] += [repr(name) for name in names if name not in self._metainfo['classes']]
         found: list[dict[str, Any]] = super()._parse_instance_info(tree, *args, **options)
         return found
 
 
-def _reading_line(error: Exception) -> str | None:
-    """The line of MMDetection's code that has failed to read; None for an error of a data set's own code."""
-    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = frame.f_globals['__name__'].partition('.')[0]
-        if package not in sys.stdlib_module_names:
-            return linecache.getline(frame.f_code.co_filename, number).strip() if package in READERS else None
+def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str | None:
+    """The sentence on a file that MMDetection cannot read; None for an error of a data set's own code.
+
+    It names the image, the line of code that has failed, and the values that this line has read.
+    """
+    frames = [one for one in traceback.walk_tb(error.__traceback__) if _package(one[0]) not in sys.stdlib_module_names]
+    frame, line_number = frames[-1]
+    if _package(frame) not in READERS:
+        return None
+    path, place, entry = str(dataset.ann_file), '', record.entry
+    if isinstance(entry, dict):
+        entry = entry.get('raw_img_info', entry)
+        path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
+        line = linecache.getline(frame.f_code.co_filename, line_number).strip()
+        place = f' in `{line}`'
+        for name, key in re.findall(r"([a-z]\w*)(?:\['(\w+)'\])?", line.rpartition(' = ')[2]):
+            value = frame.f_locals.get(name)
+            value = value.get(key) if key and isinstance(value, dict) else value
+            place += f', {key or name}={value!r:.80}' if key or isinstance(value, (str, Real)) else ''
+    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}{place}'
+    return f'{record.key}ann_file: {path} {what}; {PAGE} shows the formats'
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals['__name__']).partition('.')[0]
+
+
+def why_left_out(one: dict[str, Any], image: dict[str, Any], api: Any, wanted: Any) -> tuple[str, str] | None:
+    """The reason for which ``CocoDataset`` does not deliver an object, with its value; None where it delivers it.
+
+    Args:
+        one: The object's entry.
+        image: Its image's.
+        api: The file's index.
+        wanted: Ids of the categories of the data set's classes.
+    """
+    if not {'bbox', 'area', 'category_id'} <= one.keys() or len(one['bbox']) != 4:
+        return None  # a format of its own
+    number, (x, y, w, h) = one['category_id'], one['bbox']
+    if number not in wanted:
+        known = number in api.cats
+        return OTHER_CLASS, repr(api.cats[number]['name']) if known else f'category_id={number!r} without a category'
+    inside = min(x + w, image['width']) > max(x, 0) and min(y + h, image['height']) > max(y, 0)  # not for NaN
+    for name, holds, reason in (
+        ('ignore', one.get('ignore'), 'marked to be ignored'),
+        ('bbox', w < 1 or h < 1, 'narrower or lower than 1 pixel (boxes are pixels, not shares of the image)'),
+        ('area', one['area'] <= 0, 'without an area (without masks it is the width times the height)'),
+        ('bbox', not inside, 'outside of their image'),
+    ):
+        if holds:
+            return reason, f'{name}={one[name]!r}'
     return None
 
 
-def _unreadable(record: Record, dataset: _Observed, error: Exception, line: str) -> UserError:
-    """The error for a file that the data set cannot read; it names the image's entry, and the field or who reads it."""
-    key, path, entry, place = f'{record.key}ann_file', str(dataset.ann_file), record.entry, ''
-    if isinstance(entry, dict):
-        if 'raw_ann_info' in entry:
-            coco_files.check_fields(key, path, entry['raw_img_info'], coco_files.IMAGE_FIELDS)
-        for annotation in entry.get('raw_ann_info', ()):
-            coco_files.check_fields(key, path, annotation, coco_files.OBJECT_FIELDS)
-        path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
-        place = f' in `{line}`'
-    what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}{place}'
-    return UserError(f'{key}: {path} {what}; {PAGE} shows the formats')
+def is_plain(api: Any) -> bool:
+    """True for pycocotools' own index of boxes; False for panoptic segments and other formats."""
+    return isinstance(api, COCO) and type(api).createIndex is COCO.createIndex
+
+
+def check_ids(file: str, api: COCO) -> None:
+    """Raise for ids that are there twice, of which pycocotools keeps one."""
+    for name, index in (('images', api.imgs), ('categories', api.cats), ('annotations', api.anns)):
+        ids = [entry['id'] for entry in api.dataset.get(name, ())]
+        if len(ids) != len(index):
+            raise UserError(f'{file}: {name} have the same id, {Counter(ids).most_common(1)[0][0]!r} ({PAGE})')
+
+
+def check_classes(file: str, classes: list[str], api: COCO) -> None:
+    """Raise for classes that a file lacks, or has in another order: MMDetection numbers labels as the file does."""
+    categories = [category['name'] for category in api.dataset['categories']]
+    in_file = [name for name in categories if name in classes]
+    if in_file != classes:
+        missing = [repr(name) for name in classes if name not in categories]
+        fault = f'{missing[0]} is no category of it' if missing else f'the file lists them as {some(in_file)}'
+        way = 'give classes=(...) its names in its order, by which labels are numbered, and num_classes their number'
+        has = f'has the categories {some(categories)}'
+        raise UserError(f'{file} {has}, and metainfo.classes is {some(classes)}: {fault}; {way}')
 
 
 def examine(record: Record, dataset: BaseDataset) -> None:
@@ -241,116 +265,39 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         UserError: The classes are not the file's; there is no image; an image is not there; a box is not finite, or its
             sides are in the wrong order; a label is outside the classes. Names the file, the object and the value.
     """
-    key, infos, classes = record.key, dataset.data_list, dataset.metainfo.get('classes')
+    key, infos, classes, api = record.key, dataset.data_list, dataset.metainfo.get('classes') or (), record.api
     if isinstance(classes, str):
-        raise UserError(
-            f'{key}metainfo.classes={classes!r} is one text and no file with a class per line; write a tuple, and mind '
-            f'the comma of a single class: classes=({classes!r},)'
-        )
-    record.classes = list(classes or ())
+        raise UserError(f'{key}metainfo.classes={classes!r} is one text; write a tuple: classes=({classes!r},)')
+    record.classes = list(classes)
+    if api is not None:
+        strays = [number for number, objects in api.imgToAnns.items() if number not in api.imgs for _ in objects]
+        example = f' where an image has id={next(iter(api.imgs), None)!r}'
+        record.left_out['of images that the file does not list'] += [f'image_id={one!r}{example}' for one in strays]
+        labels = getattr(dataset, 'cat2label', None)
+        if record.read and labels and [api.cats[number]['name'] for number in labels] != record.classes:
+            check_classes(f'{key}ann_file: {dataset.ann_file}', record.classes, api)
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
-    _count_left_out(record, dataset, len(instances))
-    if not infos:
-        raise UserError(
-            f'{key}ann_file: {dataset.ann_file} gives no image under filter_cfg={dataset.filter_cfg} (left out: '
-            f'{record.sentence()[2] or "nothing"}); give the annotation file of these images, or change filter_cfg'
-        )
-    record.ids = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
-    _check_images(record, dataset, infos)
-    try:
-        labels = np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
-        boxes = np.array([instance['bbox'] for instance in instances], float)
-    except (KeyError, TypeError, ValueError):
-        return  # objects of no class or of several, masks alone, segments, captions
-    used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
-    wrong = np.flatnonzero(used & ((labels < 0) | (labels >= len(record.classes))))
-    if record.classes and len(wrong):
-        raise UserError(
-            f'{key}metainfo.classes has {len(record.classes)} classes, but {_find(dataset, wrong[0])[1]} has the label '
-            f'{labels[wrong[0]]}, counted from 0; give the classes that the file has, all of them where the data set '
-            f'takes no selection'
-        )
-    if boxes.size == 4 * len(instances):  # others are rotated
-        boxes = boxes.reshape(-1, 4)
-        _check_boxes(key, dataset, boxes, used)
-        used &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    record.ignored = len(used) - int(used.sum())
-    record.counts = np.bincount(labels[used], minlength=len(record.classes))
-
-
-def _count_left_out(record: Record, dataset: BaseDataset, delivered: int) -> None:
-    """Count what parsing has not seen to be left out; raise for classes that are not those of a COCO file."""
-    if record.names:
-        reason = 'of classes that metainfo.classes leaves out'
-        record.leave_out(reason, repr(record.names.most_common(1)[0][0]), record.names.total())
+    record.delivered = len(instances)
+    value = f'filter_cfg={dataset.filter_cfg}'
     if dataset._indices is None:
-        example = f'filter_cfg={dataset.filter_cfg}'
-        record.leave_out('in images that filter_cfg leaves out', example, record.read - delivered)
-    if (api := record.api) is None:
-        return
-    for number, strays in api.imgToAnns.items():
-        if number not in api.imgs:
-            example = f'image_id={number!r} where an image has id={next(iter(api.imgs), None)!r}'
-            record.leave_out('of images that the file does not list', example, len(strays))
-    numbers = getattr(dataset, 'cat2label', None)
-    if record.read and numbers and [api.cats[number]['name'] for number in numbers] != record.classes:
-        names = [category['name'] for category in api.dataset['categories']]
-        coco_files.check_class_names(f'{record.key}ann_file', str(dataset.ann_file), record.classes, names)
-
-
-def _check_boxes(key: str, dataset: BaseDataset, boxes: np.ndarray, used: np.ndarray) -> None:
-    """Raise for boxes that no training can use, if the data set's transforms load them as they stand."""
-    wrong = np.flatnonzero(used & ~((boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(boxes).all(1)))
-    what = f'{len(wrong)} of the {int(used.sum())} boxes are not x1 <= x2, y1 <= y2 and finite'
-    if not len(wrong):
-        wrong = np.flatnonzero(used)
-        if not len(wrong) or not 0 < boxes[used].max() <= 1 or boxes[used].min() < -1:
-            return
-        what = f'all boxes of {dataset.ann_file} lie between 0 and 1, as shares of the image do, and not in pixels'
-    info, name = _find(dataset, wrong[0])
-    loaded = _load(dataset, info, 'gt_bboxes')
-    corners = np.asarray(getattr(loaded, 'tensor', loaded), float)
-    as_it_is = corners.shape[-1:] == (4,) and np.isclose(corners, boxes[wrong[0]], equal_nan=True).all(axis=-1).any()
-    if loaded is None or as_it_is:
+        record.left_out['in images that filter_cfg leaves out'] += [value] * (record.read - len(instances))
+    if not infos:
+        what = f'gives no image under {value} (left out: {record.sentence()[2] or "nothing"})'
         raise UserError(
-            f'{key}ann_file: {what}; {name} is {boxes[wrong[0]].tolist()}; fix the annotation file, or leave them out'
+            f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or change filter_cfg'
         )
-
-
-def _load(dataset: BaseDataset, info: dict[str, Any], name: str) -> Any:
-    """An entry of an image as the data set's transforms load it; None where they do not."""
-    results: Any = copy.deepcopy(info)
-    for transform in getattr(dataset.pipeline, 'transforms', ()):
-        results = transform(results)
-        if results is None or name in results:
-            break
-    return None if results is None else results.get(name)
-
-
-def _find(dataset: BaseDataset, number: int) -> tuple[dict[str, Any], str]:
-    """The image of the object with this number, and the object's name in a sentence."""
-    for info in dataset.data_list:
-        if number < len(info.get('instances', ())):
-            break
-        number -= len(info.get('instances', ()))
-    place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
-    return info, f'object {number} of {place}'
-
-
-def _check_images(record: Record, dataset: BaseDataset, infos: list[dict[str, Any]]) -> None:
-    """Raise for images that are not there, if the data set's transforms cannot load them from elsewhere."""
+    record.images = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
-    missing = missing_files(paths)
-    if not missing:
-        return
-    try:
-        _load(dataset, paths[missing[0]], 'img')
-    except FileNotFoundError as error:
-        raise UserError(
-            f'{record.key}data_prefix={dataset.data_prefix}: {len(missing)} of the {len(paths)} images of '
-            f'{dataset.ann_file} are not there, such as {os.path.abspath(missing[0])}; fetch them, point data_prefix '
-            f'to their folder, or take them out of the file'
-        ) from error
+    if missing := missing_files(paths):
+        try:
+            dataset.pipeline(copy.deepcopy(paths[missing[0]]))  # it may find them elsewhere
+        except FileNotFoundError as error:
+            what = f'{len(missing)} of the {len(paths)} images of {dataset.ann_file} are not there'
+            way = (
+                f'such as {os.path.abspath(missing[0])}; fetch them, set data_prefix to their folder, or take them out'
+            )
+            raise UserError(f'{key}data_prefix={dataset.data_prefix}: {what}, {way}') from error
+    _check_objects(record, dataset, instances)
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -363,151 +310,154 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
 
 
-# When all is built --------------------------------------------------------------------------------------------------
+def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[str, Any]]) -> None:
+    """Raise for labels and boxes that no training can use."""
+    try:
+        labels = np.fromiter((instance['bbox_label'] for instance in instances), np.int64, len(instances))
+        boxes = np.array([instance['bbox'] for instance in instances], float)
+    except (KeyError, TypeError, ValueError):
+        return  # objects of no class or of several, masks alone, segments, captions
+    used = ~np.fromiter((bool(instance.get('ignore_flag')) for instance in instances), bool, len(instances))
+    boxes = boxes.reshape(-1, 4) if boxes.size == 4 * len(used) else np.tile([0.0, 0, 2, 2], (len(used), 1))  # rotated
+    low, high = boxes[:, :2], boxes[:, 2:]
+    in_shares = used.any() and 0 < high[used].max() <= 1 and low[used].min() >= -1
+    outside = (labels < 0) | (labels >= (len(record.classes) or np.inf))
+    for wrong, values, what in (
+        (outside, labels, f'labels are not those of {len(record.classes)} classes, counted from 0'),
+        (~((low <= high) & np.isfinite(high - low)).all(1), boxes, 'boxes are not x1 <= x2, y1 <= y2 and finite'),
+        (in_shares, boxes, 'boxes lie between 0 and 1, as shares of the image do, and not in pixels'),
+    ):
+        for first in np.flatnonzero(used & wrong)[:1]:
+            objects = ((info, k) for info in dataset.data_list for k, _ in enumerate(info.get('instances', ())))
+            info, number = next(islice(objects, int(first), None))
+            place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
+            count = f'{(used & wrong).sum()} of the {used.sum()}'
+            one = f'object {number} of {place} is {values[first].tolist()}'
+            raise UserError(f'{record.key}ann_file: {count} {what}; {one}; fix the file, metainfo.classes or the box')
+    used &= (low < high).all(1)
+    if not used.any():  # nothing to learn, though it is delivered
+        record.left_out['marked to be ignored, or without an area'] += [f'bbox={box}' for box in boxes.tolist()]
+        record.delivered = 0
+    record.counts = np.bincount(labels[used], minlength=len(record.classes))
 
 
-class CheckDataHook(Hook):
-    """Hook that examines the data sets of a run while they are built, and the evaluators before it begins.
-
-    Args:
-        *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, *splits: str) -> None:
-        self.records: dict[str, list[Record]] = {split: [] for split in splits}
-
-    def observed(self, split: str, node: Any, key: str) -> Any:
-        """A data set's config whose innermost data sets are looked at while they are built."""
-        if isinstance(node, (list, tuple)):
-            return [self.observed(split, part, f'{key}{index}.') for index, part in enumerate(node)]
-        if not isinstance(node, dict):
-            return node
-        node = dict(node) | {
-            name: self.observed(split, node[name], f'{key}{name}.') for name in ('dataset', 'datasets') if name in node
-        }
-        cls = class_of(node)
-        if cls is not None:
-            record = Record(key)
-            self.records[split].append(record)
-            attributes = dict(record=record, observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
-            node['type'] = type(cls.__name__, (_Observed, cls), attributes)
-        return node
-
-    def before_run(self, runner: Runner) -> None:
-        """Look at each split that runs, and at all of them together.
-
-        Raises:
-            UserError: See :meth:`check`; or the validation numbers the training's classes in another order.
-            ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
-        """
-        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
-        from mmdet_gfl.models.dense_heads import DenseGFLMixin
-
-        for split in self.records:
-            loop = getattr(runner, f'{split}_loop')
-            if loop is None:
-                continue
-            if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
-                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
-            evaluator = None if split == 'train' else loop.evaluator
-            self.check(split, evaluator, runner.cfg.get(f'{split}_evaluator'))
-        for record in self.records.get('val', ()):
-            for other in self.records.get('train', ()):
-                if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
-                    raise UserError(
-                        f'{record.key}metainfo.classes: {some(record.classes)}, but those of '
-                        f'{other.key}metainfo.classes are {some(other.classes)}, and a label is a number in that '
-                        f'order; give both one order: in metainfo.classes, and of the categories of COCO files'
-                    )
-        self.records.clear()
-
-    def check(self, split: str, evaluator: Any = None, configs: Any = None) -> None:
-        """Look at a split as a whole, once its data sets and its evaluator are there.
-
-        Args:
-            split: ``'train'``, ``'val'`` or ``'test'``.
-            evaluator: The split's, if it has one.
-            configs: The evaluator's config, which names its files.
-
-        Raises:
-            UserError: A training has no object; the evaluator's file does not fit the data set.
-        """
-        records = [record for record in self.records[split] if record.dataset is not None]
-        if split == 'train' and records and all(record.counts is not None for record in records):
-            _check_objects(records)
-        for record in records:
-            out, total, reasons = record.sentence()
-            if out:
-                note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
-        metrics = evaluator.metrics if evaluator is not None and records else []
-        found = nodes(configs, f'{split}_evaluator.')
-        files = [(f'{key}ann_file', node['ann_file']) for key, node in found if node.get('ann_file')]
-        indexed = [metric for metric in metrics if coco_files.is_plain(getattr(metric, '_coco_api', None))]
-        several = hasattr(evaluator, 'dataset_prefixes') and len(metrics) == len(records)  # MultiDatasetsEvaluator
-        for number, metric in enumerate(metrics):
-            judged = [records[number]] if several else records
-            if metric in indexed and len(files) == len(indexed):
-                key, path = files[indexed.index(metric)]
-                images = {number: name for record in judged for number, name in record.ids.items()}
-                classes, only = judged[0].classes, metric.format_only
-                coco_files.check_ground_truth(key, path, metric._coco_api, classes, images, only)
-            elif type(metric) is CocoMetric and metric._coco_api is None:
-                _check_packed_instances(split, judged[0])
-
-
-def _check_objects(records: list[Record]) -> None:
-    """Raise for a training without objects; note classes without any."""
-    key, files, classes = records[0].key, some(record.dataset.ann_file for record in records), records[0].classes
-    if not sum(record.counts.sum() for record in records):
-        ignored, total = sum(record.ignored for record in records), sum(record.sentence()[1] for record in records)
-        reasons = [record.sentence()[2] for record in records]
-        reasons += [f'{ignored} marked to be ignored, or without an area'] * bool(ignored)
-        why = f'all {total} objects are left out: {"; ".join(filter(None, reasons))}'
-        raise UserError(
-            f'{key}ann_file: {files} has nothing to learn for the classes {some(classes)}: '
-            f'{why if total else "there is no object at all"}; give the annotation file of the training images, and '
-            f'boxes, areas and classes as {PAGE} shows them'
-        )
-    if any(record.classes != classes for record in records):
+def check_split(split: str, records: list[Record]) -> None:
+    """Raise for a training without objects or with a misspelt class; note what is left out, and classes without any."""
+    records = [record for record in records if record.dataset is not None]
+    sentences, files = [record.sentence() for record in records], some(record.dataset.ann_file for record in records)
+    learning, classes = bool(records) and split == 'train', records[0].classes if records else []
+    if learning and all(record.counts is not None and not record.counts.sum() for record in records):
+        total, reasons = sum(total for _, total, _ in sentences), '; '.join(why for *_, why in sentences if why)
+        why = f'all {total} objects are left out: {reasons}' if total else 'there is no object at all'
+        what = f'has nothing to learn for the classes {some(classes)}: {why}'
+        raise UserError(f'{records[0].key}ann_file: {files} {what}; {PAGE} shows what boxes, areas and classes must be')
+    for record, (out, total, reasons) in zip(records, sentences):
+        if out:
+            note(f'{record.key[:-1]}: {out} of the {total} objects are left out: {reasons}')
+    if not learning or any(record.counts is None or record.classes != classes for record in records):
         return
-    names = sum((record.names for record in records), Counter())
+    key, names = records[0].key, Counter(chain.from_iterable(record.left_out[OTHER_CLASS] for record in records))
     absent = [name for name, count in zip(classes, sum(record.counts for record in records)) if not count]
     for name in absent:
-        for other in get_close_matches(name, names, n=1):
-            raise UserError(
-                f'{key}metainfo.classes has {name!r}, which no object of {files} is called, but {names[other]} of the '
-                f'objects left out are called {other!r}; write the class as the files do, or take it out'
-            )
+        for other in get_close_matches(repr(name), names, n=1):
+            what = f'{name!r}, which no object of {files} is called, but {names[other]} of those left out {other}'
+            raise UserError(f'{key}metainfo.classes has {what}; write the class as the files do, or take it out')
     if absent:
         note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
 
 
-def _check_packed_instances(split: str, record: Record) -> None:
-    """Raise for objects that do not reach an evaluator without a file."""
-    transforms = getattr(record.dataset.pipeline, 'transforms', ())
-    if transforms and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
-        raise UserError(
-            f'{split}_evaluator.ann_file is not set, so CocoMetric takes the objects from the data set; add '
-            f"'instances' to meta_keys of {record.key}pipeline.{len(transforms) - 1} ({PAGE})"
-        )
+def check_evaluator(split: str, evaluator: Any, records: list[Record]) -> None:
+    """Raise for an evaluator whose file does not fit the split's data sets, or which gets no objects."""
+    metrics = evaluator.metrics if records else []
+    several = hasattr(evaluator, 'dataset_prefixes') and len(metrics) == len(records)  # MultiDatasetsEvaluator
+    for number, metric in enumerate(metrics):
+        judged, api = [records[number]] if several else records, getattr(metric, '_coco_api', None)
+        file = f'{split}_evaluator{".metrics" * several}{f".{number}" * (len(metrics) > 1)}.ann_file'
+        transforms = getattr(judged[0].dataset.pipeline, 'transforms', ()) or (None,)
+        if is_plain(api):
+            check_ground_truth(file, metric, judged)
+        elif type(metric) is CocoMetric and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
+            place = f'{judged[0].key}pipeline.{len(transforms) - 1}'
+            raise UserError(f"{file} is not set, so CocoMetric needs 'instances' in meta_keys of {place} ({PAGE})")
 
 
-def observe(runner: Any, *splits: str) -> None:
-    """Have a Runner's data sets looked at while it builds them, and its evaluators before it begins.
+def check_ground_truth(file: str, metric: Any, judged: list[Record]) -> None:
+    """Raise for what in a ``CocoMetric``'s file would end or falsify its evaluation, after an epoch of training."""
+    api, images = metric._coco_api, {number: name for record in judged for number, name in record.images.items()}
+    check_ids(file, api)
+    check_classes(file, judged[0].classes, api)
+    for number, name in images.items():
+        if os.path.basename(str(api.imgs.get(number, {}).get('file_name'))) != name:
+            what = (
+                f'{file} does not hold the images of the data set that it evaluates, such as {name} with id {number!r}'
+            )
+            raise UserError(f'{what}; give the annotation file of that data set')
+    if metric.format_only:
+        return  # it writes the detections down, and needs no objects
+    if 'annotations' not in api.dataset:
+        raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
+    for one in api.dataset['annotations']:
+        for name in ('bbox', 'area', 'iscrowd', 'id'):
+            value = one.get(name)
+            numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]
+            if not all(isinstance(number, Real) for number in numbers):
+                what = f'{name}={value!r}, not {"four numbers" if name == "bbox" else "a number"}'
+                raise UserError(f'{file}: the annotation with id {one.get("id")!r} has {what} ({PAGE})')
+    if 0 in api.anns:
+        note(f'{file}: an annotation has the id 0, which pycocotools takes for "no match": it counts as missed')
+    if len(images) < len(api.imgs):
+        unseen = f'{len(api.imgs)} images, and the data set {len(images)} of them'
+        note(f'{file} has {unseen}; the objects of the others count as missed')
+
+
+def observed(node: Any, key: str, records: list[Record]) -> Any:
+    """A data set's config whose innermost data sets are looked at while they are built, each with a new record."""
+    if isinstance(node, (list, tuple)):
+        return [observed(part, f'{key}{index}.', records) for index, part in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    inner = {name: observed(node[name], f'{key}{name}.', records) for name in ('dataset', 'datasets') if name in node}
+    if (cls := class_of(node)) is not None:
+        records.append(Record(key))
+        attributes = dict(record=records[-1], observed_class=cls, __module__=cls.__module__, __doc__=cls.__doc__)
+        inner['type'] = type(cls.__name__, (_Observed, cls), attributes)
+    return dict(node) | inner
+
+
+def observe(runner: Runner, *splits: str) -> None:
+    """Have a Runner build its data sets and evaluators, look at each while it does, and then at all of them together.
 
     Args:
         runner: The Runner, before it has built them. Its config, which it has written into the work dir, stays.
         *splits: ``'train'``, ``'val'`` or ``'test'``, as far as they will run.
+
+    Raises:
+        UserError: See :func:`examine`, :func:`check_split` and :func:`check_evaluator`; or the validation numbers the
+            training's classes in another order.
+        ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
     """
-    hook = CheckDataHook(*splits)
-    for split in splits:
+    from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+    from mmdet_gfl.models.dense_heads import DenseGFLMixin
+
+    seen: dict[str, list[Record]] = {split: [] for split in splits}
+    for split, records in seen.items():
         loader = getattr(runner, f'_{split}_dataloader', None)
         if isinstance(loader, dict) and 'dataset' in loader:
-            node = hook.observed(split, loader['dataset'], f'{split}_dataloader.dataset.')
+            node = observed(loader['dataset'], f'{split}_dataloader.dataset.', records)
             setattr(runner, f'_{split}_dataloader', dict(loader, dataset=node))
-    runner.register_hook(hook)
+        loop = getattr(runner, f'{split}_loop')
+        if loop is None:
+            continue
+        if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+            check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+        check_split(split, records)
+        if split != 'train':
+            check_evaluator(split, loop.evaluator, records)
+    for record, other in product(seen.get('val', ()), seen.get('train', ())):
+        if record.classes != other.classes and sorted(record.classes) == sorted(other.classes):
+            classes = f'{some(record.classes)}, but those of {other.key}metainfo.classes are {some(other.classes)}'
+            what = 'a label is a number in that order; give both one order, there and in the categories of COCO files'
+            raise UserError(f'{record.key}metainfo.classes: {classes}, and {what}')
 
 
 def build_dataset(cfg: Config, split: str) -> Any:
@@ -518,11 +468,11 @@ def build_dataset(cfg: Config, split: str) -> Any:
     """
     check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
     roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
-    hook = CheckDataHook(split)
+    records: list[Record] = []
     with friendly_errors(cfg):
-        node = hook.observed(split, cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.')
+        node = observed(cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset.', records)
         dataset = roots.DATASETS.build(copy.deepcopy(node))
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
-    hook.check(split)
+    check_split(split, records)
     return dataset

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import os
 import subprocess
 import urllib.error
@@ -25,22 +24,16 @@ from torch import distributed
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
 from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
-from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook as CheckCheckpointHook
-from mmdet_gfl.engine.checkpoint_checks import check_checkpoint as check_checkpoint
-from mmdet_gfl.engine.checkpoint_checks import check_fit as check_fit
-from mmdet_gfl.engine.checkpoint_checks import check_pretrained as check_pretrained
-from mmdet_gfl.engine.checkpoint_checks import find_checkpoint as find_checkpoint
-from mmdet_gfl.engine.data_checks import build_dataset as build_dataset
-from mmdet_gfl.engine.data_checks import check_data as check_data
-from mmdet_gfl.engine.data_checks import observe as observe
-from mmdet_gfl.engine.errors import UserError as UserError
-from mmdet_gfl.engine.errors import is_first_rank as is_first_rank
-from mmdet_gfl.engine.errors import note
-from mmdet_gfl.engine.options import CFG_OPTIONS_HELP as CFG_OPTIONS_HELP
-from mmdet_gfl.engine.options import OptionsAction as OptionsAction
+from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook, check_checkpoint, check_fit, find_checkpoint
+from mmdet_gfl.engine.data_checks import build_dataset, check_data, observe
+from mmdet_gfl.engine.errors import UserError, is_first_rank, note
+from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, OptionsAction
 from mmdet_gfl.engine.processes import end_with_parent
-from mmdet_gfl.engine.type_checks import check_losses
-from mmdet_gfl.engine.type_checks import friendly_errors as friendly_errors
+from mmdet_gfl.engine.type_checks import check_losses, friendly_errors
+
+#: What tools use of the other modules, beside the functions of this one.
+__all__ = ['CFG_OPTIONS_HELP', 'CheckCheckpointHook', 'OptionsAction', 'UserError', 'build_dataset', 'check_checkpoint']
+__all__ += ['check_data', 'check_fit', 'find_checkpoint', 'friendly_errors', 'is_first_rank', 'observe']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -233,7 +226,7 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
         cfg: Its config.
 
     Raises:
-        UserError: Names the keys that may hold the address; or the disk is full; or as :func:`friendly_errors`.
+        UserError: Names the keys that may hold the address; or as :func:`friendly_errors`.
     """
     try:
         with friendly_errors(cfg):
@@ -246,13 +239,6 @@ def run(action: Callable[[], Any], cfg: Config) -> None:
             f'weights named in the config (model.backbone.init_cfg.checkpoint, or load_from) cannot be downloaded: '
             f'{error.reason}. Give a local file (--cfg-options model.backbone.init_cfg.checkpoint=/path/weights.pth) '
             f'or train from scratch (--cfg-options model.backbone.init_cfg=None)'
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f'{error.strerror} for {error.filename or os.path.abspath(cfg.work_dir)}; checkpoints there are whole, so '
-            f'free some space and start again, a training with --resume'
         ) from error
 
 

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ from mmdet.models.losses import QualityFocalLoss
 from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import nn
-from torch.utils.data import DataLoader
 
 from mmdet_gfl import registry as registries
-from mmdet_gfl.engine.errors import UserError
+from mmdet_gfl.compat.checkpoint import CheckpointError
+from mmdet_gfl.engine.errors import UserError, some
 
-#: MMEngine's words for a type that no registry has, and Python's for an argument that a class does not take; the last
-#: is of a class that takes none at all.
+PACKAGE = Path(__file__).parents[1]
+#: MMEngine's words for a type that no registry has, and Python's for an argument that a class does not take.
 UNKNOWN = re.compile(r'^(\S+) is not in the (?:(\w+)::)?([\w ]+) registry|^Failed to get (\S+)$')
-UNEXPECTED = re.compile(r"(?:^|[.\s])(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
-NO_ARGUMENTS = re.compile(r'(?:^|\s)(\w+)\(\) takes no arguments')
+UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,16 +52,14 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         sentence = unknown_type(cfg, error) or unknown_argument(cfg, error)
+        if isinstance(error, (CheckpointError, FileNotFoundError, ValueError)) and place.is_relative_to(PACKAGE):
+            sentence = str(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error
-    except ValueError as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if not Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1]):
-            raise
-        raise UserError(str(error)) from error
 
 
 def unknown_type(cfg: Config, error: Exception) -> str | None:
@@ -73,86 +70,38 @@ def unknown_type(cfg: Config, error: Exception) -> str | None:
         error: MMEngine's error.
     """
     said = UNKNOWN.search(str(error.args[0])) if error.args else None
-    if said is None:
-        return None
-    name, scope = said[1] or said[4], said[2]
+    name = str(said and (said[1] or said[4]))
     key = next((key for key, node in nodes(cfg._cfg_dict, '') if node.get('type') == name), None)
-    if key is None:
+    if said is None or key is None:
         return None
-    own = 'a class of your own must be registered, and its module be in custom_imports'
-    places = (registry for registry in _registries() if said[3] in (None, registry.name))
-    parts = sorted(_parts(places), key=lambda part: part[0] != 'mmdet_gfl')  # others of one name go before ours
-    prefixed = name.startswith('mmdet_gfl.')
-    known = {
-        part: f'mmdet_gfl.{part}' if owner == 'mmdet_gfl' else part
-        for owner, part, _ in parts
-        if owner == 'mmdet_gfl' or not prefixed
-    }
-    close = _nearest(name.rpartition('.')[2], known)
-    if scope == 'mmengine' and 'default_scope' not in cfg and close == name:
-        own = "MMDetection has it, and default_scope is not set: write default_scope = 'mmdet' in the config"
+    places = (place for place in vars(roots).values() if isinstance(place, Registry) and said[3] in (None, place.name))
+    parts = [(scope, part) for place in places for scope, part in _parts(place)]
+    known = {part: f'mmdet_gfl.{part}' for scope, part in parts if scope == 'mmdet_gfl'}
+    if not name.startswith('mmdet_gfl.'):
+        known |= {part: part for scope, part in parts if scope != 'mmdet_gfl'}
+    lower = {part.lower(): part for part in known}
+    close = [lower[part] for part in difflib.get_close_matches(name.rpartition('.')[2].lower(), lower, n=1)]
+    hint = 'a class of your own must be registered, and its module be in custom_imports'
+    if close == [name] and said[2] == 'mmengine' and 'default_scope' not in cfg:
+        hint = "MMDetection has it, and default_scope is not set: write default_scope = 'mmdet' in the config"
     elif close:
-        own = f'did you mean {known[close]}? ({own})'
-    elif prefixed:
-        own = f'known: {", ".join(sorted(known.values()))}'
-    return f'{key}type={name!r} is unknown; {own}'
+        hint = f'did you mean {known[close[0]]}? ({hint})'
+    return f'{key}type={name!r} is unknown; {hint}'
 
 
-def _registries() -> list[Registry]:
-    return [registry for registry in vars(roots).values() if isinstance(registry, Registry)]
-
-
-def _parts(places: Iterable[Registry]) -> Iterator[tuple[str | None, str, Any]]:
-    """The scope, name and class of all that registries and those below them hold."""
-    for registry in places:
-        registry.import_from_location()
-        yield from ((registry.scope, name, cls) for name, cls in registry.module_dict.items())
-        yield from _parts(registry.children.values())
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return by_lower[close[0]] if close else None
+def _parts(registry: Registry) -> Iterator[tuple[str | None, str]]:
+    """The scope and name of all that a registry and those below it hold."""
+    registry.import_from_location()
+    yield from ((registry.scope, name) for name in registry.module_dict)
+    for child in registry.children.values():
+        yield from _parts(child)
 
 
 def unknown_argument(cfg: Config, error: Exception) -> str | None:
-    """A sentence on the argument that the building of a part has failed on; None where it is not the config's.
-
-    Args:
-        cfg: The config.
-        error: Python's error.
-    """
-    said = UNEXPECTED.search(str(error)) or NO_ARGUMENTS.search(str(error))
-    if said is None or not isinstance(error, TypeError):
-        return None
-    owner, *arguments = said.groups()
-    for key, node in nodes(cfg._cfg_dict, ''):
-        given = [name for name in arguments or node if name in node and name != 'type']
-        for cls in _classes(node, key) if given else ():
-            if owner in (base.__name__ for base in cls.__mro__):
-                return f'{key}{given[0]}={node[given[0]]!r}: {cls.__name__} takes {_takes(cls, given[0], key)}'
-    return None
-
-
-def _takes(cls: type, argument: str, key: str) -> str:
-    """The arguments that the class takes instead of this one, given at this key."""
-    known = arguments_of(cls)
-    close = _nearest(argument, known)
-    if close:
-        return f'no {argument}; did you mean {key}{close}?'
-    return f'no {argument}; it takes {", ".join(known)}' if known else 'no arguments'
-
-
-def _classes(node: dict[str, Any], key: str) -> list[type]:
-    """The classes that ``type`` of this dict may stand for: that name in any registry; torch's for a data loader."""
-    name = node.get('type')
-    if name is None and re.fullmatch(r'(train|val|test)_dataloader\.', key):
-        return [DataLoader]
-    if isinstance(name, type):
-        return [name]
-    bare = str(name).rpartition('.')[2]
-    return [cls for _, other, cls in _parts(_registries()) if other == bare and isinstance(cls, type)]
+    """Python's error on an argument that a class does not take, and the keys where it stands; None if nowhere."""
+    said = UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    keys = [f'{key}{said[1]}' for key, node in nodes(cfg._cfg_dict, '') if said and said[1] in node]
+    return f'{error}; the config sets it in {some(keys)}' if keys else None
 
 
 def arguments_of(cls: type) -> list[str]:

@@ -419,7 +419,7 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
         (
             dict(train_dataloader=dict(dataset=dict(nonsense=1))),
             'train',
-            'dataset.nonsense=1: ShapesDataset takes no nonsense',
+            "argument 'nonsense'; the config sets it in train_dataloader.dataset.nonsense",
         ),
         (dict(train_dataloader=dict(dataset=dict(pipeline=[]))), 'train', 'does not end in PackDetInputs'),
     ],

@@ -140,10 +140,14 @@ def start(cfg):
     check_data(cfg, 'train', 'val')
     cfg.experiment_name = f'start{next(STARTS)}'  # MMEngine warns of two Runners of one name in a second
     runner = Runner.from_cfg(cfg)
-    launch.observe(runner, 'train', 'val')
     runner.register_hook(EndOfStart())
+
+    def train():
+        launch.observe(runner, 'train', 'val')
+        runner.train()
+
     with pytest.raises(End):
-        launch.run(runner.train, cfg)
+        launch.run(train, cfg)
     return runner
 
 
@@ -255,7 +259,7 @@ def test_processes_beside_the_first_look_too_and_say_no_notes(cfg, data, monkeyp
 def test_missing_files_are_named_before_anything_is_read(cfg, data):
     check_data(cfg, 'train', 'val', 'test')
     (data / 'annotations' / 'val.json').rename(data / 'annotations' / 'other.json')
-    words = r'val_dataloader\.dataset\.ann_file: .*val\.json does not exist .*has annotations/other\.json, .*--cfg-opt'
+    words = r'val_dataloader\.dataset\.ann_file: .*val\.json does not exist .*annotations has other\.json, .*--cfg-opt'
     with pytest.raises(UserError, match=words):
         check_data(cfg, 'train', 'val')
     cfg.val_dataloader.dataset.ann_file = 'annotations/other.json'
@@ -269,8 +273,8 @@ def test_missing_files_are_named_before_anything_is_read(cfg, data):
     'folders, words',
     [
         (['JPEGImages'], "Pascal VOC format, which type='VOCDataset' reads"),
-        (['labels', 'images'], r'\(the folder has images, labels\)'),
-        (['a', 'b', 'c', 'd', 'e'], r'\(the folder has a, b, c, d and 1 more\)'),
+        (['labels', 'images'], r'\(\S+/other has images, labels\)'),
+        (['a', 'b', 'c', 'd', 'e'], r'\(\S+/other has a, b, c, d and 1 more\)'),
         ([], 'nothing in it'),
     ],
 )
@@ -311,7 +315,7 @@ def test_a_prefix_that_is_a_text(cfg):
 
 def test_a_class_without_its_comma(cfg, tmp_path):
     cfg.train_dataloader.dataset.metainfo.classes = 'cat'
-    says(cfg, r"classes='cat' is one text .*classes=\('cat',\)")
+    says(cfg, r"classes='cat' is one text; .*classes=\('cat',\)")
     (tmp_path / 'names.txt').write_text('cat\ndog\nbird\n')
     cfg.train_dataloader.dataset.metainfo.classes = str(tmp_path / 'names.txt')
     build_dataset(cfg, 'train')
@@ -380,11 +384,12 @@ def test_missing_files(tmp_path):
     [
         ('<annotation/>', 'JSONDecodeError: Expecting value'),
         ('[{"file": "a.jpg"}]', "annotation file format <class 'list'> not supported"),
-        ('{}', "no list 'images' beside nothing"),
-        ('{"info": {}, "shapes": []}', "no list 'images' beside info, shapes"),
+        ('{}', "KeyError: 'categories'"),
+        ('{"info": {}, "shapes": []}', "KeyError: 'categories'"),
+        ('{"categories": []}', 'gives no image'),
         ('{"images": [], "categories": {"cat": 1}}', 'TypeError: string indices'),
         ('{"images": [{"file_name": "a"}], "categories": []}', "KeyError: 'id'"),
-        ('{"images": [{"id": 1}], "categories": []}', r'image with id 1 has no file_name \(a text\)'),
+        ('{"images": [{"id": 1}], "categories": []}', "image 1 cannot be read .*KeyError: 'file_name' in `img_path"),
         ('{"images": [], "categories": [], "annotations": [{"id": 1}]}', "KeyError: 'image_id'"),
         (codecs.BOM_UTF8 + b'{}', 'JSONDecodeError: Unexpected UTF-8 BOM'),
         ('{"info": "\xfc"}'.encode('latin-1'), "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xfc"),
@@ -394,24 +399,29 @@ def test_a_file_that_is_not_coco(cfg, data, text, words):
     write(data, 'train', text)
     says(
         cfg,
-        rf'^train_dataloader\.dataset\.ann_file: .*train\.json (is not in COCO format|cannot be read by Coco).*{words}',
+        rf'^train_dataloader\.dataset\.ann_file: .*train\.json.*{words}',
     )
 
 
 @pytest.mark.parametrize(
     'name, field, value, words',
     [
-        ('annotations', 'bbox', [4, 6, 20], r'the annotation with id 2 has bbox=\[4, 6, 20\], not a list of four'),
-        ('annotations', 'bbox', ['4', '6', '20', '30'], 'bbox=.*, not a list of four numbers'),
-        ('annotations', 'bbox', None, 'bbox=None, not a list of four numbers'),
-        ('annotations', 'area', None, 'area=None, not a number'),
-        ('images', 'height', '40', "image with id 2 has height='40', not a number"),
-        ('images', 'file_name', None, 'image with id 2 has file_name=None, not a text'),
+        (
+            'annotations',
+            'bbox',
+            [4, 6, 20],
+            r'ValueError: not enough values .* in `x1, y1, w, h = .*`, bbox=\[4, 6, 20\]; docs',
+        ),
+        ('annotations', 'bbox', ['4', '6', '20', '30'], "TypeError: .* in `inter_w = .*`, x1='4', w='20', width=50"),
+        ('annotations', 'bbox', None, 'TypeError: cannot unpack .* in `x1, y1, w, h = .*`, bbox=None; docs'),
+        ('annotations', 'area', None, "TypeError: .* in `if ann.'area'. <= 0 .*, area=None"),
+        ('images', 'height', '40', "TypeError: .* in `inter_h = .*, height='40'"),
+        ('images', 'file_name', None, 'TypeError: .* in `img_path = .*, file_name=None'),
     ],
 )
 def test_values_that_are_not_cocos(cfg, data, name, field, value, words):
     rewrite(data, 'train', lambda wrong: wrong[name][1].update({field: value}))
-    says(cfg, rf'train\.json is not in COCO format: .*{words}')
+    says(cfg, rf'train\.json, image 2 cannot be read by CocoDataset: {words}')
 
 
 @pytest.mark.parametrize('box', [[4, 6, float('nan'), 30], [float('inf'), 6, 20, 30], [4, float('nan'), 20, 30]])
@@ -427,7 +437,7 @@ def test_boxes_that_are_not_finite(cfg, data, box):
 @pytest.mark.parametrize('name', ['images', 'annotations', 'categories'])
 def test_ids_that_are_there_twice(cfg, data, name):
     rewrite(data, 'train', lambda wrong: wrong[name][2].update(id=1))
-    says(cfg, rf'not in COCO format: {name}\[0\] and {name}\[2\] have the same id, 1;')
+    says(cfg, rf'train\.json: {name} have the same id, 1 \(docs')
 
 
 @pytest.mark.parametrize('kind', [str, float])
@@ -460,11 +470,14 @@ def test_image_ids_of_two_kinds(cfg, data, capsys):
         (dict(bbox=[0.1, 0.2, 0.5, 0.6]), r'narrower or lower than 1 pixel .*such as bbox=\[0\.1, 0\.2, 0\.5, 0\.6\]'),
         (dict(area=0), 'without an area .*such as area=0'),
         (dict(area=0, iscrowd=1), 'without an area'),
-        (dict(bbox=[60, 6, 20, 30]), r'outside of their image, such as bbox=\[60, 6, 20, 30\] in 50 x 40 pixels'),
+        (dict(bbox=[60, 6, 20, 30]), r'outside of their image, such as bbox=\[60, 6, 20, 30\]'),
         (dict(bbox=[float('nan'), 6, 20, 30]), r'outside of their image, such as bbox=\[nan, 6, 20, 30\]'),
         (dict(bbox=[20, 30, -10, -10]), 'narrower or lower than 1 pixel'),
         (dict(ignore=1), 'marked to be ignored, such as ignore=1'),
-        (dict(category_id=77), "category_id that the file's categories lack, such as 77"),
+        (
+            dict(category_id=77),
+            'of classes that metainfo.classes leaves out, such as category_id=77 without a category',
+        ),
         (dict(iscrowd=1), '4 marked to be ignored'),
         (dict(iscrowd='0'), '4 marked to be ignored'),  # MMDetection takes any text for true
     ],
@@ -554,9 +567,9 @@ def test_a_part_without_objects(cfg, data):
 
 def test_classes_that_the_file_lacks(cfg):
     cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo')
-    says(cfg, r"metainfo\.classes has 'dgo', which is no category of .*where there are cat, dog, bird")
+    says(cfg, r"train\.json has the categories cat, dog, bird, .*classes is cat, dgo: 'dgo' is no category of it")
     del cfg.train_dataloader.dataset['metainfo']
-    says(cfg, "has 'person', which is no category")
+    says(cfg, "'person' is no category of it")
 
 
 def test_classes_in_another_order_than_the_file(cfg, capsys):
@@ -564,10 +577,10 @@ def test_classes_in_another_order_than_the_file(cfg, capsys):
     cfg.train_dataloader.dataset.metainfo.classes = ('dog', 'cat')
     dataset = DATASETS.build(dict(cfg.train_dataloader.dataset))
     assert dataset.metainfo['classes'][0] == 'dog' and dataset.get_data_info(0)['instances'][0]['bbox_label'] == 0
-    says(cfg, 'dog, cat, but .*lists them as cat, dog')
+    says(cfg, 'classes is dog, cat: the file lists them as cat, dog;')
     cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'bird')
     build_dataset(cfg, 'train')
-    assert "1 of categories that metainfo.classes leaves out, such as 'dog'" in capsys.readouterr().out
+    assert "1 of classes that metainfo.classes leaves out, such as 'dog'" in capsys.readouterr().out
 
 
 def test_a_category_that_is_there_twice(cfg, data):
@@ -592,7 +605,7 @@ def test_labels_that_are_no_class(cfg):
             return infos
 
     cfg.train_dataloader.dataset.type = All
-    says(cfg, r'has 2 classes, but object 0 of .*train\.json, image .*train2\.jpg has the label 2')
+    says(cfg, r'labels are not those of 2 classes, .*; object 0 of .*train\.json, image .*train2\.jpg is 2;')
 
 
 def test_a_validation_numbers_classes_as_the_training_does(cfg, data):
@@ -645,15 +658,15 @@ def test_values_that_the_evaluation_stumbles_over(cfg, data, change, words):
     (data / 'annotations' / 'judge.json').write_text((data / 'annotations' / 'val.json').read_text())
     rewrite(data, 'judge', lambda wrong: wrong['annotations'][1].update(change))
     cfg.val_evaluator.ann_file = str(data / 'annotations' / 'judge.json')
-    start_says(cfg, rf'val_evaluator\.ann_file: .*judge\.json is not in COCO format: .*{words}')
+    start_says(cfg, rf'val_evaluator\.ann_file: .*{words}')
 
 
 def test_what_the_evaluation_needs_and_the_training_not(cfg, data):
     for split in ('train', 'val'):
         rewrite(data, split, lambda bare: [entry.pop('iscrowd') for entry in bare['annotations']])
-    start_says(cfg, r'val\.json is not in COCO format: the annotation with id 1 has no iscrowd')
+    start_says(cfg, '^val_evaluator.ann_file: the annotation with id 1 has iscrowd=None, not a number')
     rewrite(data, 'val', lambda bare: bare.pop('annotations'))
-    start_says(cfg, "no list 'annotations'")
+    start_says(cfg, "^val_evaluator.ann_file has no list 'annotations'")
 
 
 def test_an_annotation_with_the_id_0_counts_as_missed(cfg, data, capsys):
@@ -664,19 +677,22 @@ def test_an_annotation_with_the_id_0_counts_as_missed(cfg, data, capsys):
 
 def test_an_evaluator_with_the_file_of_another_set(cfg, data, capsys):
     cfg.val_evaluator.ann_file = str(data / 'annotations' / 'train.json')
-    start_says(cfg, r'val_evaluator\.ann_file: .*train\.json does not hold the images .*such as val0\.jpg with id 11')
+    start_says(cfg, r'^val_evaluator\.ann_file does not hold the images .*such as val0\.jpg with id 11')
     cfg.val_evaluator.ann_file = str(data / 'copy.json')
     (data / 'copy.json').write_text(json.dumps(content(data, 'val')))
     start(cfg)
     assert 'note' not in capsys.readouterr().out
     cfg.val_dataloader.dataset.indices = 2
     start(cfg)
-    assert 'copy.json has 3 images, and the data set 2 of them; the objects of the others' in capsys.readouterr().out
+    assert (
+        'val_evaluator.ann_file has 3 images, and the data set 2 of them; the objects of the others'
+        in capsys.readouterr().out
+    )
 
 
 def test_an_evaluator_that_writes_the_detections_down_needs_no_objects(cfg, data):
     rewrite(data, 'val', lambda wrong: wrong.pop('annotations'))
-    start_says(cfg, "val_evaluator.ann_file: .*val.json .* no list 'annotations' beside")
+    start_says(cfg, "val_evaluator.ann_file has no list 'annotations'")
     cfg.val_evaluator.update(format_only=True, outfile_prefix=str(data / 'found'))
     start(cfg)
     cfg.val_evaluator.ann_file = str(data / 'annotations' / 'train.json')
@@ -692,20 +708,16 @@ def test_each_of_several_evaluators_has_the_images_that_it_judges(cfg, data):
         for name in ('val', 'more')
     ]
     cfg.val_evaluator = metrics
-    start_says(
-        cfg, r'^val_evaluator\.1\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg with id 11'
-    )
+    start_says(cfg, r'^val_evaluator\.1\.ann_file does not hold the images .*such as val0\.jpg with id 11')
     cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, more])
-    start_says(
-        cfg, r'^val_evaluator\.0\.ann_file: .*val\.json does not hold the images .*such as train0\.jpg with id 31'
-    )
+    start_says(cfg, r'^val_evaluator\.0\.ann_file does not hold the images .*such as train0\.jpg with id 31')
     pytest.importorskip('mmdet.evaluation.evaluator', reason='MMDetection 3.2 has no MultiDatasetsEvaluator')
     evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics, dataset_prefixes=['a', 'b'])
     cfg.val_evaluator = evaluator
     start(cfg)
     evaluator['metrics'] = metrics[::-1]
     cfg.val_evaluator = evaluator
-    start_says(cfg, r'^val_evaluator\.metrics\.0\.ann_file: .*more\.json does not hold the images .*such as val0\.jpg')
+    start_says(cfg, r'^val_evaluator\.metrics\.0\.ann_file does not hold the images .*such as val0\.jpg')
 
 
 def test_an_evaluator_with_classes_in_another_order(cfg, data):
@@ -713,14 +725,14 @@ def test_an_evaluator_with_classes_in_another_order(cfg, data):
         json.dumps(coco([f'val{i}.jpg' for i in range(3)], CLASSES[::-1], first=11))
     )
     cfg.val_evaluator.ann_file = str(data / 'annotations' / 'judge.json')
-    start_says(cfg, 'val_evaluator.ann_file: .*judge.json lists them as bird, dog, cat')
+    start_says(cfg, 'val_evaluator.ann_file has .*: the file lists them as bird, dog, cat')
 
 
 def test_an_evaluator_without_a_file_needs_the_objects(cfg):
     cfg.val_evaluator.ann_file = None
     keys = ('img_id', 'img_path', 'ori_shape')
     cfg.val_dataloader.dataset.pipeline = [*LOAD, dict(type='PackDetInputs', meta_keys=keys)]
-    start_says(cfg, r"val_evaluator\.ann_file is not set, .*'instances' to meta_keys of val_data\S+\.pipeline\.2")
+    start_says(cfg, r"val_evaluator\.ann_file is not set, .*'instances' in meta_keys of val_data\S+\.pipeline\.2")
     cfg.val_dataloader.dataset.pipeline[-1].meta_keys = (*keys, 'instances')
     start(cfg)
 
@@ -789,13 +801,6 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
     (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', box, dict(difficult='1'))))
     build_dataset(voc, 'train')  # it is ignored
 
-    def load(results):
-        return dict(results, gt_bboxes=np.array([[2.0, 4, 30, 36]]))
-
-    (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', box, {})))
-    voc.train_dataloader.dataset.pipeline = [LOAD[0], load]  # which puts them in order
-    build_dataset(voc, 'train')
-
 
 @pytest.mark.parametrize(
     'field, text, words',
@@ -835,9 +840,7 @@ def test_voc_classes_that_no_object_has(voc, capsys):
     said = capsys.readouterr().out
     assert "such as 'dog'" in said and 'no object of the class sofa' in said
     voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
-    says(
-        voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of the objects left out .*'dog'; write"
-    )
+    says(voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of those left out 'dog'; write")
     voc.train_dataloader.dataset.metainfo.classes = ('person', 'sofa')
     says(voc, 'for the classes person, sofa: all 3 objects are left out: 3 of classes that metainfo.classes leaves out')
 
@@ -889,7 +892,7 @@ def test_crowd_human(crowd):
     write_boxes([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.2, 0.2])
     says(
         cfg,
-        r'all boxes of .*odgt lie between 0 and 1, as shares of .*, and not in pixels; object 0 of .* is \[0\.1',
+        r'2 of the 2 boxes lie between 0 and 1, as shares of .*, and not in pixels; object 0 of .* is \[0\.1',
     )
     write_boxes([2, 4, 20, 30], [20, 4, -10, 30])
     says(cfg, r'1 of the 2 boxes are not x1 <= x2, .*object 1 of .*odgt, image .*a\.jpg is \[20\.0, 4\.0, 10\.0')
@@ -933,7 +936,7 @@ def test_lvis(cfg, data, capsys):
     dataset.type = 'LVISV1Dataset'
     assert len(build_dataset(cfg, 'train')) == 5 and 'note' not in capsys.readouterr().out
     dataset.metainfo.classes = CLASSES[:2]
-    says(cfg, r'metainfo\.classes has 2 classes, but object 0 of .*train2\.jpg has the label 2, .*takes no selection')
+    says(cfg, r'labels are not those of 2 classes, .*; object 0 of .*train2\.jpg is 2;')
     dataset.metainfo.classes = CLASSES
     (data / 'train' / 'train1.jpg').unlink()
     says(cfg, r'1 of the 5 images .*train1\.jpg')
@@ -942,7 +945,7 @@ def test_lvis(cfg, data, capsys):
     build_dataset(cfg, 'train')
     assert '1 of the 4 objects are left out: 1 without an area' in capsys.readouterr().out
     rewrite(data, 'train', lambda wrong: wrong['annotations'][1].update(bbox=[1, 2, 3]))
-    says(cfg, r'the annotation with id 2 has bbox=\[1, 2, 3\], not a list of four numbers')
+    says(cfg, r'ValueError: not enough values .*, bbox=\[1, 2, 3\]')
 
 
 def test_a_file_in_the_format_of_mmengine_that_cannot_be_read(tmp_path):

@@ -2,13 +2,14 @@
 
 import copy
 import json
+import re
 
 import mmengine.registry as roots
 import pytest
 import torch
 from cases import HOSTS, host_features, metas, objects, part, stock_config
 from cases import build as build_head
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
@@ -104,7 +105,7 @@ def test_a_name_that_is_near_to_none(read):
     with pytest.raises(launch.UserError, match=rf"^model\.backbone\.type='Qwertyuiop' is unknown; {own}$"):
         build(cfg, 'model.backbone', roots.MODELS)
     cfg.model.backbone.type = 'mmdet_gfl.Qwertyuiop'
-    with pytest.raises(launch.UserError, match=r'is unknown; known: mmdet_gfl\.ATSSGFLHead, '):
+    with pytest.raises(launch.UserError, match=rf"type='mmdet_gfl\.Qwertyuiop' is unknown; {own}$"):
         build(cfg, 'model.backbone', roots.MODELS)
 
 
@@ -194,42 +195,35 @@ def failure(cfg, node, registry=MODELS):
 
 
 @pytest.mark.parametrize(
-    'key, said',
+    'key, owner',
     [
-        ('bbox_head.reg_maxx', 'GFLHead takes no reg_maxx; did you mean model.bbox_head.reg_max?'),
-        ('bbox_head.num_clases', 'GFLHead takes no num_clases; did you mean model.bbox_head.num_classes?'),
-        (
-            'bbox_head.anchor_generator.strids',
-            'AnchorGenerator takes no strids; did you mean model.bbox_head.anchor_generator.strides?',
-        ),
-        ('backbone.dept', 'ResNet takes no dept; did you mean model.backbone.depth?'),
-        ('train_cfg.assigner.top', 'ATSSAssigner takes no top; did you mean model.train_cfg.assigner.topk?'),
-        (
-            'foo',
-            'GFL takes no foo; it takes backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg',
-        ),
+        ('bbox_head.reg_maxx', 'AnchorHead'),
+        ('bbox_head.anchor_generator.strids', 'AnchorGenerator'),
+        ('backbone.dept', 'ResNet'),
+        ('train_cfg.assigner.top', 'ATSSAssigner'),
+        ('foo', 'GFL'),
     ],
 )
-def test_an_unknown_argument_is_named_with_the_nearest(read, key, said):
+def test_pythons_error_on_an_argument_comes_with_its_key(read, key, owner):
     cfg = read()
     cfg.model.backbone.init_cfg = None
     cfg.merge_from_dict({f'model.{key}': 8})
-    assert failure(cfg, cfg.model) == f'model.{key}=8: {said}'
+    name = key.rpartition('.')[2]
+    said = rf"{owner}\.__init__\(\) got an unexpected keyword argument '{name}'; the config sets it in model\.{key}$"
+    assert re.search(said, failure(cfg, cfg.model))
 
 
-def test_an_argument_of_a_class_without_any(read):
-    from mmdet.registry import HOOKS
-
+def test_an_argument_of_a_class_without_any_is_pythons_error(read):
     cfg = read()
     cfg.custom_hooks[0].foo = 3
-    said = 'custom_hooks.0.foo=3: NumClassCheckHook takes no arguments'
-    assert failure(cfg, cfg.custom_hooks[0], HOOKS) == said
+    with pytest.raises(TypeError, match=r'NumClassCheckHook\(\) takes no arguments'):
+        launch.run(lambda: HOOKS.build(cfg.custom_hooks[0]), cfg)
 
 
 def test_an_argument_of_a_data_loader(read):
     cfg = read()
     cfg.val_dataloader.batchsize = 3
-    with pytest.raises(launch.UserError, match='takes no batchsize; did you mean val_dataloader.batch_size?'):
+    with pytest.raises(launch.UserError, match=r"'batchsize'; the config sets it in val_dataloader\.batchsize$"):
         launch.run(lambda: DataLoader([], batchsize=3), cfg)
 
 
@@ -241,7 +235,6 @@ def raising(error):
     'error',
     [
         TypeError("GFLHead.__init__() got an unexpected keyword argument 'other'"),  # not in the config
-        TypeError("SomethingElse.__init__() got an unexpected keyword argument 'num_classes'"),
         TypeError("forward() got an unexpected keyword argument 'num_classes'"),
         TypeError("GFLHead.__init__() missing 1 required positional argument: 'num_classes'"),
         ValueError('of torch'),
@@ -270,5 +263,7 @@ def test_the_runner_is_built_under_the_same_watch(read, tmp_path):
     cfg = read()
     cfg.work_dir, cfg.model.backbone.init_cfg = str(tmp_path), None
     cfg.model.bbox_head.reg_maxx = 8
-    with pytest.raises(launch.UserError, match=r'^model\.bbox_head\.reg_maxx=8: GFLHead takes no reg_maxx'):
+    with pytest.raises(
+        launch.UserError, match=r"argument 'reg_maxx'; the config sets it in model\.bbox_head\.reg_maxx$"
+    ):
         launch.build_runner(cfg)
