@@ -801,6 +801,17 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
     (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', box, dict(difficult='1'))))
     build_dataset(voc, 'train')  # it is ignored
 
+    def order(results):
+        low, high = results['gt_bboxes'].tensor.view(-1, 2, 2).aminmax(dim=1)
+        results['gt_bboxes'].tensor = torch.cat([low, high], dim=1)
+        return results
+
+    (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', box, {})))
+    voc.train_dataloader.dataset.pipeline = [*LOAD, order, dict(type='PackDetInputs')]
+    build_dataset(voc, 'train')
+    voc.train_dataloader.dataset.pipeline = [*LOAD, dict(type='PackDetInputs')]
+    says(voc, '1 of the 3 boxes are not x1 <= x2')
+
 
 @pytest.mark.parametrize(
     'field, text, words',
