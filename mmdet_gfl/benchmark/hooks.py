@@ -55,7 +55,8 @@ def seed_worker(worker_id: int) -> None:
 class EpochSeedHook(Hook):
     """Hook that seeds all generators before each epoch by seed, epoch and rank, and asks for repeatable operators.
 
-    What an epoch draws then depends on nothing before it: a training that was killed and resumed draws what an
+    Weights are initialized from the seed alone, whatever was built before: layers that two rows have in common start
+    alike as far as they are initialized first, as neck and towers are. What an epoch draws then depends on nothing before it: a training that was killed and resumed draws what an
     uninterrupted one draws.
 
     Args:
@@ -66,7 +67,8 @@ class EpochSeedHook(Hook):
         self.seed = seed
 
     def before_run(self, runner: Runner) -> None:
-        """Choose operators that give the same every time where there are some; the others warn."""
+        """Seed the initialization, and choose operators that give the same every time where there are some."""
+        torch.manual_seed(self.seed)
         with suppress(AttributeError):  # torch before 2.2 never fills
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(True, warn_only=True)

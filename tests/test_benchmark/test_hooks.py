@@ -81,6 +81,16 @@ def test_repeatable_operators(restored):
     assert torch.backends.cudnn.deterministic
 
 
+def test_weights_follow_the_seed_whatever_was_built_before(restored):
+    found = []
+    for seed, layers in ((0, 1), (0, 3), (1, 1)):
+        for _ in range(layers):
+            nn.Linear(4, 4)
+        hooks.EpochSeedHook(seed).before_run(SimpleNamespace())
+        found.append(nn.Linear(4, 4).weight)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def runner():
     return SimpleNamespace(train_dataloader=range(25), epoch=1, model=nn.Linear(1, 1))
 
