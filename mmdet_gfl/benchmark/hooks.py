@@ -56,8 +56,8 @@ class EpochSeedHook(Hook):
     """Hook that seeds all generators before each epoch by seed, epoch and rank, and asks for repeatable operators.
 
     Weights are initialized from the seed alone, whatever was built before: layers that two rows have in common start
-    alike as far as they are initialized first, as neck and towers are. What an epoch draws then depends on nothing before it: a training that was killed and resumed draws what an
-    uninterrupted one draws.
+    alike as far as they are initialized first, as neck and towers are. What an epoch draws depends on nothing before
+    it: a training that was killed and resumed draws what an uninterrupted one draws.
 
     Args:
         seed: Of the run.
