@@ -76,7 +76,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 
 
 def _contents(path: Path) -> str:
-    """What is in the place of a missing file, as the end of a sentence."""
+    """Names in the place of a missing file, as the end of a sentence."""
     folder = next(parent for parent in path.parents if parent.is_dir())
     names = sorted(os.listdir(folder))
     if {'JPEGImages', 'VOC2007', 'VOC2012'} & set(names):

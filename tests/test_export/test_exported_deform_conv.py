@@ -61,7 +61,7 @@ def test_whole_detector(root, tmp_path, monkeypatch):
     cfg = config(root, 'gfl')
     dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=False)
     cfg.model.backbone.update(depth=50, base_channels=4, dcn=dcn, stage_with_dcn=(False, False, False, True))
-    cfg.model.neck.in_channels = [16, 32, 64, 128]
+    cfg.model.neck.in_channels = [32, 64, 128]
     loaded = Detector(randomize(MODELS.build(cfg.model)), cfg, tuple('abc'))
     for name, layer in loaded.model.named_modules():
         if name.endswith('conv_offset'):

@@ -55,7 +55,7 @@ def place(root, tmp_path_factory):
     shipped = Config.fromfile(root / 'configs' / 'gfl' / 'gfl_r50_fpn_1x_coco.py')
     small = shrink(shipped, MINI)
     small.model.backbone.base_channels = 4
-    small.model.neck.in_channels = [4, 8, 16, 32]
+    small.model.neck.in_channels = [8, 16, 32]
     small.model.bbox_head.norm_cfg = dict(type='GN', num_groups=4)  # one image's coarsest level has one cell
     small.model.test_cfg.score_thr = 0.0
     small.model.test_cfg.nms.iou_threshold = 0.9  # many detections to compare
