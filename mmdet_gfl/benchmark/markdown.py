@@ -122,7 +122,8 @@ def _verdict(effect: Effect) -> str:
     if effect.verdict != 'not told apart' or effect.difference is None:
         return effect.verdict
     more = effect.difference.more_seeds
-    return f'not told apart; {more} more seeds would, if mean and spread stay' if more else 'not told apart'
+    plural = 's' * (more != 1)
+    return f'not told apart; {more} more seed{plural} would, if mean and spread stay' if more else 'not told apart'
 
 
 def _summary(effects: Sequence[Effect]) -> str:

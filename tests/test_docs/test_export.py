@@ -43,6 +43,8 @@ def test_postprocessing_of_raw_outputs():
 
 def test_int8_with_the_box_outputs_in_float(root, tmp_path, monkeypatch):
     onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+    if torch.__version__.startswith('2.1.'):
+        pytest.skip('torch 2.1 writes graphs that are not valid ONNX')
     pytest.importorskip('onnxruntime.quantization', reason='onnxruntime is not installed')
     monkeypatch.syspath_prepend(root / 'tools' / 'deployment')
     monkeypatch.chdir(tmp_path)  # the calibration writes there

@@ -16,6 +16,7 @@ from mmdet_gfl.benchmark import locks, running
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.presets import choose
 from mmdet_gfl.benchmark.results import COLUMNS, read, run_dir_of
+from mmdet_gfl.compat.checkpoint import HAS_SAFE_MODE
 
 BASE, GFL = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'
 SIZES = dict(size=64, train=8, val=4, epochs=6, batch_size=4, channels=32, stacked_convs=1)
@@ -144,7 +145,8 @@ def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
     assert result['gpus'] == 2 and result['images_a_step'] == 4
     assert read(run_dir_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
     said = capsys.readouterr().out
-    assert 'These runs failed' in said and f'see {broken / "train.log"}' in said and 'epoch_1.pth' in said
+    assert 'These runs failed' in said and f'see {broken / "train.log"}' in said
+    assert 'epoch_1.pth' in said or not HAS_SAFE_MODE  # torch's own error before 2.6
     assert torch.load(run_dir_of(GFL, 0, tmp_path) / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2
 
 
