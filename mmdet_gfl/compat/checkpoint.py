@@ -230,7 +230,10 @@ def _is_archive(path: str) -> bool:
 def _has_torch_format(path: str) -> bool:
     """True if the file begins as ``torch.save`` writes it and its structure is whole; what it holds is not read."""
     if _is_archive(path):
-        return zipfile.is_zipfile(path)
+        try:
+            return zipfile.is_zipfile(path)
+        except zipfile.BadZipFile:  # from Python 3.13
+            return False
     with open(path, 'rb') as file:
         is_legacy = _LEGACY_MAGIC in file.read(32)
         file.seek(0)

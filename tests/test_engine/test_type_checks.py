@@ -187,6 +187,10 @@ def test_a_loss_of_ours_that_nobody_could_see_coming_is_one_sentence(read):
 # Arguments ----------------------------------------------------------------------------------------------------------
 
 
+#: What Python 3.13 adds.
+MEANT = r"(\. Did you mean '\w+'\?)?"
+
+
 def failure(cfg, node, registry=MODELS):
     """What building this part of the config fails on."""
     with pytest.raises(TypeError) as caught:
@@ -209,7 +213,8 @@ def test_pythons_error_on_an_argument_comes_with_its_key(read, key, owner):
     cfg.model.backbone.init_cfg = None
     cfg.merge_from_dict({f'model.{key}': 8})
     name = key.rpartition('.')[2]
-    said = rf"{owner}\.__init__\(\) got an unexpected keyword argument '{name}'; the config sets it in model\.{key}$"
+    fault = rf"{owner}\.__init__\(\) got an unexpected keyword argument '{name}'{MEANT}"
+    said = rf'{fault}; the config sets it in model\.{key}$'
     assert re.search(said, failure(cfg, cfg.model))
 
 
@@ -223,7 +228,9 @@ def test_an_argument_of_a_class_without_any_is_pythons_error(read):
 def test_an_argument_of_a_data_loader(read):
     cfg = read()
     cfg.val_dataloader.batchsize = 3
-    with pytest.raises(launch.UserError, match=r"'batchsize'; the config sets it in val_dataloader\.batchsize$"):
+    with pytest.raises(
+        launch.UserError, match=rf"'batchsize'{MEANT}; the config sets it in val_dataloader\.batchsize$"
+    ):
         launch.run(lambda: DataLoader([], batchsize=3), cfg)
 
 

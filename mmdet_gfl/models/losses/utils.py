@@ -177,7 +177,9 @@ def within(values: Tensor, low: Tensor | float, high: Tensor | float, need: str)
     """
     tolerance = max(1e-4, torch.finfo(values.dtype).eps)
     outside = (values < low - tolerance) | (values > high + tolerance)
-    clamped = torch.clamp(values, low, high)  # type: ignore[arg-type]  # two tensors or two numbers
+    bounds = torch.clamp(values.detach(), low, high)  # type: ignore[arg-type]  # two tensors or two numbers
+    # Not the clamp itself: from torch 2.15 it has no gradient at the bounds, where probabilities of 0 and 1 lie.
+    clamped = torch.where((values < low) | (values > high), bounds, values)
     return refuse(outside, values, clamped, need)
 
 
