@@ -59,8 +59,7 @@ def check_installed() -> None:
 class FrozenEfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 with ImageNet's weights, in evaluation mode for good.
 
-    Images are taken one by one, so that the outputs do not depend on what else is in the batch, and neither on what
-    had been kept before.
+    Images are taken one by one, so the outputs depend neither on the rest of the batch nor on what was kept before.
 
     Args:
         out_indices: Outputs, of 0 to 3: strides 4, 8, 16 and 32.

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmdet_gfl.datasets.shapes import Parameters
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
-from .shrinking import NORM, Parts, replace_entries, shrink_model
+from .shrinking import NORM, Parts, replace_entries, shrink_model, start_afresh
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Mini:
         stacked_convs: Convolutions of a head's tower.
         ema: Momentum of averaged weights, which are validated in place of the last ones; 0 for none. The checkpoint
             holds both.
-        rare: How many of the classes are rare and always small, the last ones of :data:`CLASSES`.
-        pretrained: 1: on a backbone from ImageNet that does not learn, :class:`.frozen.FrozenEfficientNetLite0`.
+        rare: Number of classes that are rare and always small, the last ones of :data:`CLASSES`.
+        pretrained: 1 for a frozen backbone from ImageNet, :class:`.frozen.FrozenEfficientNetLite0`; 0 for the ResNet.
     """
 
     size: int = 160
@@ -80,8 +80,6 @@ RESNET = dict(
 )
 #: What the shapes are: easy to tell apart, since nothing is pretrained, and with sides as ambiguous as ever.
 CLASSES, CLUTTER = ('ellipse', 'rectangle', 'star'), 0.0
-#: Hooks of RTMDet's schedule of 300 epochs: averaged weights, and a pipeline without mosaic for the last epochs.
-SCHEDULE_HOOKS = ('EMAHook', 'PipelineSwitchHook')
 
 
 def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: B008  frozen
@@ -98,16 +96,13 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
     small = copy.deepcopy(cfg)
     shrink_model(small.model, mini.parts)
     replace_entries(small, _data(mini) | _schedule(mini))
-    small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
+    start_afresh(small, seed)
     if mini.ema:
         small.custom_hooks.append(dict(type='EMAHook', momentum=mini.ema, update_buffers=True))
     if mini.pretrained:
         imports = [*small.custom_imports.imports, 'mmdet_gfl.benchmark.frozen']
         small.custom_imports = dict(imports=imports, allow_failed_imports=False)
-    small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
     small.default_hooks.logger.interval = 10
-    small.randomness = dict(seed=seed)
-    small.load_from, small.resume = None, False
     return Config(small._cfg_dict)
 
 

@@ -16,6 +16,10 @@ SSD_STRIDES = (8, 16, 32, 64)
 SSD_SIZES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
+#: Hooks of RTMDet's schedule of 300 epochs: averaged weights, and a pipeline without mosaic for the last epochs.
+SCHEDULE_HOOKS = ('EMAHook', 'PipelineSwitchHook')
+
+
 @dataclass(frozen=True)
 class Parts:
     """Parts of a shrunk detector.
@@ -63,6 +67,17 @@ def shrink_model(model: ConfigDict, parts: Parts) -> None:
         bgr_to_rgb=True,
         pad_size_divisor=kind.pad_size_divisor,
     )
+
+
+def start_afresh(cfg: Config, seed: int) -> None:
+    """Have a shrunk config train from its own start, with this seed and without the hooks of another schedule.
+
+    A checkpoint is written after each epoch, and the last is kept.
+    """
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
+    cfg.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
+    cfg.randomness = dict(seed=seed)
+    cfg.load_from, cfg.resume = None, False
 
 
 def replace_entries(node: Config | ConfigDict, values: dict[str, Any]) -> None:

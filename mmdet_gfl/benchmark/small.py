@@ -12,8 +12,7 @@ from mmengine.config import Config
 
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
-from .mini import SCHEDULE_HOOKS
-from .shrinking import NORM, Parts, replace_entries, shrink_model
+from .shrinking import NORM, Parts, replace_entries, shrink_model, start_afresh
 
 #: Images of a step, of all GPUs together, that the lr is for.
 BATCH = 16
@@ -51,10 +50,7 @@ def shrink(cfg: Config, seed: int = 0) -> Config:
     schedule = Config.fromfile(CONFIG_DIR / '_base_' / 'schedules' / 'schedule_1x.py')
     schedule.train_cfg.val_interval = schedule.train_cfg.max_epochs
     replace_entries(small, _data() | schedule._cfg_dict.to_dict())
-    small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
-    small.default_hooks.checkpoint.max_keep_ckpts = 1
-    small.randomness = dict(seed=seed)
-    small.load_from, small.resume = None, False
+    start_afresh(small, seed)
     return Config(small._cfg_dict)
 
 

@@ -30,6 +30,7 @@ def test_what_makes_the_row_is_kept(name):
         assert kept == own
     assert all(cfg.model.get(key) == row.model.get(key) for key in ('train_cfg', 'test_cfg', 'type'))
     assert 'EMAHook' not in str(cfg.custom_hooks) and cfg.randomness.seed == 3
+    assert cfg.default_hooks.checkpoint == dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
 
 
 def test_data_and_schedule_are_those_of_the_paper_but_for_size():

@@ -40,7 +40,7 @@ SCONTROL = '#!/bin/sh\n[ "$*" = "show hostnames localhost" ] && echo localhost\n
 
 @pytest.fixture(scope='module', autouse=True)
 def _python(warm_python):
-    """What the scripts take as Python."""
+    """Python interpreter of the scripts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHON', warm_python)
         yield
