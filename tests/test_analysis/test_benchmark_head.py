@@ -228,6 +228,26 @@ def test_mixed_precision_is_held_to_its_own_limits():
     assert list(result.times) == ['step'] and list(result.host_syncs['step']) == [THEIRS, OURS]
 
 
+@pytest.mark.parametrize('name', ['theirs', 'ours'])
+def test_under_mixed_precision_ours_is_compared_with_float32(name):
+    heads = build_heads(config(gfl_config()), None, CPU)
+    head = getattr(heads, name)
+
+    def imprecise(self, *args, **kwargs):
+        losses = type(self).__base__.loss_by_feat(self, *args, **kwargs)
+        factor = 2 if torch.is_autocast_enabled('cpu') else 1
+        return {key: factor * benchmark_head._total(value) for key, value in losses.items()}
+
+    head.__class__ = type('Imprecise', (type(head),), dict(loss_by_feat=imprecise))
+    case = CASE._replace(amp=True)
+    ours, theirs = Work(heads.ours, case), Work(heads.theirs, case, like=heads.ours)
+    if name == 'theirs':
+        check_equal(ours, theirs)
+    else:
+        with pytest.raises(UserError, match='loss_cls differs'):
+            check_equal(ours, theirs)
+
+
 # Measuring ----------------------------------------------------------------------------------------------------------
 
 
