@@ -389,10 +389,10 @@ def test_the_tables_have_a_place_for_every_command():
     assert places == ['gfl-cpu', *folders, 'gfl-cpu--compile'] and len(folders) == 7
 
 
-@pytest.mark.parametrize('host', MEASURED)
-def test_the_summary_is_computed_from_the_tables(host):
-    place = TABLES.split(f'<!-- {MEASURED[host]}-cpu -->')[1].split('<!-- /')[0]
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in place.splitlines() if line[:1] == '|']
+def summary_cells(tables, place, counts):
+    """Ratios of losses, decoding and bytes kept for these numbers of objects, and waits at 40, as a page gives them."""
+    text = tables.split(f'<!-- {place} -->')[1].split('<!-- /')[0]
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[:1] == '|']
     parts = (
         'targets + losses + backward',
         'decode before NMS, 0.5% of the scores pass',
@@ -401,14 +401,31 @@ def test_the_summary_is_computed_from_the_tables(host):
     cells = []
     for name in parts:
         ratios = {row[1]: row[4] for row in rows if row[0].startswith(name) and len(row) > 4}
-        values = [Decimal(re.match(r'\*\*([\d.]+)x', ratios[count])[1]) for count in ('4', '40')]
+        values = [Decimal(re.match(r'\*\*([\d.]+)x', ratios[count])[1]) for count in counts]
         cells.append(
             ', '.join(f'{value.quantize(Decimal("1" if value > 10 else "0.1"), ROUND_HALF_UP)}x' for value in values)
         )
     (waits,) = (row[2:] for row in rows if row[:2] == [parts[0], '40'] and len(row) == 4)
-    page = (ROOT / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
-    (line,) = re.findall(rf'^\| {host} \| (.*) \|$', page, flags=re.MULTILINE)
-    assert re.sub(r' \(.*?\)', '', line).split(' | ') == [*cells, ' / '.join(waits)]
+    return [*cells, ' / '.join(waits)]
+
+
+def line_of(page, host):
+    (line,) = re.findall(rf'^\| {host} \| (.*x .*) \|$', (ROOT / 'docs' / page).read_text('utf-8'), flags=re.MULTILINE)
+    return re.sub(r' \(.*?\)', '', line).split(' | ')
+
+
+@pytest.mark.parametrize('host', MEASURED)
+def test_the_summary_is_computed_from_the_tables(host):
+    assert line_of('benchmarks.md', host) == summary_cells(TABLES, f'{MEASURED[host]}-cpu', ('4', '40'))
+
+
+@pytest.mark.parametrize('host', [*MEASURED, 'GFLv2'])
+def test_the_summary_of_the_gpu_is_computed_from_its_tables(host):
+    tables = (ROOT / 'docs' / 'benchmarks_gpu_tables.txt').read_text(encoding='utf-8')
+    place = f'{MEASURED.get(host, "gflv2")}-cuda'
+    amp = f'{place}--amp'
+    half = summary_cells(tables, amp, ('40',))[:3] if f'<!-- {amp} -->' in tables else ['-'] * 3
+    assert line_of('gpu.md', host) == [*summary_cells(tables, place, ('40',)), *half]
 
 
 # The tool -----------------------------------------------------------------------------------------------------------
