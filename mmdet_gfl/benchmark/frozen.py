@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from mmcv.cnn import ConvModule
@@ -59,12 +61,13 @@ def check_installed() -> None:
 class FrozenEfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 with ImageNet's weights, in evaluation mode for good.
 
-    Images are taken one by one, so the outputs depend neither on the rest of the batch nor on what was kept before.
+    Images are taken one by one, so the outputs do not depend on the rest of the batch; and in float32, also under AMP.
 
     Args:
         out_indices: Outputs, of 0 to 3: strides 4, 8, 16 and 32.
         cache: Folder for the outputs of the images that were seen, about 140 kB each at 160 px; None:
-            ``features`` in ``$MMDET_GFL_CACHE``, by default ``~/.cache/mmdet_gfl``. It can be deleted at any time.
+            ``features`` in ``$MMDET_GFL_CACHE``, by default ``~/.cache/mmdet_gfl``. It can be deleted at any time, and
+            holds the outputs of other weights, devices, threads and versions of torch apart.
     """
 
     def __init__(self, out_indices: Iterable[int] = (0, 1, 2, 3), cache: str | None = None) -> None:
@@ -85,6 +88,8 @@ class FrozenEfficientNetLite0(nn.Module):
         self.load_state_dict(imagenet_weights(), strict=False)
         self.requires_grad_(False)
         self.eval()
+        self._weights: str | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, '_weights', None))
 
     def train(self, mode: bool = True) -> FrozenEfficientNetLite0:
         """Stay in evaluation mode."""
@@ -100,29 +105,54 @@ class FrozenEfficientNetLite0(nn.Module):
         Returns:
             A tensor ``(N, C, H / stride, W / stride)``, rounded up, for each of ``out_indices``.
         """
-        features = [self._remembered(image[None]) for image in images]
+        features = [self._load_or_compute(image[None].float()) for image in images]
         return tuple(torch.cat(level).to(images.device) for level in zip(*features))
 
-    def _remembered(self, image: Tensor) -> list[Tensor]:
-        content = hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=16, salt=bytes(self.out_indices))
-        file = self.cache / content.hexdigest()[:2] / f'{content.hexdigest()}.pt'
+    def _load_or_compute(self, image: Tensor) -> list[Tensor]:
+        content = hashlib.blake2b(
+            repr(image.shape).encode() + image.cpu().numpy().tobytes(), digest_size=16
+        ).hexdigest()
+        file = self.cache / self._settings(image.device) / content[:2] / f'{content}.pt'
         try:
-            kept: list[Tensor] = torch.load(file, map_location='cpu', weights_only=True)
-        except (OSError, RuntimeError, EOFError):  # not seen yet, or damaged
-            kept = [level.cpu() for level in self.compute(image)]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f'.{os.getpid()}')
-            torch.save(kept, part)
-            part.replace(file)
-        return kept
+            features: list[Tensor] = torch.load(file, map_location='cpu', weights_only=True)
+        except Exception:  # noqa: BLE001  not seen yet, or damaged in whatever way
+            features = [level.cpu() for level in self.compute(image)]
+            with suppress(OSError, RuntimeError):  # a training does not end for a full disk
+                _store(features, file)
+        return features
+
+    def _settings(self, device: torch.device) -> str:
+        """A name for what the outputs depend on besides the image."""
+        if self._weights is None:
+            digest = hashlib.blake2b(digest_size=16)
+            for value in self.state_dict().values():
+                digest.update(value.cpu().numpy().tobytes())
+            self._weights = digest.hexdigest()
+        settings = (self._weights, self.out_indices, device.type, torch.get_num_threads(), torch.__version__)
+        return hashlib.blake2b(repr(settings).encode(), digest_size=8).hexdigest()
 
     def compute(self, images: Tensor) -> list[Tensor]:
         """The features as :meth:`forward` gives them, without the folder."""
-        found, features = [], self.stem(images)
-        for stage in self.stages:
-            features = stage(features)
-            found.append(features)
-        return [found[LAST[index]] for index in self.out_indices]
+        outputs = []
+        with torch.autocast(images.device.type, enabled=False):
+            features = self.stem(images)
+            for stage in self.stages:
+                features = stage(features)
+                outputs.append(features)
+        return [outputs[LAST[index]] for index in self.out_indices]
+
+
+def _store(features: list[Tensor], file: Path) -> None:
+    """Save the file under a name of its own, then move it to its place, so that no process reads a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = NamedTemporaryFile(dir=file.parent, delete=False)  # noqa: SIM115  it is closed before it is moved
+    try:
+        with part:
+            torch.save(features, part)
+        os.replace(part.name, file)
+    except BaseException:
+        os.unlink(part.name)
+        raise
 
 
 def imagenet_weights() -> dict[str, Tensor]:

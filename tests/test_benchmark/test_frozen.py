@@ -76,16 +76,58 @@ def test_an_image_is_computed_once_whatever_stands_beside_it(tmp_path, monkeypat
     assert all(torch.equal(a, b.flip(0)) for a, b in zip(several, first(images.flip(0)))) and len(computed) == 3
     others = frozen.FrozenEfficientNetLite0((2, 3), str(tmp_path / 'a'))(images)
     assert torch.equal(others[0], several[1]) and len(computed) == 3
-    for file in (tmp_path / 'a').glob('*/*.pt'):
-        file.write_bytes(file.read_bytes()[:100])  # a full disk
-    assert all(torch.equal(a, b) for a, b in zip(several, first(images))) and len(computed) == 6
+
+
+@pytest.mark.parametrize('content', [b'', b'x', b'not a file of torch', 100])
+def test_a_damaged_file_is_replaced(backbone, tmp_path, content):
+    image = torch.randn(1, 3, 64, 64)
+    levels = backbone(image)
+    (file,) = tmp_path.rglob('*.pt')
+    file.write_bytes(file.read_bytes()[:content] if isinstance(content, int) else content)
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(levels, backbone(image)))
+    assert torch.equal(torch.load(file, weights_only=True)[0], levels[0]) and list(tmp_path.rglob('*.*')) == [file]
+
+
+def test_what_the_outputs_depend_on_is_kept_apart(backbone, monkeypatch):
+    image = torch.randn(1, 3, 64, 96)
+    levels = backbone(image)
+    assert backbone(torch.zeros(1, 3, 64, 96))[0].shape == (1, 24, 16, 24)
+    assert backbone(torch.zeros(1, 3, 96, 64))[0].shape == (1, 24, 24, 16)
+    weights = backbone.state_dict()
+    backbone.load_state_dict({key: value * 0 if key == 'stem.conv.weight' else value for key, value in weights.items()})
+    assert not torch.equal(backbone(image)[0], levels[0])
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 64)
+    computed = []
+    monkeypatch.setattr(backbone, 'compute', lambda image: computed.append(image) or levels)
+    assert backbone(image)[0] is not None and len(computed) == 1
+
+
+def test_under_amp_it_stays_in_float32(backbone, tmp_path):
+    image = torch.randn(1, 3, 64, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        levels = backbone(image)
+    assert all(level.dtype == torch.float32 for level in levels)
+    fresh = frozen.FrozenEfficientNetLite0(cache=str(tmp_path / 'other'))
+    assert all(torch.equal(a, b) for a, b in zip(levels, fresh(image)))
+
+
+def test_without_a_place_for_the_features_it_computes_them(tmp_path):
+    (tmp_path / 'file').touch()
+    backbone = frozen.FrozenEfficientNetLite0(cache=str(tmp_path / 'file'))
+    image = torch.randn(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(backbone(image), backbone.compute(image)))
 
 
 @pytest.mark.parametrize('name', [GFL, SSD, RTMDET])
 def test_a_mini_row_on_it_learns(name, tmp_path, monkeypatch):
     monkeypatch.setenv('MMDET_GFL_CACHE', str(tmp_path))
     cfg = shrink(Config.fromfile(CONFIG_DIR / name), Mini(pretrained=1, channels=32, stacked_convs=1))
-    assert cfg.model.data_preprocessor.mean == [127.0] * 3 and cfg.model.data_preprocessor.std == [128.0] * 3
+    assert (
+        cfg.model.data_preprocessor.bgr_to_rgb
+        and cfg.model.data_preprocessor.mean == [127.0] * 3
+        and cfg.model.data_preprocessor.std == [128.0] * 3
+    )
     assert 'mmdet_gfl.benchmark.frozen' in cfg.custom_imports.imports
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -96,7 +138,7 @@ def test_a_mini_row_on_it_learns(name, tmp_path, monkeypatch):
     with torch.no_grad():
         levels = model(torch.zeros(2, 3, 128, 128), mode='tensor')[0]
     assert levels[0].shape[-1] == 16
-    assert list(tmp_path.glob('features/*/*.pt'))
+    assert list(tmp_path.rglob('features/*/*/*.pt'))
 
 
 def test_without_the_package_it_says_which(monkeypatch):
