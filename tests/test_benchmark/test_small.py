@@ -55,6 +55,16 @@ def test_neck_and_head_fit_the_backbone(name):
     assert [level.shape[-1] for level in levels] == [128 // stride for stride in strides]
 
 
+@pytest.mark.parametrize('name', [GFL, SSD, RTMDET])
+def test_the_backbone_is_that_of_imagenet_with_its_images(name):
+    model = small.shrink(Config.fromfile(CONFIG_DIR / name)).model
+    backbone = model.backbone
+    assert (backbone.type, backbone.depth, backbone.init_cfg.checkpoint) == ('ResNet', 18, 'torchvision://resnet18')
+    assert backbone.norm_eval and backbone.frozen_stages == 1  # its norms keep ImageNet's statistics
+    images = model.data_preprocessor
+    assert images.bgr_to_rgb and images.mean == [123.675, 116.28, 103.53] and images.std == [58.395, 57.12, 57.375]
+
+
 def test_the_images_are_chosen_by_id(tmp_path):
     images = [dict(id=i, file_name=f'{i}.jpg', width=64, height=64) for i in (7, 20, 9, 10, 30, 101, 40)]
     boxes = [
