@@ -114,11 +114,11 @@ def main() -> int:
         arguments.check(args)
         if args.command == 'run':
             return run(args, work_dir)
-        from mmdet_gfl.benchmark import ablation, ablation_report, status
+        from mmdet_gfl.benchmark import ablation, ablation_report, progress
 
         if args.command == 'status':
             rows = ablation.read_rows(work_dir)
-            print(status.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
+            print(progress.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
         else:
             print(ablation_report.write_report(work_dir, args.lower_is_better))
         return 0

@@ -109,12 +109,12 @@ def main() -> int:
             configs += [rows.check_config(name) for name in args.configs]
             return run(args, list(dict.fromkeys(configs)))
         elif args.command == 'status':
-            from mmdet_gfl.benchmark import results, status
+            from mmdet_gfl.benchmark import progress, results
 
             configs = rows.configs_of(tables)
             if not args.tables and not args.rows:
                 configs += results.found_configs(args.work_dir)  # those of --configs
-            print(status.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
+            print(progress.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
         else:
             from mmdet_gfl.benchmark import report
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Union, get_args
+from unittest.mock import patch
 
 import torch
 from mmengine.structures import InstanceData, instance_data
@@ -116,7 +117,7 @@ class FakeGPU(TorchDispatchMode):
             (torch, 'tensor', tensor_of),
             (instance_data, 'IndexType', indices),
         ):
-            self._patches.enter_context(_patched(owner, name, value))
+            self._patches.enter_context(patch.object(owner, name, value))
         super().__enter__()
         return self
 
@@ -212,16 +213,6 @@ def _caller() -> str:
     while '/torch/' in frame.f_code.co_filename or frame.f_code.co_filename == __file__:
         frame = frame.f_back
     return f'{Path(frame.f_code.co_filename).name}:{frame.f_lineno}'
-
-
-@contextmanager
-def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def moved(what: Any) -> Any:

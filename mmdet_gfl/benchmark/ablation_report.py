@@ -16,14 +16,13 @@ from mmdet_gfl.engine.files import write
 from mmdet_gfl.utils.tables import markdown
 
 from .ablation import BASELINE, read_rows
-from .compare import Measured, by_seed, measure
+from .compare import Measured, Paired, by_seed, measure, paired, signed
 from .markdown import circumstances
-from .paired import Paired, paired, signed
 from .pictures import GREY, MEASURED, tidy
+from .progress import unfinished
 from .report import without_configs
 from .results import Result, read, read_results
 from .rows import RowError
-from .status import unfinished
 
 #: Columns of the tables; an evaluator may give one per class.
 SHOWN = 6

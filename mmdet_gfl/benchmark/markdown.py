@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmdet_gfl.utils.tables import markdown
 
-from .compare import Comparison, Effect, Measured, RowComparison, measure
-from .paired import signed
+from .compare import Comparison, Effect, Measured, RowComparison, measure, signed
 from .progress import span
 from .results import COLUMNS, Result
 from .small import EVERY, SIZE

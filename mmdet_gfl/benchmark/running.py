@@ -26,7 +26,7 @@ from . import locks
 from .commands import Launcher, environment
 from .plan import Plan
 from .presets import lr_notes, missing
-from .progress import Progress, line_of, progress_of, reason_of, span, time_left
+from .progress import Progress, Screen, line_of, progress_of, reason_of, span, time_left
 from .results import (
     Evaluation,
     headline,
@@ -38,7 +38,6 @@ from .results import (
     run_dir_of,
     write_state,
 )
-from .screen import Screen
 from .work_dir import Run, open_runs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.

@@ -12,8 +12,8 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis.detector import Detector, turn_on_distributions
+from mmdet_gfl.engine.files import make_folder
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.output_paths import make_folder
 
 from .distributions import draw
 

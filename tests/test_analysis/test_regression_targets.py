@@ -13,10 +13,9 @@ from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
-from mmdet_gfl.analysis.regression_targets import add_image, new_report
+from mmdet_gfl.analysis.regression_targets import add_image, new_report, training_dataset
 from mmdet_gfl.analysis.target_counts import RESOLUTION, TargetHistogram, by_area, density
 from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
-from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.task_modules import Locations

@@ -15,6 +15,7 @@ from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
 
+from mmdet_gfl.engine import files
 from mmdet_gfl.registry import HOOKS
 
 #: Name of the backend in ``backend_args``.
@@ -36,16 +37,7 @@ class SafeLocalBackend(LocalBackend):
         path.parent.mkdir(parents=True, exist_ok=True)
         for fragment in path.parent.glob('.*.pth.part'):  # of a run that was killed
             fragment.unlink()
-        part = path.with_name(f'.{path.name}.part')
-        try:
-            with part.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        files.write(path, obj)
         _sync_folder(path.parent)
         _remove_doomed(path)
 
