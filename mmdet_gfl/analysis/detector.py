@@ -44,17 +44,7 @@ class Detector:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that the tools share."""
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
-    add_config_arguments(parser)
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of them that concern config and checkpoint."""
-    parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
-    parser.add_argument(
-        '--allow-unsafe-checkpoint',
-        action='store_true',
-        help='load a checkpoint in full, which lets it run code; only for files whose origin you trust',
-    )
+    launch.add_config_arguments(parser)
 
 
 def named_models(models: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -198,7 +188,10 @@ def images_of(cfg: Config, weights: str, split: str, device: str | None = None) 
     """
     dataset = dataset_of(cfg, split)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    _check_infos(infos, f'{split}_dataloader', dataset.metainfo['classes'])
+    if not any(info.get('instances') for info in infos):
+        key, classes = f'{split}_dataloader', ', '.join(dataset.metainfo['classes'])
+        way = f'set {key}.dataset.metainfo.classes to the names of its categories'
+        raise launch.UserError(f'the data set of {key} has no objects of the classes {classes}; {way}')
     if weights.endswith(('.pkl', '.pickle')):
         found = _read_detections(weights)
     else:
@@ -226,21 +219,6 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
             f'the data set of {split}_dataloader in config {cfg.filename} cannot be read ({type(error).__name__}: '
             f"{error}); its type must be that of the annotation file, such as CocoDataset for COCO's JSON"
         ) from error
-
-
-def _check_infos(infos: Sequence[dict[str, Any]], key: str, classes: Sequence[str]) -> None:
-    """Raise for a data set without images or without objects.
-
-    Raises:
-        launch.UserError: Names what is missing.
-    """
-    if not infos:
-        raise launch.UserError(f'the data set of {key} has no images')
-    if not any(info.get('instances') for info in infos):
-        raise launch.UserError(
-            f'the data set of {key} has no objects of the classes {", ".join(classes)}; set '
-            f'{key}.dataset.metainfo.classes to the names of its categories'
-        )
 
 
 def objects_of(info: dict[str, Any]) -> Objects:

@@ -19,7 +19,6 @@ import torch
 from mmengine.structures import InstanceData, instance_data
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
 
@@ -159,12 +158,15 @@ def _tensors(what: Any) -> Iterator[Tensor]:
 
 
 def _mapped(what: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """Arguments or results of an operator with a function applied to those of a kind."""
+    """Arguments or results of an operator, or what holds them, with a function applied to those of a kind."""
     if isinstance(what, kind):
         return function(what)
     if isinstance(what, (list, tuple)):
         return type(what)([_mapped(part, kind, function) for part in what])
-    return {key: _mapped(part, kind, function) for key, part in what.items()} if isinstance(what, dict) else what
+    if isinstance(what, (dict, InstanceData)):
+        mapped = {key: _mapped(part, kind, function) for key, part in what.items()}
+        return mapped if isinstance(what, dict) else InstanceData(**mapped)
+    return what
 
 
 def _held(tensor: FakeGPUTensor) -> Tensor:
@@ -217,22 +219,12 @@ def _caller() -> str:
 
 def moved(what: Any) -> Any:
     """All tensors of lists, tuples, dicts and ``InstanceData`` copied to the fake GPU; leaves stay leaves."""
-    if isinstance(what, InstanceData):
-        return InstanceData(**{name: moved(value) for name, value in what.items()})
-    if isinstance(what, (list, tuple)):
-        return type(what)(moved(part) for part in what)
-    return tree_map_only(
-        Tensor, lambda tensor: FakeGPUTensor(tensor.detach().clone()).requires_grad_(tensor.requires_grad), what
-    )
+    return _mapped(what, Tensor, lambda one: FakeGPUTensor(one.detach().clone()).requires_grad_(one.requires_grad))
 
 
 def values(what: Any) -> Any:
     """Inverse of :func:`moved`: the values held, on the CPU, without a host synchronization."""
-    if isinstance(what, InstanceData):
-        return InstanceData(**{name: values(value) for name, value in what.items()})
-    if isinstance(what, list):
-        return [values(part) for part in what]
-    return tree_map_only(FakeGPUTensor, lambda tensor: tensor.held, what)
+    return _mapped(what, FakeGPUTensor, _held)
 
 
 def move_module(module: nn.Module) -> nn.Module:

@@ -203,9 +203,11 @@ def measure(
 def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
-    levels, longest = [TargetHistogram(box) for _ in head.level_strides], TargetHistogram(box)
-    assumed = box is not head.box
-    return Report(levels, longest, head.level_strides, assumed, available, ideal_predictions=head.assigns_quality)
+    levels, assumed = [TargetHistogram(box) for _ in head.level_strides], box is not head.box
+    total, longest = TargetHistogram(box), TargetHistogram(box)
+    return Report(
+        levels, total, longest, head.level_strides, assumed, available, ideal_predictions=head.assigns_quality
+    )
 
 
 def add_image(
@@ -228,7 +230,8 @@ def add_image(
     distances, learned = distance_targets(head, size, objects, meta, ignored)
     for level, of_level in zip(report.levels, distances):
         level.add(of_level)
-        report.longest.add(of_level.amax(dim=1, keepdim=True) if len(of_level) else of_level)
+    report.all.add(torch.cat(distances))
+    report.longest.add(torch.cat(distances).amax(dim=1, keepdim=True))
     boxes = get_box_tensor(objects.bboxes)
     report.images += 1
     report.empty_images += not len(boxes)

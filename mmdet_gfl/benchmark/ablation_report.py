@@ -85,10 +85,6 @@ class Scale:
     label: str
     lower: bool = False
 
-    def show(self, value: float) -> str:
-        """A scaled value as text."""
-        return f'{value:.{self.digits}f}'
-
 
 def write_report(work_dir: Path, lower: bool = False) -> str:
     """Write ``report.md``, ``report.json`` and ``report.png``; return the first.
@@ -252,17 +248,11 @@ def _scores_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> 
             continue
         first = report.measured[next(iter(scales))]
         size = '-' if report.parameters is None else f'{report.parameters / 1e6:.2f} M'
-        shown = [_score(report.measured[column], scale) for column, scale in scales.items()]
+        shown = [found.show(scale.digits) if (found := report.measured[c]) else '-' for c, scale in scales.items()]
         time = '-' if report.image_seconds is None else f'{1000 * report.image_seconds:.3g}'
         cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size, time])
     labels = [f'{scale.label} (lower is better)' if scale.lower else scale.label for scale in scales.values()]
     return markdown(['row', 'head', 'seeds', *labels, 'parameters', 'ms per image'], cells)
-
-
-def _score(found: Measured | None, scale: Scale) -> str:
-    if found is None:
-        return '-'
-    return scale.show(found.mean) + ('' if found.std is None else f' ± {scale.show(found.std)}')
 
 
 def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:

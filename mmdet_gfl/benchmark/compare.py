@@ -28,6 +28,10 @@ class Measured:
     std: float | None
     values: list[float]
 
+    def show(self, digits: int) -> str:
+        """Mean and standard deviation, ``31.0 ± 1.4``."""
+        return f'{self.mean:.{digits}f}' + ('' if self.std is None else f' ± {self.std:.{digits}f}')
+
 
 @dataclass(frozen=True)
 class Paired:

@@ -161,9 +161,7 @@ def _effect(effect: Effect) -> str:
 
 
 def _spread(measured: Measured | None) -> str:
-    if measured is None:
-        return '-'
-    return f'{measured.mean:.1f}' + ('' if measured.std is None else f' ± {measured.std:.1f}')
+    return '-' if measured is None else measured.show(1)
 
 
 def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:

@@ -199,13 +199,8 @@ def _difference_of_detections(
             theirs.append(outputs['std'][image][kept])
             ours.append(result.bbox_std)
         found.append(match(ours, theirs, graph.thresholds, limits.score))
-    return Difference(
-        sum(one.compared for one in found),
-        max(one.pixels for one in found),
-        max(one.score for one in found),
-        sum(one.swapped for one in found),
-        sum(one.unmatched for one in found),
-    )
+    compared, pixels, score, swapped, unmatched = zip(*found)
+    return Difference(sum(compared), max(pixels), max(score), sum(swapped), sum(unmatched))
 
 
 def match(ours: Sequence[Tensor], theirs: Sequence[Tensor], thresholds: Thresholds, tolerance: float) -> Difference:

@@ -13,7 +13,6 @@ from mmengine.config import Config, ConfigDict
 
 from mmdet_gfl.analysis.counterparts import with_host
 from mmdet_gfl.analysis.detector import Detector
-from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.engine.files import make_folder_of
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
@@ -130,10 +129,6 @@ def make_graph(loaded: Detector, settings: Settings) -> tuple[ExportedDetector, 
             f'--std: a {type(model.bbox_head.box).__name__} predicts no distribution; leave --std out, or train a '
             f"model with box=dict(type='mmdet_gfl.GeneralBox')"
         )
-    try:
-        check_deformable_convolutions(model)
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
     graph = ExportedDetector(
         model, settings.output, thresholds, settings.with_std, settings.preprocess, settings.half
     ).eval()
@@ -195,6 +190,8 @@ def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int,
     try:
         with torch.no_grad():
             graph.head_outputs(torch.zeros(1, 3, *shape))
+    except NotImplementedError as error:  # of an operator that neither mmcv nor the stand-in has
+        raise UserError(str(error)) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(
