@@ -162,21 +162,16 @@ def exportable(model: Any, cfg: Config) -> SingleStageDetector:
                 f'config {cfg.filename}: model.bbox_head.type={type(head).__name__} is not exported; accepted are '
                 f'{host_names()}, and the heads of MMDetection that they stand for'
             )
-        model.bbox_head = _converted(head, host, cfg)
+        parts = dict(train_cfg=cfg.model.get('train_cfg'), test_cfg=cfg.model.get('test_cfg'))
+        host_cfg = with_host(ConfigDict(copy.deepcopy(dict(cfg.model.bbox_head, **parts))), host)
+        model.bbox_head = MODELS.build(host_cfg)
+        model.bbox_head.load_state_dict(head.state_dict())
     elif type(head).predict_by_feat is not PredictMixin.predict_by_feat:
         raise UserError(
             f'model.bbox_head.type={type(head).__name__} overrides predict_by_feat, which the graph would not contain; '
             f'override class_scores or clip instead, or write a quality or box representation'
         )
     return model.eval()
-
-
-def _converted(head: Any, host: type[DenseGFLMixin], cfg: Config) -> Any:
-    """A host with the weights of the head of MMDetection that it stands for."""
-    head_cfg = dict(cfg.model.bbox_head, train_cfg=cfg.model.get('train_cfg'), test_cfg=cfg.model.get('test_cfg'))
-    converted = MODELS.build(with_host(ConfigDict(copy.deepcopy(head_cfg)), host))
-    converted.load_state_dict(head.state_dict())
-    return converted
 
 
 def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def input_rule(cfg: Config, preprocessor: Any) -> dict[str, Any]:
     for step in test_pipeline(cfg):
         transform = TRANSFORMS.build(step)
         kind = type(transform)
-        if kind in _LOADERS and _loads_colour(transform):
+        if kind in _LOADERS and (transform.color_type, transform.imdecode_backend) == ('color', 'cv2'):
             pass
         elif (
             kind in _RESIZES and transform.scale and transform.backend == 'cv2' and rule == dict(resize=None, pad=None)
@@ -80,10 +80,6 @@ def test_pipeline(cfg: Config) -> Sequence[Any]:
             f"model's input; add one, as configs/_base_/datasets do"
         )
     return pipeline
-
-
-def _loads_colour(loader: Any) -> bool:
-    return loader.color_type == 'color' and loader.imdecode_backend == 'cv2'
 
 
 def _pad_rule(pad: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-# What the hosts share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels, towers of four convolutions, test settings.
+# What the hosts share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels, towers of four layers, test settings.
 model = dict(
     data_preprocessor=dict(
         type='DetDataPreprocessor',

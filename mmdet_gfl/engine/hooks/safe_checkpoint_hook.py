@@ -39,7 +39,9 @@ class SafeLocalBackend(LocalBackend):
             fragment.unlink()
         files.write(path, obj)
         _sync_folder(path.parent)
-        _remove_doomed(path)
+        while _doomed:
+            if (doomed := _doomed.pop()) != path:
+                doomed.unlink(missing_ok=True)
 
     def remove(self, filepath: str | Path) -> None:
         """Mark the file; it goes after the next :meth:`put`."""
@@ -56,13 +58,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_doomed(written: Path) -> None:
-    while _doomed:
-        path = _doomed.pop()
-        if path != written:
-            path.unlink(missing_ok=True)
 
 
 register_backend(BACKEND, SafeLocalBackend, force=True)
