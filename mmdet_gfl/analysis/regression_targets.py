@@ -228,10 +228,7 @@ def add_image(
     except ValueError as error:
         raise UserError(str(error)) from error
     distances, learned = distance_targets(head, size, objects, meta, ignored)
-    for level, of_level in zip(report.levels, distances):
-        level.add(of_level)
-    report.all.add(torch.cat(distances))
-    report.longest.add(torch.cat(distances).amax(dim=1, keepdim=True))
+    report.add(distances)
     boxes = get_box_tensor(objects.bboxes)
     report.images += 1
     report.empty_images += not len(boxes)

@@ -7,6 +7,7 @@ Dimension letters: P positives of a level, each with four targets, l, t, r, b; G
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +132,12 @@ class Report:
     unassigned: list[int] = field(default_factory=lambda: [0, 0, 0])
     ignored: int = 0
     ideal_predictions: bool = False
+
+    def add(self, distances: Sequence[Tensor]) -> None:
+        """Count the targets of an image's positives, for each level (P, 4) in strides."""
+        joint = torch.cat(list(distances))
+        for histogram, part in zip((*self.levels, self.all, self.longest), (*distances, joint, joint.amax(1, True))):
+            histogram.add(part)
 
     @property
     def decisive(self) -> TargetHistogram:
