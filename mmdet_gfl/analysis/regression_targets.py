@@ -27,10 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mmdet_gfl.analysis.counterparts import build_head, head_config
+from mmdet_gfl.analysis.detector import dataset_of
 from mmdet_gfl.analysis.ideal_predictions import grid_sizes, ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.target_counts import Report, TargetHistogram, by_area
 from mmdet_gfl.benchmark.shorten import innermost
-from mmdet_gfl.engine.launch import UserError, build_dataset
+from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
@@ -76,30 +77,17 @@ def training_dataset(cfg: Config, split: str) -> Any:
             boxes in the pixels of the file.
 
     Raises:
-        UserError: The config has no such split or no training pipeline, or the data set cannot be built or is empty.
+        UserError: The config has no training pipeline; or as :func:`.detector.dataset_of`.
     """
-    loader = cfg.get(f'{split}_dataloader')
-    if not loader:
-        raise UserError(f'the config has no {split}_dataloader, so --split {split} has no data; take another split')
-    dataset = copy.deepcopy(loader['dataset'])
-    if split != 'train':
+    cfg = copy.deepcopy(cfg)
+    if split != 'train' and cfg.get(f'{split}_dataloader'):
         training = innermost((cfg.get('train_dataloader') or {}).get('dataset') or {})
         pipeline = next((node['pipeline'] for node in training if 'pipeline' in node), None)
         if pipeline is None:
             raise UserError(f'--split {split} takes the pipeline of train_dataloader.dataset, and the config has none')
-        for node in innermost(dataset):
+        for node in innermost(cfg[f'{split}_dataloader'].dataset):
             node.update(pipeline=copy.deepcopy(pipeline), test_mode=False)
-    try:
-        own = Config({'default_scope': cfg.get('default_scope'), f'{split}_dataloader': dict(dataset=dataset)})
-        built = build_dataset(own, split)
-    except Exception as error:  # a data set is anybody's code
-        raise UserError(
-            f'{split}_dataloader.dataset cannot be built: {type(error).__name__}: {error}. Mend it, or point it '
-            f'elsewhere with --cfg-options {split}_dataloader.dataset.data_root=/path/to/data'
-        ) from error
-    if not len(built):
-        raise UserError(f'{split}_dataloader.dataset has no images')
-    return built
+    return dataset_of(cfg, split)
 
 
 def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterator[dict[str, Any]]:

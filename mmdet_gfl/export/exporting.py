@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from mmdet_gfl.analysis.counterparts import with_host
+from mmdet_gfl.analysis.counterparts import build_head, head_config
 from mmdet_gfl.analysis.detector import Detector
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.engine.files import make_folder_of
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
 from mmdet_gfl.models.dense_heads.predict_mixin import PredictMixin
-from mmdet_gfl.registry import MODELS, host_names, hosts_of_stock_heads
+from mmdet_gfl.registry import host_names, hosts_of_stock_heads
 
 from . import checking, metadata, writing
 from .graph import ExportedDetector
@@ -156,15 +155,12 @@ def exportable(model: Any, cfg: Config) -> SingleStageDetector:
             f'exported are those with one of {host_names()}, or the head of MMDetection that it stands for'
         )
     if not isinstance(head, DenseGFLMixin):
-        host = hosts_of_stock_heads().get(type(head))
-        if host is None:
+        if type(head) not in hosts_of_stock_heads():
             raise UserError(
                 f'config {cfg.filename}: model.bbox_head.type={type(head).__name__} is not exported; accepted are '
                 f'{host_names()}, and the heads of MMDetection that they stand for'
             )
-        parts = dict(train_cfg=cfg.model.get('train_cfg'), test_cfg=cfg.model.get('test_cfg'))
-        host_cfg = with_host(ConfigDict(copy.deepcopy(dict(cfg.model.bbox_head, **parts))), host)
-        model.bbox_head = MODELS.build(host_cfg)
+        model.bbox_head = build_head(head_config(cfg.model))
         model.bbox_head.load_state_dict(head.state_dict())
     elif type(head).predict_by_feat is not PredictMixin.predict_by_feat:
         raise UserError(
