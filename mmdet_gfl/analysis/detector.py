@@ -90,7 +90,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     """
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
-    from mmengine.runner import load_checkpoint
+    from mmengine.runner.checkpoint import CheckpointLoader
 
     place = device_of(device)
     launch.check_checkpoint(checkpoint)
@@ -102,8 +102,9 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
             model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
-    launch.check_fit(model, checkpoint)
-    meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {}).get('dataset_meta') or {}
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    launch.check_fit(model, checkpoint, loaded)  # which loads what fits
+    meta = loaded.get('meta', {}).get('dataset_meta') or {}
     model.cfg = cfg  # MMDetection's inference looks there for the pipeline
     classes = meta.get('classes') or meta.get('CLASSES') or _classes_of_config(cfg)
     model.to(place).eval()  # not chained further: a backbone of MMDetection returns None
