@@ -275,11 +275,7 @@ def keep_quality(head: Any) -> None:
 
 
 def _read_detections(path: str) -> dict[Any, Detections]:
-    """Detections by image id of a file of ``tools/test.py --out``.
-
-    Raises:
-        launch.UserError: There is no such file, or it holds something else.
-    """
+    """Detections by image id of a file of ``tools/test.py --out``; raises where there is none."""
     if not Path(path).is_file():
         raise launch.UserError(f'there are no detections at {path}; write them with tools/test.py --out {path}')
     try:
@@ -294,11 +290,7 @@ def _read_detections(path: str) -> dict[Any, Detections]:
 def _check_detections(
     found: dict[Any, Detections], infos: Sequence[dict[str, Any]], classes: Sequence[str], weights: str
 ) -> None:
-    """Raise for detections of another data set.
-
-    Raises:
-        launch.UserError: An image has none, or a class is not one of the data set's.
-    """
+    """Raise for detections of another data set: an image has none, or a class is not one of the data set's."""
     missing = [info['img_id'] for info in infos if info['img_id'] not in found]
     if missing:
         raise launch.UserError(

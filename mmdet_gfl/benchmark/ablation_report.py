@@ -148,23 +148,13 @@ def rows_of(
     for name, row in known.items():
         own, base = [] if row['same_as'] else scaled[name], scaled.get(BASELINE, ())
         done = {run['seed'] for run in own}
-        missing = {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
+        missing = {} if row['same_as'] else {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
         differences = {c: paired(by_seed(own, c), by_seed(base, c)) for c in scales if name != BASELINE}
         parameters = next((run['parameters'] for run in own if run.get('parameters')), None)
         times = [run['image_seconds'] for run in own if run.get('image_seconds') is not None]
-        measured = {column: measure(own, column) for column in scales}
-        reports.append(
-            RowReport(
-                name,
-                row['head'],
-                row['same_as'],
-                measured,
-                differences,
-                parameters,
-                statistics.median(times) if times else None,
-                {} if row['same_as'] else missing,
-            )
-        )
+        seconds = statistics.median(times) if times else None
+        scores = {column: measure(own, column) for column in scales}, differences
+        reports.append(RowReport(name, row['head'], row['same_as'], *scores, parameters, seconds, missing))
     return reports
 
 

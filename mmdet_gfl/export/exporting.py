@@ -171,11 +171,7 @@ def exportable(model: Any, cfg: Config) -> SingleStageDetector:
 
 
 def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int, int]:
-    """The size of the input, tried.
-
-    Raises:
-        UserError: The test pipeline does not tell it, or the detector cannot take it.
-    """
+    """The size of the input, tried; raises where the test pipeline does not tell it, or the detector cannot take it."""
     if shape is None:
         raise UserError('the test pipeline does not resize, so it has no size of its own: give --shape H W')
     try:

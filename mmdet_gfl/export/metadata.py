@@ -93,11 +93,7 @@ def _pad_rule(pad: Any) -> dict[str, Any]:
 
 
 def _normalization(preprocessor: Any) -> dict[str, Any]:
-    """The part of :func:`input_rule` that the detector does itself.
-
-    Raises:
-        UserError: It does more.
-    """
+    """The part of :func:`input_rule` that the detector does itself; raises for one that does more."""
     if type(preprocessor) is not DetDataPreprocessor:
         raise UserError(
             f'model.data_preprocessor.type={type(preprocessor).__name__} is not exported; accepted: DetDataPreprocessor'
