@@ -55,10 +55,9 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         sentence = unknown_type(cfg, error) or unknown_argument(cfg, error)
-        if isinstance(
-            error, (CheckpointError, FileNotFoundError, NotImplementedError, ValueError)
-        ) and place.is_relative_to(PACKAGE):
-            sentence = str(error)
+        ours = (CheckpointError, FileNotFoundError, NotImplementedError, ValueError)
+        if isinstance(error, ours) and place.is_relative_to(PACKAGE):
+            sentence = str(error) or None  # an abstract method says nothing
         if sentence is None:
             raise
         raise UserError(sentence) from error
