@@ -47,10 +47,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """
     if not path.is_file():
         raise UserError(f'--ann-file {path} does not exist')
-    boxes: dict[int | str, list[list[float]]] = defaultdict(list)
     grouped: GroundTruth = defaultdict(dict)
     try:
         content = json.loads(path.read_text())
+        boxes: dict[int | str, list[list[float]]] = {image['id']: [] for image in content['images']}
         for one in content['annotations']:
             if not one.get('iscrowd'):
                 x, y, width, height = one['bbox']
