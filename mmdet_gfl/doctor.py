@@ -109,22 +109,15 @@ def find_wrong() -> list[Finding]:
 
 def find_notes() -> list[Finding]:
     """Notes on what is unsafe here, or fails in configs of other packages."""
-    return [*_note_on_torch(_version('torch')), *_note_on_setuptools()]
-
-
-def _note_on_torch(found: str) -> list[Finding]:
-    if not found or parse_release(found) >= (2, 6):
-        return []
-    what = f'torch {found} loads checkpoints in full, which runs any code that a file holds: trust their origin'
-    return [Finding(what, f"{_pip()} install 'torch>=2.6'")]
-
-
-def _note_on_setuptools() -> list[Finding]:
-    found = _version('setuptools')
-    if (found and parse_release(found) < (82,)) or _version('onedl-mmengine'):  # the fork does without pkg_resources
-        return []
-    what = f"setuptools {found or 'is missing'}: `_base_ = 'mmdet::...'` in a config needs pkg_resources, gone in 82"
-    return [Finding(what, f"{_pip()} install 'setuptools<82'")]
+    notes, torch, setuptools = [], _version('torch'), _version('setuptools')
+    if torch and parse_release(torch) < (2, 6):
+        what = f'torch {torch} loads checkpoints in full, which runs any code that a file holds: trust their origin'
+        notes.append(Finding(what, f"{_pip()} install 'torch>=2.6'"))
+    if not (setuptools and parse_release(setuptools) < (82,)) and not _version('onedl-mmengine'):  # the fork needs none
+        has = f'setuptools {setuptools or "is missing"}'
+        what = f"{has}: `_base_ = 'mmdet::...'` in a config needs pkg_resources, gone in 82"
+        notes.append(Finding(what, f"{_pip()} install 'setuptools<82'"))
+    return notes
 
 
 def import_error(name: str) -> str:

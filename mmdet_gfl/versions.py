@@ -169,7 +169,8 @@ def _check(requirement: Requirement) -> Problem | None:
     found = installed(requirement)
     if not found:
         what = f'{requirement.package} is not installed (needed: {requirement.bounds})'
-        return None if _importable(requirement.package) else Problem(what, (requirement.pin,))
+        spec = find_spec(requirement.package)  # there without metadata, as a source checkout on PYTHONPATH is?
+        return None if spec is not None and spec.origin is not None else Problem(what, (requirement.pin,))
     if len(found) > 1:
         return _collision(requirement, found)
     dist = found[0]
@@ -204,12 +205,6 @@ def _first(name: str) -> Distribution | None:
     An installation that was killed may leave an empty folder.
     """
     return next((dist for dist in distributions(name=name) if dist.read_text('METADATA')), None)
-
-
-def _importable(package: str) -> bool:
-    """True if ``package`` stands on ``sys.path`` without metadata, as a source checkout on PYTHONPATH does."""
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
 
 
 def _folder(dist: Distribution) -> Path:

@@ -15,8 +15,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
 # Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
-from mmdet_gfl.benchmark import arguments
-from mmdet_gfl.benchmark.commands import launcher_of, visible_gpus
+from mmdet_gfl.benchmark.commands import check_arguments, exit_with, launcher_of, visible_gpus
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
 
@@ -111,14 +110,14 @@ def main() -> int:
     args = parse_args()
     try:
         work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
-        arguments.check(args)
+        check_arguments(args)
         if args.command == 'run':
             return run(args, work_dir)
-        from mmdet_gfl.benchmark import ablation, ablation_report, status
+        from mmdet_gfl.benchmark import ablation, ablation_report, progress
 
         if args.command == 'status':
             rows = ablation.read_rows(work_dir)
-            print(status.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
+            print(progress.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
         else:
             print(ablation_report.write_report(work_dir, args.lower_is_better))
         return 0
@@ -131,4 +130,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    arguments.exit_with(main)
+    exit_with(main)

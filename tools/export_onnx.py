@@ -7,6 +7,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector
+from mmdet_gfl.engine import launch
 from mmdet_gfl.export import exporting, graph, writing
 
 
@@ -43,7 +44,7 @@ def parse_args() -> argparse.Namespace:
         help='compare with torch on these images, beside a random one; beyond 0.1 pixels or 0.001 in score (1 and 0.01 '
         'with --fp16) nothing is written, and the exit status is 1',
     )
-    detector.add_config_arguments(parser)
+    launch.add_config_arguments(parser)
     return parser.parse_args()
 
 

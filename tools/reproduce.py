@@ -15,8 +15,8 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
 # Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
-from mmdet_gfl.benchmark import arguments, rows
-from mmdet_gfl.benchmark.commands import launcher_of, visible_gpus
+from mmdet_gfl.benchmark import rows
+from mmdet_gfl.benchmark.commands import check_arguments, exit_with, launcher_of, visible_gpus
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
 
 
@@ -97,7 +97,7 @@ def main() -> int:
     """Run the command and return the exit status."""
     args = parse_args()
     try:
-        arguments.check(args)
+        check_arguments(args)
         tables = rows.select(rows.read_tables(), args.tables, args.rows)
         if args.command == 'list':
             print(rows.listing(tables))
@@ -109,12 +109,12 @@ def main() -> int:
             configs += [rows.check_config(name) for name in args.configs]
             return run(args, list(dict.fromkeys(configs)))
         elif args.command == 'status':
-            from mmdet_gfl.benchmark import results, status
+            from mmdet_gfl.benchmark import progress, results
 
             configs = rows.configs_of(tables)
             if not args.tables and not args.rows:
                 configs += results.found_configs(args.work_dir)  # those of --configs
-            print(status.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
+            print(progress.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
         else:
             from mmdet_gfl.benchmark import report
 
@@ -129,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    arguments.exit_with(main)
+    exit_with(main)

@@ -3,11 +3,8 @@ _base_ = './gfl_r50_fpn_1x_coco.py'
 
 # The shorter side at random between 480 and 800 px, the longer at most 1333 px; tested at 800, as in 1x.
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=[(1333, 480), (1333, 800)], keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(type='RandomResize', scale=[(1333, 480), (1333, 800)], keep_ratio=True) if step['type'] == 'Resize' else step
+    for step in _base_.train_pipeline
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 

@@ -5,10 +5,7 @@ model = dict(bbox_head=dict(type='mmdet_gfl.GFocalHead', reg_topk=4, reg_channel
 
 # The shorter side at random between 480 and 960 px (GFL: 800), the longer at most 1333 px; tested at 800, as in 1x.
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=[(1333, 480), (1333, 960)], keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    dict(step, scale=[(1333, 480), (1333, 960)]) if step['type'] == 'RandomResize' else step
+    for step in _base_.train_pipeline
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -386,19 +386,19 @@ def _check_step(name: str, ours: Any, theirs: Any, loss_limit: float, gradient_l
     (our_losses, our_gradients), (their_losses, their_gradients) = ours, theirs
     if our_losses.keys() != their_losses.keys():
         raise UserError(f'the heads have different losses: {sorted(our_losses)} and {sorted(their_losses)}')
-    for key, value in their_losses.items():
-        if not _relative(our_losses[key], value) <= loss_limit:
-            raise UserError(
-                f'{key} differs: {float(our_losses[key]):.8g} {name} and {float(value):.8g} in MMDetection; nothing '
-                f'is timed'
+    compared = [(key, our_losses[key], value, loss_limit) for key, value in their_losses.items()]
+    for index, pair in enumerate(zip(our_gradients, their_gradients, strict=True)):
+        compared.append(
+            (
+                f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(pair[0].shape)},',
+                *pair,
+                gradient_limit,
             )
-    for index, (our, their) in enumerate(zip(our_gradients, their_gradients, strict=True)):
-        error = _relative(our, their)
-        if not error <= gradient_limit:
-            raise UserError(
-                f'the gradient to prediction {index} of {len(our_gradients)}, {tuple(our.shape)}, differs {name} by '
-                f'{error:.3g} of its maximum; nothing is timed'
-            )
+        )
+    for what, our, their, limit in compared:
+        if not (error := _relative(our, their)) <= limit:
+            own = f': {float(our):.8g} {name} and {float(their):.8g} in MMDetection' if our.numel() == 1 else f' {name}'
+            raise UserError(f'{what} differs{own}, by {error:.3g} of the maximum; nothing is timed')
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> float:

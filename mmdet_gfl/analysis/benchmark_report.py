@@ -137,7 +137,11 @@ def memory_table(rows: str, results: dict[str, Result]) -> str:
     columns = _columns(results)
     cells = []
     for title, over_logits, read in (
-        ("kept for backward by the quality's class logits, over them", True, _kept_in_forward),
+        (
+            "kept for backward by the quality's class logits, over them",
+            True,
+            lambda r: {} if r.kept_in_forward is None else {OURS: r.kept_in_forward},
+        ),
         ('kept for backward, over the class logits', True, lambda r: r.kept),
         ('the same by what the allocator has not got back', True, lambda r: _field(r.losses, 'alive')),
         ('peak of losses, over the class logits', True, lambda r: _field(r.losses, 'peak')),
@@ -152,10 +156,6 @@ def memory_table(rows: str, results: dict[str, Result]) -> str:
                 above = {name: f'{theirs / size:.2f}x' for name, size in sizes.items() if theirs is not None and size}
                 cells.append([title, row, *_cells(values, above, columns)])
     return tables.markdown(_heading('memory', rows, columns), cells)
-
-
-def _kept_in_forward(result: Result) -> dict[str, int]:
-    return {} if result.kept_in_forward is None else {OURS: result.kept_in_forward}
 
 
 def host_syncs_table(rows: str, results: dict[str, Result]) -> str:

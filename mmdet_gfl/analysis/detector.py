@@ -44,17 +44,7 @@ class Detector:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that the tools share."""
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
-    add_config_arguments(parser)
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of them that concern config and checkpoint."""
-    parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
-    parser.add_argument(
-        '--allow-unsafe-checkpoint',
-        action='store_true',
-        help='load a checkpoint in full, which lets it run code; only for files whose origin you trust',
-    )
+    launch.add_config_arguments(parser)
 
 
 def named_models(models: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -100,7 +90,7 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
     """
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
-    from mmengine.runner import load_checkpoint
+    from mmengine.runner.checkpoint import CheckpointLoader
 
     place = device_of(device)
     launch.check_checkpoint(checkpoint)
@@ -112,8 +102,9 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
             model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
-    launch.check_fit(model, checkpoint)
-    meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {}).get('dataset_meta') or {}
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    launch.check_fit(model, checkpoint, loaded)  # which loads what fits
+    meta = loaded.get('meta', {}).get('dataset_meta') or {}
     model.cfg = cfg  # MMDetection's inference looks there for the pipeline
     classes = meta.get('classes') or meta.get('CLASSES') or _classes_of_config(cfg)
     model.to(place).eval()  # not chained further: a backbone of MMDetection returns None
@@ -198,7 +189,10 @@ def images_of(cfg: Config, weights: str, split: str, device: str | None = None) 
     """
     dataset = dataset_of(cfg, split)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    _check_infos(infos, f'{split}_dataloader', dataset.metainfo['classes'])
+    if not any(info.get('instances') for info in infos):
+        key, classes = f'{split}_dataloader', ', '.join(dataset.metainfo['classes'])
+        way = f'set {key}.dataset.metainfo.classes to the names of its categories'
+        raise launch.UserError(f'the data set of {key} has no objects of the classes {classes}; {way}')
     if weights.endswith(('.pkl', '.pickle')):
         found = _read_detections(weights)
     else:
@@ -226,21 +220,6 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
             f'the data set of {split}_dataloader in config {cfg.filename} cannot be read ({type(error).__name__}: '
             f"{error}); its type must be that of the annotation file, such as CocoDataset for COCO's JSON"
         ) from error
-
-
-def _check_infos(infos: Sequence[dict[str, Any]], key: str, classes: Sequence[str]) -> None:
-    """Raise for a data set without images or without objects.
-
-    Raises:
-        launch.UserError: Names what is missing.
-    """
-    if not infos:
-        raise launch.UserError(f'the data set of {key} has no images')
-    if not any(info.get('instances') for info in infos):
-        raise launch.UserError(
-            f'the data set of {key} has no objects of the classes {", ".join(classes)}; set '
-            f'{key}.dataset.metainfo.classes to the names of its categories'
-        )
 
 
 def objects_of(info: dict[str, Any]) -> Objects:
@@ -296,11 +275,7 @@ def keep_quality(head: Any) -> None:
 
 
 def _read_detections(path: str) -> dict[Any, Detections]:
-    """Detections by image id of a file of ``tools/test.py --out``.
-
-    Raises:
-        launch.UserError: There is no such file, or it holds something else.
-    """
+    """Detections by image id of a file of ``tools/test.py --out``; raises where there is none."""
     if not Path(path).is_file():
         raise launch.UserError(f'there are no detections at {path}; write them with tools/test.py --out {path}')
     try:
@@ -315,11 +290,7 @@ def _read_detections(path: str) -> dict[Any, Detections]:
 def _check_detections(
     found: dict[Any, Detections], infos: Sequence[dict[str, Any]], classes: Sequence[str], weights: str
 ) -> None:
-    """Raise for detections of another data set.
-
-    Raises:
-        launch.UserError: An image has none, or a class is not one of the data set's.
-    """
+    """Raise for detections of another data set: an image has none, or a class is not one of the data set's."""
     missing = [info['img_id'] for info in infos if info['img_id'] not in found]
     if missing:
         raise launch.UserError(

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Union, get_args
+from unittest.mock import patch
 
 import torch
 from mmengine.structures import InstanceData, instance_data
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
 
@@ -116,7 +116,7 @@ class FakeGPU(TorchDispatchMode):
             (torch, 'tensor', tensor_of),
             (instance_data, 'IndexType', indices),
         ):
-            self._patches.enter_context(_patched(owner, name, value))
+            self._patches.enter_context(patch.object(owner, name, value))
         super().__enter__()
         return self
 
@@ -158,12 +158,15 @@ def _tensors(what: Any) -> Iterator[Tensor]:
 
 
 def _mapped(what: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """Arguments or results of an operator with a function applied to those of a kind."""
+    """Arguments or results of an operator, or what holds them, with a function applied to those of a kind."""
     if isinstance(what, kind):
         return function(what)
     if isinstance(what, (list, tuple)):
         return type(what)([_mapped(part, kind, function) for part in what])
-    return {key: _mapped(part, kind, function) for key, part in what.items()} if isinstance(what, dict) else what
+    if isinstance(what, (dict, InstanceData)):
+        mapped = {key: _mapped(part, kind, function) for key, part in what.items()}
+        return mapped if isinstance(what, dict) else InstanceData(**mapped)
+    return what
 
 
 def _held(tensor: FakeGPUTensor) -> Tensor:
@@ -214,34 +217,14 @@ def _caller() -> str:
     return f'{Path(frame.f_code.co_filename).name}:{frame.f_lineno}'
 
 
-@contextmanager
-def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
 def moved(what: Any) -> Any:
     """All tensors of lists, tuples, dicts and ``InstanceData`` copied to the fake GPU; leaves stay leaves."""
-    if isinstance(what, InstanceData):
-        return InstanceData(**{name: moved(value) for name, value in what.items()})
-    if isinstance(what, (list, tuple)):
-        return type(what)(moved(part) for part in what)
-    return tree_map_only(
-        Tensor, lambda tensor: FakeGPUTensor(tensor.detach().clone()).requires_grad_(tensor.requires_grad), what
-    )
+    return _mapped(what, Tensor, lambda one: FakeGPUTensor(one.detach().clone()).requires_grad_(one.requires_grad))
 
 
 def values(what: Any) -> Any:
     """Inverse of :func:`moved`: the values held, on the CPU, without a host synchronization."""
-    if isinstance(what, InstanceData):
-        return InstanceData(**{name: values(value) for name, value in what.items()})
-    if isinstance(what, list):
-        return [values(part) for part in what]
-    return tree_map_only(FakeGPUTensor, lambda tensor: tensor.held, what)
+    return _mapped(what, FakeGPUTensor, _held)
 
 
 def move_module(module: nn.Module) -> nn.Module:

@@ -109,13 +109,17 @@ def _match_class(boxes: np.ndarray, objects: Objects, iou: float) -> np.ndarray:
     overlap = overlaps(boxes, objects)
     in_ignored = (overlap[:, objects.ignored] >= iou).any(axis=1)
     outcome = np.where(in_ignored, IGNORED, FALSE)
-    free = overlap[:, ~objects.ignored]
-    if not free.size:
-        return outcome
-    for index in range(len(boxes)):
+    outcome[[index for index, _ in matched(overlap[:, ~objects.ignored], iou)]] = TRUE
+    return outcome
+
+
+def matched(overlap: np.ndarray, iou: float) -> list[tuple[int, int]]:
+    """Detections in their order, each with the best object that is free, if it overlaps that by ``iou``; (N, M)."""
+    free, pairs = overlap.copy(), []
+    for index in range(len(free) if free.size else 0):
         # Of equal overlaps COCO takes the last.
         best = free.shape[1] - 1 - int(free[index, ::-1].argmax())
         if free[index, best] >= iou:
-            outcome[index] = TRUE
+            pairs.append((index, best))
             free[:, best] = -1.0
-    return outcome
+    return pairs

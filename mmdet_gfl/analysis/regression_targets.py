@@ -1,16 +1,21 @@
 """Distance targets of a config on a data set, for choosing ``reg_max`` (Fig. 5c of GFL, arXiv:2006.04388).
 
 The data set goes through the config's own training pipeline and the head's own target assignment; no network runs, the
-sizes of the feature maps follow from the image and the strides.
+sizes of the feature maps follow from the image and the strides. The augmentation is seeded image by image, so that what
+is read does not depend on the number of workers.
 
 Dimension letters: P positives of a level, each with four targets, l, t, r, b; G objects of an image.
 """
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config, ConfigDict
@@ -18,17 +23,90 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mmdet_gfl.analysis.counterparts import build_head, head_config
+from mmdet_gfl.analysis.detector import dataset_of
 from mmdet_gfl.analysis.ideal_predictions import grid_sizes, ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.target_counts import Report, TargetHistogram, by_area
-from mmdet_gfl.analysis.training_samples import samples, training_dataset
+from mmdet_gfl.benchmark.shorten import innermost
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.engine.type_checks import friendly_errors
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.dense_heads.dense_gfl_mixin import DenseGFLMixin
 from mmdet_gfl.models.task_modules import validate_ground_truth
+
+# Images -----------------------------------------------------------------------------------------------------------
+
+
+class _Failure(str):
+    """Why an item could not be made; what a worker raises would come with its traceback inside."""
+
+
+class _Seeded(Dataset[Any]):
+    """Items of a data set, their augmentation seeded one by one: the same whatever the number of workers."""
+
+    def __init__(self, dataset: Any, indices: list[int], seed: int) -> None:
+        self.dataset = dataset
+        self.indices = indices
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Any:
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(self.seed + number)
+        try:
+            return self.dataset[self.indices[number]]
+        except Exception as error:  # a pipeline is anybody's code
+            return _Failure(f'{type(error).__name__}: {error}')
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def training_dataset(cfg: Config, split: str) -> Any:
+    """The data set of a split, with the pipeline of the training.
+
+    Args:
+        cfg: The config.
+        split: ``'train'``, ``'val'`` or ``'test'``; the latter two in training mode, since a test pipeline leaves the
+            boxes in the pixels of the file.
+
+    Raises:
+        UserError: The config has no training pipeline; or as :func:`.detector.dataset_of`.
+    """
+    cfg = copy.deepcopy(cfg)
+    if split != 'train' and cfg.get(f'{split}_dataloader'):
+        training = innermost((cfg.get('train_dataloader') or {}).get('dataset') or {})
+        pipeline = next((node['pipeline'] for node in training if 'pipeline' in node), None)
+        if pipeline is None:
+            raise UserError(f'--split {split} takes the pipeline of train_dataloader.dataset, and the config has none')
+        for node in innermost(cfg[f'{split}_dataloader'].dataset):
+            node.update(pipeline=copy.deepcopy(pipeline), test_mode=False)
+    return dataset_of(cfg, split)
+
+
+def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the pipeline's output of each image: a dict with ``inputs`` and ``data_samples``.
+
+    Raises:
+        UserError: An image cannot be made, or the pipeline does not end in ``PackDetInputs``.
+    """
+    loader = DataLoader(_Seeded(dataset, indices, seed), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    for index, item in zip(indices, loader):
+        if isinstance(item, _Failure):
+            raise UserError(
+                f'image {index} of the data set cannot be read: {item}. Mend it, or remove it and its entry in the '
+                f'annotation file'
+            )
+        if not (isinstance(item, dict) and 'data_samples' in item):
+            raise UserError('the training pipeline does not end in PackDetInputs, so it gives no boxes to measure')
+        yield item
+
 
 # Targets ------------------------------------------------------------------------------------------------------------
 
@@ -113,9 +191,11 @@ def measure(
 def new_report(head: DenseGFLMixin, available: int) -> Report:
     """A report of no images yet, for a data set with ``available`` images."""
     box = head.box if isinstance(head.box, GeneralBox) else GeneralBox()
-    levels, longest = [TargetHistogram(box) for _ in head.level_strides], TargetHistogram(box)
-    assumed = box is not head.box
-    return Report(levels, longest, head.level_strides, assumed, available, ideal_predictions=head.assigns_quality)
+    levels, assumed = [TargetHistogram(box) for _ in head.level_strides], box is not head.box
+    total, longest = TargetHistogram(box), TargetHistogram(box)
+    return Report(
+        levels, total, longest, head.level_strides, assumed, available, ideal_predictions=head.assigns_quality
+    )
 
 
 def add_image(
@@ -136,9 +216,7 @@ def add_image(
     except ValueError as error:
         raise UserError(str(error)) from error
     distances, learned = distance_targets(head, size, objects, meta, ignored)
-    for level, of_level in zip(report.levels, distances):
-        level.add(of_level)
-        report.longest.add(of_level.amax(dim=1, keepdim=True) if len(of_level) else of_level)
+    report.add(distances)
     boxes = get_box_tensor(objects.bboxes)
     report.images += 1
     report.empty_images += not len(boxes)

@@ -7,6 +7,7 @@ Dimension letters: P positives of a level, each with four targets, l, t, r, b; G
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,18 +62,6 @@ class TargetHistogram:
         least = (values / self.box.delta + (TARGET_MARGIN - 1e-6)).ceil().clamp(min=1)
         self.needs = _sum(self.needs, _counts(least))
 
-    def __add__(self, other: TargetHistogram) -> TargetHistogram:
-        return TargetHistogram(
-            self.box,
-            self.positives + other.positives,
-            self.targets + other.targets,
-            _sum(self.bins, other.bins),
-            _sum(self.needs, other.needs),
-            self.clipped + other.clipped,
-            self.outside + other.outside,
-            max(self.largest, other.largest),
-        )
-
     @property
     def clipped_share(self) -> float:
         """Share of the targets above n · Δ; 0 without targets."""
@@ -106,10 +95,10 @@ def _counts(values: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _sum(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Sum of two counts, of which one may be longer."""
-    short, long = sorted((a, b), key=len)
-    result = long.copy()
-    result[: len(short)] += short
-    return result
+    total = np.zeros(max(len(a), len(b)), np.int64)
+    for counts in (a, b):
+        total[: len(counts)] += counts
+    return total
 
 
 @dataclass
@@ -118,6 +107,7 @@ class Report:
 
     Attributes:
         levels: Counts by level.
+        all: Counts of all levels together.
         longest: Counts, over all levels, of each positive's longest side only.
         strides: Of the levels, in pixels.
         assumed: Whether the config's head has no ``reg_max``, so that the default one stands in.
@@ -131,6 +121,7 @@ class Report:
     """
 
     levels: list[TargetHistogram]
+    all: TargetHistogram
     longest: TargetHistogram
     strides: list[int]
     assumed: bool
@@ -142,13 +133,11 @@ class Report:
     ignored: int = 0
     ideal_predictions: bool = False
 
-    @property
-    def all(self) -> TargetHistogram:
-        """Counts of all levels together."""
-        total = TargetHistogram(self.box)
-        for level in self.levels:
-            total = total + level
-        return total
+    def add(self, distances: Sequence[Tensor]) -> None:
+        """Count the targets of an image's positives, for each level (P, 4) in strides."""
+        joint = torch.cat(list(distances))
+        for histogram, part in zip((*self.levels, self.all, self.longest), (*distances, joint, joint.amax(1, True))):
+            histogram.add(part)
 
     @property
     def decisive(self) -> TargetHistogram:

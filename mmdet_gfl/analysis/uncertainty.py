@@ -18,7 +18,7 @@ from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.utils.tables import markdown
 
 from .detector import Detector, dataset_of, predictions, turn_on_distributions
-from .matching import as_array, ious
+from .matching import as_array, ious, matched
 from .quality import rank_correlation
 
 #: Sides that are hidden are uncertain for another reason: by what can be guessed from the rest.
@@ -134,14 +134,8 @@ def visible_sides(results: InstanceData, objects: Sequence[dict[str, Any]], iou:
     boxes = np.stack([x, y, x + width, y + height], axis=1)
     found, deviations = as_array(results.bboxes), as_array(results.bbox_std)
     floors = floor_of(results)
-    free = ious(found, boxes)  # (N, M)
-    sides = []
-    for index in range(len(found)):
-        best = int(free[index].argmax()) if len(boxes) else 0
-        if len(boxes) and free[index, best] >= iou:
-            free[:, best] = -1
-            sides.append(_sides_of_object(found[index], deviations[index], floors[index], boxes[best], objects[best]))
-    return joined(sides)
+    pairs = matched(ious(found, boxes), iou)
+    return joined(_sides_of_object(found[i], deviations[i], floors[i], boxes[j], objects[j]) for i, j in pairs)
 
 
 def floor_of(results: InstanceData) -> np.ndarray:

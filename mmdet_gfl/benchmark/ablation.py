@@ -6,9 +6,9 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mmdet_gfl.engine.files import write
 from mmdet_gfl.registry import hosts_of_stock_heads
 
 from . import locks
+from .plan import Plan
 from .presets import check_finite, watched
 from .results import Scores, read
 from .rows import RowError
@@ -118,33 +119,24 @@ def check_seeds(seeds: Sequence[int]) -> None:
             raise RowError(f'--seeds: {seed} is given {seeds.count(seed)} times; each seed counts once')
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """A user's config and what its rows share; a :class:`.plan.Plan`.
+@dataclass(frozen=True, kw_only=True)
+class Ablation(Plan):
+    """A user's config and what its rows share.
 
     Attributes:
         stem: Name of the config, and of the rows' folder.
         cfg: The config with ``--cfg-options``.
         rows: By name.
-        gpus: Processes per row, one per GPU.
-        options: ``--cfg-options``, which ``cfg`` has already.
         epochs: Of a quick look; None: the config's.
         fraction: Share of the training images; None: all.
-        known: Conversions by quality and box, each made once.
     """
 
+    name: str = 'ablation'
     stem: str
     cfg: Config
     rows: dict[str, AblationRow]
-    gpus: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
     epochs: int | None = None
     fraction: float | None = None
-    name: str = 'ablation'
-    mini: None = None
-    known: dict[tuple[str | None, str | None], list[conversion.Conversion]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
 
     def sizes(self) -> dict[str, Any]:
         """Settings that results must share to stand in one table: the config as a whole, and the size of a step."""
@@ -230,11 +222,10 @@ class Ablation:
         except launch.UserError as error:
             raise RowError(f'row {row.name} does not fit this config: {error}') from error
 
-    def convert(self, quality: str | None, box: str | None) -> list[conversion.Conversion]:
-        """The config's conversion, see :func:`.conversion.convert_config`, made once."""
-        if (quality, box) not in self.known:
-            self.known[quality, box] = conversion.convert_config(self.cfg, quality, box, own=True)
-        return self.known[quality, box]
+    @cached_property
+    def convert(self) -> Callable[[str | None, str | None], list[conversion.Conversion]]:
+        """The config's conversion to a quality and a box, see :func:`.conversion.convert_config`, made once."""
+        return cache(lambda quality, box: conversion.convert_config(self.cfg, quality, box, own=True))
 
     @cached_property
     def stock(self) -> list[conversion.Conversion]:
@@ -320,7 +311,15 @@ def read_ablation(
     read_cfg, path, _ = conversion.read(config)
     cfg = Config(read_cfg.to_dict(), filename=str(path))  # names in place of the classes of a pure-Python config
     launch.merge_options(cfg, copy.deepcopy(options or {}))
-    ablation = Ablation(path.stem, cfg, {row.name: row for row in rows}, gpus or 1, options or {}, epochs, fraction)
+    ablation = Ablation(
+        stem=path.stem,
+        cfg=cfg,
+        rows={row.name: row for row in rows},
+        gpus=gpus or 1,
+        options=options or {},
+        epochs=epochs,
+        fraction=fraction,
+    )
     check_config(cfg, config)
     conversions = ablation.convert(None, None)
     if len(conversions) > 1:

@@ -16,14 +16,13 @@ from mmdet_gfl.engine.files import write
 from mmdet_gfl.utils.tables import markdown
 
 from .ablation import BASELINE, read_rows
-from .compare import Measured, by_seed, measure
+from .compare import Measured, Paired, by_seed, measure, paired, signed
 from .markdown import circumstances
-from .paired import Paired, paired, signed
 from .pictures import GREY, MEASURED, tidy
+from .progress import unfinished
 from .report import without_configs
 from .results import Result, read, read_results
 from .rows import RowError
-from .status import unfinished
 
 #: Columns of the tables; an evaluator may give one per class.
 SHOWN = 6
@@ -85,10 +84,6 @@ class Scale:
     digits: int
     label: str
     lower: bool = False
-
-    def show(self, value: float) -> str:
-        """A scaled value as text."""
-        return f'{value:.{self.digits}f}'
 
 
 def write_report(work_dir: Path, lower: bool = False) -> str:
@@ -153,23 +148,13 @@ def rows_of(
     for name, row in known.items():
         own, base = [] if row['same_as'] else scaled[name], scaled.get(BASELINE, ())
         done = {run['seed'] for run in own}
-        missing = {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
+        missing = {} if row['same_as'] else {seed: states[name].get(seed, 'not run') for seed in sorted(wanted - done)}
         differences = {c: paired(by_seed(own, c), by_seed(base, c)) for c in scales if name != BASELINE}
         parameters = next((run['parameters'] for run in own if run.get('parameters')), None)
         times = [run['image_seconds'] for run in own if run.get('image_seconds') is not None]
-        measured = {column: measure(own, column) for column in scales}
-        reports.append(
-            RowReport(
-                name,
-                row['head'],
-                row['same_as'],
-                measured,
-                differences,
-                parameters,
-                statistics.median(times) if times else None,
-                {} if row['same_as'] else missing,
-            )
-        )
+        seconds = statistics.median(times) if times else None
+        scores = {column: measure(own, column) for column in scales}, differences
+        reports.append(RowReport(name, row['head'], row['same_as'], *scores, parameters, seconds, missing))
     return reports
 
 
@@ -253,17 +238,11 @@ def _scores_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> 
             continue
         first = report.measured[next(iter(scales))]
         size = '-' if report.parameters is None else f'{report.parameters / 1e6:.2f} M'
-        shown = [_score(report.measured[column], scale) for column, scale in scales.items()]
+        shown = [found.show(scale.digits) if (found := report.measured[c]) else '-' for c, scale in scales.items()]
         time = '-' if report.image_seconds is None else f'{1000 * report.image_seconds:.3g}'
         cells.append([report.name, report.head, str(len(first.values) if first else 0), *shown, size, time])
     labels = [f'{scale.label} (lower is better)' if scale.lower else scale.label for scale in scales.values()]
     return markdown(['row', 'head', 'seeds', *labels, 'parameters', 'ms per image'], cells)
-
-
-def _score(found: Measured | None, scale: Scale) -> str:
-    if found is None:
-        return '-'
-    return scale.show(found.mean) + ('' if found.std is None else f' ± {scale.show(found.std)}')
 
 
 def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> str:

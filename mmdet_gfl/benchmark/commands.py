@@ -1,20 +1,29 @@
-"""Command lines of a row: the project's own tools under torchrun, under Slurm, or alone."""
+"""Command lines: of ``reproduce.py`` and ``ablate.py``, and of a row under torchrun, under Slurm, or alone.
+
+Nothing here needs torch or a config.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from mmdet_gfl.engine.options import check_options
 
 from .rows import RowError
 
 TOOLS = Path(__file__).parents[1] / '.mim' / 'tools'
 #: GPUs of a node under Slurm, unless ``--srun-args`` say otherwise.
 NODE_GPUS = 8
+#: Options that are whole numbers, and the least of them.
+LEAST = dict(seeds=0, jobs=1, gpus=1, batch_size=1, train_images=1, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -106,3 +115,30 @@ def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
     """Names of this machine's GPUs, of which torch sees ``count``."""
     named = env.get('CUDA_VISIBLE_DEVICES', '').split(',') if env.get('CUDA_VISIBLE_DEVICES') else []
     return named[:count] if named else [str(index) for index in range(count)]
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise for numbers out of range, and options that are not ``KEY=VALUE``; a command need not have all of them.
+
+    Raises:
+        RowError: Names the option, its value and what is accepted.
+        UserError: As :func:`~mmdet_gfl.engine.options.check_options`.
+    """
+    for name, least in LEAST.items():
+        given = getattr(args, name, None)
+        for number in given if isinstance(given, list) else [given]:
+            if number is not None and number < least:
+                raise RowError(f'--{name.replace("_", "-")} {number}: give an integer from {least} up')
+    for name in ('mini', 'cfg_options'):
+        check_options(f'--{name.replace("_", "-")}', getattr(args, name, None) or [])
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a tool and exit with its status; 0 where its reader, as ``head``, has closed the pipe."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
+        status = 0
+    sys.exit(status)

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmdet_gfl.utils.tables import markdown
 
-from .compare import Comparison, Effect, Measured, RowComparison, measure
-from .paired import signed
+from .compare import Comparison, Effect, Measured, RowComparison, measure, signed
 from .progress import span
 from .results import COLUMNS, Result
 from .small import EVERY, SIZE
@@ -162,9 +161,7 @@ def _effect(effect: Effect) -> str:
 
 
 def _spread(measured: Measured | None) -> str:
-    if measured is None:
-        return '-'
-    return f'{measured.mean:.1f}' + ('' if measured.std is None else f' ± {measured.std:.1f}')
+    return '-' if measured is None else measured.show(1)
 
 
 def _by_class(results: Mapping[str, Sequence[Result]]) -> list[str]:

@@ -37,31 +37,20 @@ def _curves(comparison: Comparison, name: str, values: list[float]) -> Figure:
     figure = Figure(figsize=(9, 3.9), layout='constrained')
     left, right = figure.subplots(1, 2)
     rows = comparison.rows
-    _curve(left, values, [row.table_row.paper.get('AP') for row in rows], None, PAPER, 'paper (COCO)')
-    own = [row.measured['AP'] for row in rows]
-    _curve(
-        left, values, [m.mean if m else None for m in own], [m.std if m else None for m in own], MEASURED, 'measured'
-    )
-    effects = [row.effects.get('AP') for row in rows]
-    first = rows[0].measured['AP']
-    zero = 0.0 if first is not None and rows[0].is_baseline else None
-    _curve(right, values, [e.paper if e else 0.0 for e in effects], None, PAPER, 'paper (COCO)')
-    _curve(
-        right,
-        values,
-        [e.measured if e else zero for e in effects],
-        [e.interval if e else None for e in effects],
-        MEASURED,
-        'measured',
-    )
+    own, effects = [row.measured['AP'] for row in rows], [row.effects.get('AP') for row in rows]
+    zero = 0.0 if own[0] is not None and rows[0].is_baseline else None
+    _curve(left, values, [row.table_row.paper.get('AP') for row in rows], None, PAPER)
+    _curve(left, values, [m.mean if m else None for m in own], [m.std if m else None for m in own], MEASURED)
+    _curve(right, values, [e.paper if e else 0.0 for e in effects], None, PAPER)
+    differences, intervals = [e.measured if e else zero for e in effects], [e.interval if e else None for e in effects]
+    _curve(right, values, differences, intervals, MEASURED)
     right.axhline(0, color=GREY, linewidth=0.8)
     left.set_ylabel('AP (bars: standard deviation over seeds)', fontsize=9)
-    first_value = f'{_SYMBOLS.get(name, name)} = {values[0]:g}'
-    right.set_ylabel(
-        f'AP less that of {first_value} (bars: 95% interval)' if rows[0].is_baseline else 'effect on AP', fontsize=9
-    )
+    symbol = _SYMBOLS.get(name, name)
+    label = f'AP less that of {symbol} = {values[0]:g} (bars: 95% interval)' if rows[0].is_baseline else 'effect on AP'
+    right.set_ylabel(label, fontsize=9)
     for axes in (left, right):
-        axes.set_xlabel(_SYMBOLS.get(name, name))
+        axes.set_xlabel(symbol)
         axes.set_xticks(values, [f'{value:g}' for value in values])
         tidy(axes, 'y')
     handles, labels = left.get_legend_handles_labels()
@@ -75,16 +64,15 @@ def _curve(
     ys: Sequence[float | None],
     spreads: Sequence[float | None] | None,
     color: str,
-    label: str,
 ) -> None:
     points = [
         (x, y, math.nan if s is None else s) for x, y, s in zip(xs, ys, spreads or [None] * len(xs)) if y is not None
     ]
     if points:
         x, y, error = zip(*points)
-        marker, dash = ('s', '--') if color == PAPER else ('o', '-')
+        style, label = ('s--', 'paper (COCO)') if color == PAPER else ('o-', 'measured')
         bars = None if all(math.isnan(size) for size in error) else error
-        axes.errorbar(x, y, yerr=bars, color=color, label=label, capsize=4, fmt=marker + dash)
+        axes.errorbar(x, y, yerr=bars, color=color, label=label, capsize=4, fmt=style)
 
 
 def _bars(comparison: Comparison) -> Figure:

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
 
 from mmengine.config import Config
 
 from .mini import Mini
 
 
-class Plan(Protocol):
-    """Configs, settings and scores of the rows that one command line trains."""
+@dataclass(frozen=True)
+class Plan(ABC):
+    """Configs, settings and scores of the rows that one command line trains.
 
-    @property
-    def name(self) -> str:
-        """``'paper'``, ``'small'``, ``'mini'`` or ``'ablation'``."""
+    Attributes:
+        name: ``'paper'``, ``'small'``, ``'mini'`` or ``'ablation'``.
+        gpus: Processes per row, one per GPU.
+        mini: Size of a mini run; None where the rows train on the data that their configs name.
+        options: ``--cfg-options``, applied to every row.
+    """
 
-    @property
-    def gpus(self) -> int:
-        """Processes per row, one per GPU."""
+    name: str
+    gpus: int = 1
+    mini: Mini | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def mini(self) -> Mini | None:
-        """Size of a mini run; None where the rows train on the data that their configs name."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """``--cfg-options``, applied to every row."""
-
+    @abstractmethod
     def sizes(self) -> dict[str, Any]:
         """Settings that results must share to stand in one table."""
 
+    @abstractmethod
     def config(self, name: str, seed: int) -> Config:
         """The resolved config of a row."""
 
+    @abstractmethod
     def scores_of(self, entry: dict[str, Any]) -> dict[str, float | None]:
         """Scores by column, the metric first, from the values that an evaluation has logged."""

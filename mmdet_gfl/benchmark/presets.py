@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 from . import small
 from .mini import Mini, shrink
+from .plan import Plan
 from .results import Scores, scores_of
 from .rows import RowError
 
@@ -25,22 +27,14 @@ PAPER_GPUS = 8
 
 
 @dataclass(frozen=True)
-class Preset:
-    """Settings by which rows are trained.
+class Preset(Plan):
+    """Settings by which the paper's rows are trained.
 
     Attributes:
-        name: ``'paper'``, ``'small'`` or ``'mini'``.
-        gpus: Processes of a row, one per GPU.
         batch_size: Images a GPU; None: an eighth of the row's batch, or the small preset's batch shared out.
-        mini: The size of a mini run; None in the other presets.
-        options: ``--cfg-options``, put over every row.
     """
 
-    name: str
-    gpus: int
     batch_size: int | None = None
-    mini: Mini | None = None
-    options: dict[str, Any] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, Any]:
         """Settings that results must share to stand in one table."""
@@ -121,7 +115,7 @@ def choose(
             '--batch-size belongs to --preset paper and small; here it is --mini batch_size=..., for all GPUs together'
         )
     check_finite(options or {})
-    preset = Preset(name, count, batch_size, sized(mini) if name == 'mini' else None, options or {})
+    preset = Preset(name, count, sized(mini) if name == 'mini' else None, options or {}, batch_size)
     if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
         raise RowError(
             f'a row of --preset {name} takes {count} GPUs{" by default" if gpus is None else ""}, and this machine has '
@@ -138,18 +132,13 @@ def check_finite(options: dict[str, Any]) -> None:
         RowError: A number in one of them is infinite or not a number.
     """
     for key, value in options.items():
-        if not _is_finite(value):
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
             raise RowError(
                 f'--cfg-options {key}={value}: the config file of a row cannot hold inf or nan; give a finite number, '
                 'as 1e9 where there is to be no limit'
-            )
-
-
-def _is_finite(value: Any) -> bool:
-    """True if no number in an option's value, however deep in lists and dicts, is infinite or not a number."""
-    if isinstance(value, (list, tuple, dict)):
-        return all(_is_finite(part) for part in (value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
+            ) from error
 
 
 def _and_its_data(preset: Preset, configs: Sequence[str]) -> str:

@@ -1,15 +1,21 @@
-"""Progress of a training, from what its hook notes, and the reason for its end, from its log."""
+"""Progress of trainings, from what their hook notes, the reason for an end, from the log, and the state of all runs."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from . import locks
 from .hooks import PROGRESS
-from .results import read
+from .results import found_seeds, headline, read, read_result, read_state, run_dir_of
+from .rows import RowError
 
 _ERROR = re.compile(
     r'^(?:\[?rank\d+\]?:\s*|\d+:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit))(?:: (.*))?$', re.M
@@ -18,6 +24,8 @@ _ERROR = re.compile(
 _TORCHRUN = re.compile(r'^[IWE]\d{4} .*(?:elastic|distributed/run).*$', re.M)
 _CHILD_CODE = re.compile(r'\(exitcode: (-\d+)\)')
 _WRAPPERS = ('ChildFailedError', 'SignalException', 'CalledProcessError')
+#: Seconds between lines of progress where the output is no terminal.
+LINE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -109,3 +117,78 @@ def span(seconds: float) -> str:
     if seconds < 90:
         return f'{seconds:.0f} s'
     return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+class Screen:
+    """Progress as one line that changes on a terminal, else as a line now and then."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.shown, self.since = out, '', time.monotonic()
+
+    def show(self, line: str) -> None:
+        """Show the line."""
+        if self.out.isatty():
+            if line != self.shown:
+                width = os.get_terminal_size(self.out.fileno()).columns
+                self.out.write(f'\r\x1b[K{line[: width - 1]}')
+                self.out.flush()
+                self.shown = line
+        elif line and time.monotonic() - self.since > LINE_SECONDS:
+            self.log(line)
+
+    def log(self, text: str) -> None:
+        """A line that stays."""
+        self.out.write(f'\r\x1b[K{text}\n' if self.out.isatty() else f'{text}\n')
+        self.out.flush()
+        self.shown, self.since = '', time.monotonic()
+
+
+def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) -> str:
+    """A line a run: its AP, how far it is, why it failed, that it has begun, or that it has not; and their numbers.
+
+    Args:
+        configs: Relative to ``configs/``.
+        seeds: Of each config; None: all that the work dir has of one of them.
+        work_dir: Of a run.
+
+    Raises:
+        RowError: There is no such work dir.
+    """
+    if not work_dir.is_dir():
+        raise RowError(f'--work-dir {work_dir} does not exist; name the one of a `reproduce.py run`')
+    seeds = seeds or sorted({seed for config in configs for seed in found_seeds(config, work_dir)}) or [0]
+    states = [(state_of(run_dir_of(config, seed, work_dir)), config, seed) for config in configs for seed in seeds]
+    counts = Counter(kind for (kind, _), _, _ in states)
+    lines = [f'{kind:9} {config}, seed {seed}' + (f': {more}' if more else '') for (kind, more), config, seed in states]
+    return '\n'.join([*lines, ', '.join(f'{count} {kind}' for kind, count in counts.items())])
+
+
+def state_of(run_dir: Path) -> tuple[str, str]:
+    """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and what there is to say beside."""
+    result = read_result(run_dir / 'result.json')
+    if result is not None:
+        return 'done', headline(result['scores'])
+    log = run_dir / 'train.log'
+    progress = progress_of(run_dir)
+    if locks.is_held(run_dir / '.lock'):
+        return 'running', line_of(progress, _epochs(run_dir))
+    failed = read_state(run_dir).get('failed')
+    if failed:
+        return 'failed', f'{failed}, see {log}' if log.is_file() else failed
+    if not log.is_file():
+        return 'not begun', ''
+    return 'begun', f'in epoch {progress.epoch}/{_epochs(run_dir)}' if progress else ''
+
+
+def unfinished(config: str, work_dir: Path) -> dict[int, str]:
+    """Of each seed of a config without a result: whether it fails, trains, or has begun, in words."""
+    states = {}
+    for seed in found_seeds(config, work_dir):
+        kind, more = state_of(run_dir_of(config, seed, work_dir))
+        if kind not in ('done', 'not begun'):
+            states[seed] = (f'{kind}: {more}' if more else kind).replace(f'{work_dir}/', '')
+    return states
+
+
+def _epochs(run_dir: Path) -> int:
+    return int(read_state(run_dir).get('epochs', 0))

@@ -12,9 +12,9 @@ from mmdet_gfl.engine.files import write
 
 from . import markdown, pictures
 from .compare import Comparison, RowComparison, compare
+from .progress import unfinished
 from .results import Result, read_results
 from .rows import RowError, Table
-from .status import unfinished
 
 
 def write_report(tables: Sequence[Table], work_dir: Path) -> str:

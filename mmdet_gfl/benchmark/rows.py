@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -71,15 +70,13 @@ class Table:
 
 def read_tables(path: Path = CONFIG_DIR / 'paper_tables.yml') -> list[Table]:
     """All tables, in the file's order."""
-    tables = yaml.safe_load(path.read_text())
-    return [
-        Table(name, entry['title'], [_read_row(row) for row in entry['rows']], preset=entry.get('preset', ''))
-        for name, entry in tables.items()
-    ]
-
-
-def _read_row(row: dict[str, Any]) -> TableRow:
-    return TableRow(row['config'], row['label'], row.get('paper', {}), row.get('group', ''))
+    tables = []
+    for name, entry in yaml.safe_load(path.read_text()).items():
+        rows = [
+            TableRow(row['config'], row['label'], row.get('paper', {}), row.get('group', '')) for row in entry['rows']
+        ]
+        tables.append(Table(name, entry['title'], rows, preset=entry.get('preset', '')))
+    return tables
 
 
 def select(tables: list[Table], names: Sequence[str] | None, globs: Sequence[str] | None) -> list[Table]:
@@ -160,10 +157,7 @@ def listing(tables: list[Table]) -> str:
     lines = []
     for table in tables:
         lines.append(f'Table {table.name}: {table.title}')
-        lines += [f'  {_quoted(row)}  {row.label:32} {row.config}' for row in table.rows]
+        for row in table.rows:
+            quoted = f'{row.paper["AP"]:.1f}' if 'AP' in row.paper else '-'
+            lines.append(f'  {quoted:>5}  {row.label:32} {row.config}')
     return '\n'.join(lines)
-
-
-def _quoted(row: TableRow) -> str:
-    """The quoted AP, five characters wide; a dash where none is quoted."""
-    return f'{row.paper["AP"]:5.1f}' if 'AP' in row.paper else '    -'

@@ -26,7 +26,7 @@ from . import locks
 from .commands import Launcher, environment
 from .plan import Plan
 from .presets import lr_notes, missing
-from .progress import Progress, line_of, progress_of, reason_of, span, time_left
+from .progress import Progress, Screen, line_of, progress_of, reason_of, span, time_left
 from .results import (
     Evaluation,
     headline,
@@ -38,7 +38,6 @@ from .results import (
     run_dir_of,
     write_state,
 )
-from .screen import Screen
 from .work_dir import Run, open_runs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.
@@ -198,11 +197,13 @@ class Queue:
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
-        evaluation, problem = None, 'it ended without a checkpoint or without scores'
+        run, evaluation, problem = process.run, None, 'it ended without a checkpoint or without scores'
         try:
             evaluation = evaluation_of_end(process, self.preset)
             if evaluation is not None:
-                save_result(process, evaluation, self.preset)
+                how = (evaluation, process.seconds, self.preset, process.cfg, process.run_dir)
+                result = json.dumps(result_of(run.config, run.seed, *how), indent=1, allow_nan=False)
+                write(process.run_dir / 'result.json', result)
             elif process.log.name != 'test.log' and (checkpoint := last_checkpoint(process)) is not None:
                 self.start(process, 'test.py', [checkpoint], process.run_dir / 'test', process.run_dir / 'test.log')
                 return
@@ -214,7 +215,6 @@ class Queue:
         if evaluation is None:
             self.fail(process, problem, f'see {process.log}')
             return
-        run = process.run
         note(process)
         process.lock.close()
         self.durations.append(process.seconds)
@@ -314,19 +314,6 @@ def evaluation_of_end(process: RunProcess, preset: Plan) -> Evaluation | None:
     if test is None and last is not None and last.epoch == process.cfg.train_cfg.max_epochs:
         return last
     return test
-
-
-def save_result(process: RunProcess, evaluation: Evaluation, preset: Plan) -> None:
-    """Write the result of a run.
-
-    Raises:
-        OSError: It cannot be written.
-        ValueError: It holds numbers that JSON has no word for.
-    """
-    result = result_of(
-        process.run.config, process.run.seed, evaluation, process.seconds, preset, process.cfg, process.run_dir
-    )
-    write(process.run_dir / 'result.json', json.dumps(result, indent=1, allow_nan=False))
 
 
 def tail(log: Path, offset: int) -> str:

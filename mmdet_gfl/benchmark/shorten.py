@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+
+from mmdet_gfl.engine.type_checks import nodes
 
 #: Arguments of parameter schedulers that are points in time or spans of it.
 SCHEDULE_KEYS = ('begin', 'end', 'milestones', 'T_max', 'total_iters', 'total_steps')
@@ -27,7 +29,7 @@ def shorten(cfg: Config, epochs: int | None, fraction: float | None) -> Config:
     share = 1.0 if epochs is None else epochs / cfg.train_cfg.max_epochs
     if epochs is not None:
         _scale_epochs(cfg, epochs, share)
-    for scheduler in _schedulers(cfg.get('param_scheduler')):
+    for _, scheduler in nodes(cfg.get('param_scheduler'), ''):  # one, a list, or lists per optimizer
         by_epoch = scheduler.get('by_epoch', True)
         scale_span(scheduler, share if by_epoch else share * (fraction or 1.0))
     if fraction is not None:
@@ -45,18 +47,6 @@ def _scale_epochs(cfg: Config, epochs: int, share: float) -> None:
     for hook in cfg.get('custom_hooks') or ():
         if 'switch_epoch' in hook:
             hook['switch_epoch'] = max(1, round(hook['switch_epoch'] * share))
-
-
-def _schedulers(node: Any) -> Iterator[ConfigDict]:
-    """Parameter schedulers: one, a list, or lists per optimizer."""
-    if isinstance(node, dict) and 'type' in node:
-        yield node
-    elif isinstance(node, dict):
-        for part in node.values():
-            yield from _schedulers(part)
-    elif isinstance(node, (list, tuple)):
-        for part in node:
-            yield from _schedulers(part)
 
 
 def scale_span(scheduler: dict[str, Any], share: float) -> None:

@@ -29,17 +29,6 @@ from mmengine.logging import HistoryBuffer, print_log
 
 from mmdet_gfl.compat.torchvision_weights import install_torchvision_weights
 
-__all__ = [
-    'HAS_SAFE_MODE',
-    'CheckpointError',
-    'DamagedCheckpointError',
-    'UnsafeCheckpointError',
-    'allow_unsafe_checkpoints',
-    'check_checkpoint',
-    'install_checkpoint_support',
-    'load_from_local',
-]
-
 _ALLOW_UNSAFE = 'MMDET_GFL_ALLOW_UNSAFE_CHECKPOINT'
 _WAY_OUT = f'if you trust its origin, pass --allow-unsafe-checkpoint (tools of mmdet_gfl) or set {_ALLOW_UNSAFE}=1'
 

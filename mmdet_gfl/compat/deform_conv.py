@@ -127,7 +127,8 @@ def _convolve(
     """Call torchvision, or raise the error of the operator ``name`` where it is not there."""
     ops: Any = torchvision_ops()
     if ops is None:
-        missing_operator(name, 'needs a torchvision that fits the installed torch, which is not there')()
+        why = 'needs a torchvision that fits the installed torch, which is not there'
+        missing_operator(name, f"{why}; shipped configs without 'dconv' in their name do not need it")()
     result: Tensor = ops.deform_conv2d(input, offset, weight, mask=mask, **geometry)
     return result
 

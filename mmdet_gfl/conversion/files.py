@@ -63,7 +63,10 @@ def child_config(path: Path, shipped: str | None, cfg: Config, conversions: list
     opening = f'# {path.name} with a GFL head, by `python -m mmdet_gfl convert`'
     imports = f'custom_imports = {_code(imports_of(cfg))}'
     if Config._is_lazy_import(str(path)):
-        heads = [f'{_subscript(found.key)} = {_code(found.converted)}' for found in conversions]
+        heads = []
+        for found in conversions:
+            first, *rest = found.key.split('.')
+            heads.append(first + ''.join(f'[{name!r}]' for name in rest) + f' = {_code(found.converted)}')
         return '\n'.join((opening, _read_base(path, out), imports, *heads, ''))
     if not shipped:
         base = os.path.relpath(path, out.parent)
@@ -109,11 +112,6 @@ def _read_base(path: Path, out: Path) -> str:
         raise UserError(f'{path} is a pure-Python config, and Python cannot import {wrong!r}; rename it')
     module = f'{"." * (up + 1)}{".".join(names)}'
     return f'from mmengine.config import read_base\n\nwith read_base():\n    from {module} import *\n'
-
-
-def _subscript(key: str) -> str:
-    first, *rest = key.split('.')
-    return first + ''.join(f'[{name!r}]' for name in rest)
 
 
 def _code(value: Any, indent: int = 0) -> str:

@@ -24,7 +24,6 @@ from difflib import get_close_matches
 from itertools import chain, islice, product
 from numbers import Real
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar
 
 import mmengine.registry as roots
@@ -156,7 +155,7 @@ class _Observed(BaseDataset):
 
     def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
-        self.record.entry, left_out = raw, self.record.left_out
+        self.record.entry = raw
         info = super().parse_data_info(raw)
         self.record.entry = None
         if isinstance(info, dict) and 'instances' in info:
@@ -164,12 +163,11 @@ class _Observed(BaseDataset):
             self.record.read += delivered
             api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
             if api is not None and 'raw_ann_info' in raw and len(raw['raw_ann_info']) != delivered:
-                image = raw['raw_img_info']
-                reasons = [why_left_out(one, image, api, self.cat2label) for one in raw['raw_ann_info']]
-                for reason, value in filter(None, reasons):
-                    left_out[reason].append(value)
-                rest = reasons.count(None) - delivered
-                left_out[f'by {self.observed_class.__name__}'] += [f'in {image.get("file_name")}'] * rest
+                image, objects = raw['raw_img_info'], raw['raw_ann_info']
+                known = list(filter(None, (why_left_out(one, image, api, self.cat2label) for one in objects)))
+                own = (f'by {self.observed_class.__name__}', f'in {image.get("file_name")}')
+                for reason, value in known + [own] * (len(objects) - delivered - len(known)):
+                    self.record.left_out[reason].append(value)
         return info
 
     def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
@@ -185,9 +183,9 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
 
     It names the image, the line of code that has failed, and the values that this line has read.
     """
-    frames = [one for one in traceback.walk_tb(error.__traceback__) if _package(one[0]) not in sys.stdlib_module_names]
-    frame, line_number = frames[-1]
-    if _package(frame) not in READERS:
+    frames = [(str(f.f_globals['__name__']).partition('.')[0], f, n) for f, n in traceback.walk_tb(error.__traceback__)]
+    package, frame, line_number = [one for one in frames if one[0] not in sys.stdlib_module_names][-1]
+    if package not in READERS:
         return None
     path, place, entry = str(dataset.ann_file), '', record.entry
     if isinstance(entry, dict):
@@ -201,10 +199,6 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
             place += f', {key or name}={value!r:.80}' if key or isinstance(value, (str, Real)) else ''
     what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}{place}'
     return f'{record.key}ann_file: {path} {what}; {PAGE} shows the formats'
-
-
-def _package(frame: FrameType) -> str:
-    return str(frame.f_globals['__name__']).partition('.')[0]
 
 
 def why_left_out(one: dict[str, Any], image: dict[str, Any], api: Any, wanted: Any) -> tuple[str, str] | None:

@@ -23,7 +23,6 @@ from torch import distributed
 
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
-from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook, check_checkpoint, check_fit, find_checkpoint
 from mmdet_gfl.engine.data_checks import build_dataset, check_data, observe
 from mmdet_gfl.engine.errors import UserError, is_first_rank, note
@@ -39,9 +38,14 @@ __all__ += ['check_data', 'check_fit', 'find_checkpoint', 'friendly_errors', 'is
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that training and testing share, MMDetection's names."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
-    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help=CFG_OPTIONS_HELP)
+    add_config_arguments(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='given by torch.distributed.launch')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that concern config and checkpoint, which the tools for a trained detector have too."""
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help=CFG_OPTIONS_HELP)
     parser.add_argument(
         '--allow-unsafe-checkpoint',
         action='store_true',
@@ -200,16 +204,11 @@ def build_runner(cfg: Config) -> Runner:
     """MMEngine's Runner, or the one that the config names.
 
     Raises:
-        UserError: As :func:`friendly_errors` and :func:`check_losses`; or the model has deformable convolutions, which
-            nothing here can run.
+        UserError: As :func:`friendly_errors` and :func:`check_losses`.
     """
     with friendly_errors(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     check_losses(runner.model)
-    try:
-        check_deformable_convolutions(runner.model)
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
     return runner
 
 

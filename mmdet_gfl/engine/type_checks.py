@@ -47,16 +47,17 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
     """Explain what building a model, a data set or a hook fails on, where it is an entry of the config.
 
     Raises:
-        UserError: No registry has a type of the config, a class does not take an argument of it, or a part of this
-            package refuses one.
+        UserError: No registry has a type of the config, a class does not take an argument of it, a part of this package
+            refuses one, or mmcv has no such operator here.
     """
     try:
         yield
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         sentence = unknown_type(cfg, error) or unknown_argument(cfg, error)
-        if isinstance(error, (CheckpointError, FileNotFoundError, ValueError)) and place.is_relative_to(PACKAGE):
-            sentence = str(error)
+        ours = (CheckpointError, FileNotFoundError, NotImplementedError, ValueError)
+        if isinstance(error, ours) and place.is_relative_to(PACKAGE):
+            sentence = str(error) or None  # an abstract method says nothing
         if sentence is None:
             raise
         raise UserError(sentence) from error

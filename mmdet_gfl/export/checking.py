@@ -163,7 +163,9 @@ def difference(
         return _difference_of_detections(outputs, outs, graph, given, limits)
     ours = graph.decode(outs, given.images, given.image_sizes)
     if graph.output == 'raw':
-        theirs = graph.decode(_by_kind(outputs, len(outs[0])), given.images, given.image_sizes)
+        levels, count = list(outputs.values()), len(outs[0])
+        kinds = [levels[start : start + count] for start in range(0, len(levels), count)]
+        theirs = graph.decode(kinds, given.images, given.image_sizes)
         outputs = dict(boxes=theirs.boxes, scores=theirs.scores)
     pixels = [outputs['boxes'] - ours.boxes] + ([] if ours.std is None else [outputs['std'] - ours.std])
     return Difference(
@@ -175,11 +177,6 @@ def difference(
 
 def _largest(values: Tensor) -> float:
     return float(values.abs().max()) if values.numel() else 0.0
-
-
-def _by_kind(outputs: dict[str, Tensor], num_levels: int) -> list[list[Tensor]]:
-    levels = list(outputs.values())
-    return [levels[start : start + num_levels] for start in range(0, len(levels), num_levels)]
 
 
 def _difference_of_detections(
@@ -199,13 +196,8 @@ def _difference_of_detections(
             theirs.append(outputs['std'][image][kept])
             ours.append(result.bbox_std)
         found.append(match(ours, theirs, graph.thresholds, limits.score))
-    return Difference(
-        sum(one.compared for one in found),
-        max(one.pixels for one in found),
-        max(one.score for one in found),
-        sum(one.swapped for one in found),
-        sum(one.unmatched for one in found),
-    )
+    compared, pixels, score, swapped, unmatched = zip(*found)
+    return Difference(sum(compared), max(pixels), max(score), sum(swapped), sum(unmatched))
 
 
 def match(ours: Sequence[Tensor], theirs: Sequence[Tensor], thresholds: Thresholds, tolerance: float) -> Difference:

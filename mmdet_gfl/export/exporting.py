@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmengine.config import Config
 
+from mmdet_gfl.analysis.counterparts import build_head, head_config
 from mmdet_gfl.analysis.detector import Detector
-from mmdet_gfl.compat.deformable_layers import check_deformable_convolutions
 from mmdet_gfl.engine.errors import UserError
-from mmdet_gfl.engine.output_paths import make_folder_of
+from mmdet_gfl.engine.files import make_folder_of
+from mmdet_gfl.models.dense_heads import DenseGFLMixin
+from mmdet_gfl.models.dense_heads.predict_mixin import PredictMixin
+from mmdet_gfl.registry import host_names, hosts_of_stock_heads
 
 from . import checking, metadata, writing
 from .graph import ExportedDetector
-from .hosts import exportable
 from .selection import Thresholds, thresholds_of
 
 if TYPE_CHECKING:
@@ -124,10 +128,6 @@ def make_graph(loaded: Detector, settings: Settings) -> tuple[ExportedDetector, 
             f'--std: a {type(model.bbox_head.box).__name__} predicts no distribution; leave --std out, or train a '
             f"model with box=dict(type='mmdet_gfl.GeneralBox')"
         )
-    try:
-        check_deformable_convolutions(model)
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
     graph = ExportedDetector(
         model, settings.output, thresholds, settings.with_std, settings.preprocess, settings.half
     ).eval()
@@ -135,17 +135,50 @@ def make_graph(loaded: Detector, settings: Settings) -> tuple[ExportedDetector, 
     return graph, facts | dict(output=settings.output, preprocess=settings.preprocess)
 
 
-def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int, int]:
-    """The size of the input, tried.
+def exportable(model: Any, cfg: Config) -> SingleStageDetector:
+    """The detector with a head of ours.
+
+    A head of MMDetection is replaced by the host that stands for it, with the same weights: at its baseline point that
+    host computes the same.
+
+    Args:
+        model: The detector with its weights.
+        cfg: Its config.
 
     Raises:
-        UserError: The test pipeline does not tell it, or the detector cannot take it.
+        UserError: It has no such head, or one whose predictions are its own.
     """
+    head = getattr(model, 'bbox_head', None)
+    if not isinstance(model, SingleStageDetector) or head is None:
+        raise UserError(
+            f'config {cfg.filename}: model.type={type(model).__name__} is not a detector with one dense bbox_head; '
+            f'exported are those with one of {host_names()}, or the head of MMDetection that it stands for'
+        )
+    if not isinstance(head, DenseGFLMixin):
+        if type(head) not in hosts_of_stock_heads():
+            raise UserError(
+                f'config {cfg.filename}: model.bbox_head.type={type(head).__name__} is not exported; accepted are '
+                f'{host_names()}, and the heads of MMDetection that they stand for'
+            )
+        model.bbox_head = build_head(head_config(cfg.model))
+        model.bbox_head.load_state_dict(head.state_dict())
+    elif type(head).predict_by_feat is not PredictMixin.predict_by_feat:
+        raise UserError(
+            f'model.bbox_head.type={type(head).__name__} overrides predict_by_feat, which the graph would not contain; '
+            f'override class_scores or clip instead, or write a quality or box representation'
+        )
+    return model.eval()
+
+
+def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int, int]:
+    """The size of the input, tried; raises where the test pipeline does not tell it, or the detector cannot take it."""
     if shape is None:
         raise UserError('the test pipeline does not resize, so it has no size of its own: give --shape H W')
     try:
         with torch.no_grad():
             graph.head_outputs(torch.zeros(1, 3, *shape))
+    except NotImplementedError as error:  # of an operator that neither mmcv nor the stand-in has
+        raise UserError(str(error)) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(

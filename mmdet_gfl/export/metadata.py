@@ -45,7 +45,7 @@ def input_rule(cfg: Config, preprocessor: Any) -> dict[str, Any]:
     for step in test_pipeline(cfg):
         transform = TRANSFORMS.build(step)
         kind = type(transform)
-        if kind in _LOADERS and _loads_colour(transform):
+        if kind in _LOADERS and (transform.color_type, transform.imdecode_backend) == ('color', 'cv2'):
             pass
         elif (
             kind in _RESIZES and transform.scale and transform.backend == 'cv2' and rule == dict(resize=None, pad=None)
@@ -82,10 +82,6 @@ def test_pipeline(cfg: Config) -> Sequence[Any]:
     return pipeline
 
 
-def _loads_colour(loader: Any) -> bool:
-    return loader.color_type == 'color' and loader.imdecode_backend == 'cv2'
-
-
 def _pad_rule(pad: Any) -> dict[str, Any]:
     value = pad.pad_val.get('img', 0)
     return dict(
@@ -97,11 +93,7 @@ def _pad_rule(pad: Any) -> dict[str, Any]:
 
 
 def _normalization(preprocessor: Any) -> dict[str, Any]:
-    """The part of :func:`input_rule` that the detector does itself.
-
-    Raises:
-        UserError: It does more.
-    """
+    """The part of :func:`input_rule` that the detector does itself; raises for one that does more."""
     if type(preprocessor) is not DetDataPreprocessor:
         raise UserError(
             f'model.data_preprocessor.type={type(preprocessor).__name__} is not exported; accepted: DetDataPreprocessor'

@@ -12,8 +12,8 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis.detector import Detector, turn_on_distributions
+from mmdet_gfl.engine.files import make_folder
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.output_paths import make_folder
 
 from .distributions import draw
 
@@ -47,22 +47,22 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """
     if not path.is_file():
         raise UserError(f'--ann-file {path} does not exist')
+    grouped: GroundTruth = defaultdict(dict)
     try:
         content = json.loads(path.read_text())
-        names = {image['id']: image['file_name'] for image in content['images']}
-        boxes: dict[str, list[list[float]]] = {name: [] for name in names.values()}
+        boxes: dict[int | str, list[list[float]]] = {image['id']: [] for image in content['images']}
         for one in content['annotations']:
             if not one.get('iscrowd'):
                 x, y, width, height = one['bbox']
-                boxes[names[one['image_id']]].append([x, y, x + width, y + height])
+                boxes[one['image_id']].append([x, y, x + width, y + height])
+        for image in content['images']:
+            name = image['file_name']
+            grouped[Path(name).name][name] = np.array(boxes[image['id']], float).reshape(-1, 4)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'--ann-file {path} is no COCO annotation file ({type(error).__name__}: {error}); it needs images and '
             f'annotations with bbox as x, y, width, height'
         ) from error
-    grouped: GroundTruth = defaultdict(dict)
-    for name, listed in boxes.items():
-        grouped[Path(name).name][name] = np.array(listed, float).reshape(-1, 4)
     return grouped
 
 

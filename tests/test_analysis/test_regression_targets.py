@@ -13,10 +13,9 @@ from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
-from mmdet_gfl.analysis.regression_targets import add_image, new_report
+from mmdet_gfl.analysis.regression_targets import add_image, new_report, training_dataset
 from mmdet_gfl.analysis.target_counts import RESOLUTION, TargetHistogram, by_area, density
 from mmdet_gfl.analysis.target_report import PERCENTILES, as_dict, as_text
-from mmdet_gfl.analysis.training_samples import training_dataset
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.task_modules import Locations
@@ -81,13 +80,14 @@ def test_no_targets():
     assert np.isnan(counts.percentile(50))
 
 
-def test_tallies_add_up():
-    first, second = histogram(0.5, 3.0, -1.0), histogram(20.0, 7.0)
-    both, joint = first + second, histogram(0.5, 3.0, -1.0, 20.0, 7.0)
+def test_counts_in_steps_are_those_at_once():
+    steps, joint = histogram(0.5, 3.0, -1.0), histogram(0.5, 3.0, -1.0, 20.0, 7.0)
+    assert len(steps.bins) == 3 * RESOLUTION + 1
+    steps.add(torch.tensor([[20.0], [7.0]]))
+    steps.add(torch.tensor([[]]).reshape(0, 1))
     for key in ('positives', 'targets', 'clipped', 'outside', 'largest'):
-        assert getattr(both, key) == getattr(joint, key), key
-    assert np.array_equal(both.bins, joint.bins) and np.array_equal(both.needs, joint.needs)
-    assert len(first.bins) == 3 * RESOLUTION + 1  # as they were
+        assert getattr(steps, key) == getattr(joint, key), key
+    assert np.array_equal(steps.bins, joint.bins) and np.array_equal(steps.needs, joint.needs)
 
 
 def test_density_is_one_in_all():
@@ -438,8 +438,8 @@ def report():
     head = MODELS.build(host_config('FCOS', strides=[8, 64], regress_ranges=((-1, 64), (64, 1e8))))
     report = new_report(head, 5)
     report.images, report.objects = 2, [1, 1, 2]
-    report.levels[0].add(torch.full((250, 4), 2.5))
-    report.levels[0].add(torch.tensor([[20.25, 2.5, 2.5, -0.5]]))
+    report.add([torch.full((250, 4), 2.5), torch.zeros(0, 4)])
+    report.add([torch.tensor([[20.25, 2.5, 2.5, -0.5]]), torch.zeros(0, 4)])
     return report
 
 
@@ -465,7 +465,7 @@ def test_nothing_is_learned_is_said(report):
 
 def test_an_assumed_reg_max_is_said():
     report = new_report(MODELS.build(host_config('FCOS', 'CenternessBranch', 'dirac')), 1)
-    report.levels[0].add(torch.full((1, 4), 2.5))
+    report.add([torch.full((1, 4), 2.5), *[torch.zeros(0, 4)] * 4])
     assert "the head has no reg_max; with GeneralBox's default reg_max=16" in as_text(report, 0.001)
 
 
@@ -487,7 +487,7 @@ def curves(axes):
 
 
 def test_the_picture(report):
-    report.levels[1].add(torch.tensor([[8.0, 8.0, 0.0, 0.1]]))
+    report.add([torch.zeros(0, 4), torch.tensor([[8.0, 8.0, 0.0, 0.1]])])
     figure = draw(report, 0.002, 'a title')
     left, right = figure.axes
     assert figure.get_suptitle() == 'Distance targets: a title, 2 images'
@@ -519,6 +519,7 @@ def test_the_picture(report):
 @pytest.mark.parametrize('delta, name', [(1.0, 'reg_max=16'), (0.5, 'reg_max=32, delta=0.5')])
 def test_the_picture_marks_the_reach(report, delta, name):
     report.levels = [histogram(2.5, 3.5, reg_max=round(16 / delta), delta=delta) for _ in range(2)]
+    report.all = report.levels[0]
     for axes in draw(report, 0.001, '').axes:
         (mark,) = (line for line in axes.lines if line.get_linestyle() == ':')
         assert list(mark.get_xdata()) == [16.0, 16.0]

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from mmdet_gfl.benchmark import ablation, ablation_report, running
 from mmdet_gfl.benchmark.commands import Launcher
-from mmdet_gfl.benchmark.paired import Paired, half_width, paired, seeds_to_tell
+from mmdet_gfl.benchmark.compare import Paired, half_width, paired, seeds_to_tell
 from mmdet_gfl.benchmark.results import read, run_dir_of
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.benchmark.shorten import scale_span, shorten

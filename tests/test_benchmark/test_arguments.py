@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from mmdet_gfl.benchmark import arguments
+from mmdet_gfl.benchmark import commands
 from mmdet_gfl.benchmark.rows import RowError
 from mmdet_gfl.engine.errors import UserError
 
@@ -23,17 +23,19 @@ from mmdet_gfl.engine.errors import UserError
 def test_numbers_that_mean_nothing(given, message):
     fine = dict(seeds=[0], jobs=1, gpus=None, batch_size=None)
     with pytest.raises(RowError) as said:
-        arguments.check(argparse.Namespace(**fine | given))
+        commands.check_arguments(argparse.Namespace(**fine | given))
     assert str(said.value) == message
 
 
 @pytest.mark.parametrize('name, flag', [('mini', '--mini'), ('cfg_options', '--cfg-options')])
 def test_options_without_a_value(name, flag):
     with pytest.raises(UserError, match=f'^{flag} size: write KEY=VALUE'):
-        arguments.check(argparse.Namespace(**{name: ['lr=1', 'size']}))
+        commands.check_arguments(argparse.Namespace(**{name: ['lr=1', 'size']}))
 
 
 def test_what_may_be():
-    arguments.check(argparse.Namespace(command='list'))
-    arguments.check(argparse.Namespace(seeds=None))  # of status: all there are
-    arguments.check(argparse.Namespace(seeds=[0, 7], jobs=1, gpus=1, batch_size=1, mini=['lr=1'], cfg_options=None))
+    commands.check_arguments(argparse.Namespace(command='list'))
+    commands.check_arguments(argparse.Namespace(seeds=None))  # of status: all there are
+    commands.check_arguments(
+        argparse.Namespace(seeds=[0, 7], jobs=1, gpus=1, batch_size=1, mini=['lr=1'], cfg_options=None)
+    )

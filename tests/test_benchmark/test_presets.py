@@ -130,6 +130,6 @@ def test_a_config_without_a_batch_for_its_lr():
 
 def test_what_results_must_share():
     assert Preset('paper', 8).sizes() != Preset('paper', 4).sizes()
-    assert Preset('paper', 8, 2).sizes() == Preset('paper', 4, 4).sizes()
+    assert Preset('paper', 8, batch_size=2).sizes() == Preset('paper', 4, batch_size=4).sizes()
     assert Preset('mini', 1, mini=Mini()).sizes() == Preset('mini', 2, mini=Mini()).sizes()
     assert Preset('mini', 1, mini=Mini()).sizes() != Preset('mini', 1, mini=Mini(), options={'a': 1}).sizes()

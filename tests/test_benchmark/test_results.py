@@ -9,8 +9,8 @@ import pytest
 from mmdet_gfl.benchmark import locks, results
 from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
+from mmdet_gfl.benchmark.progress import state_of, status
 from mmdet_gfl.benchmark.rows import RowError
-from mmdet_gfl.benchmark.status import state_of, status
 from mmdet_gfl.engine import checkout, files
 
 GFL = 'gfl/gfl_r50_fpn_1x_coco.py'

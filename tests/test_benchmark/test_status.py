@@ -2,9 +2,9 @@
 
 import pytest
 
+from mmdet_gfl.benchmark.progress import status
 from mmdet_gfl.benchmark.results import run_dir_of
 from mmdet_gfl.benchmark.rows import RowError
-from mmdet_gfl.benchmark.status import status
 
 ONE, OTHER = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'
 

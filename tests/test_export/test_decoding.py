@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.export.decoding import decode_outputs
-from mmdet_gfl.export.hosts import exportable
+from mmdet_gfl.export.exporting import exportable
 from mmdet_gfl.export.selection import detect, thresholds_of
 from mmdet_gfl.models.boxes import BoxRepresentation
 from mmdet_gfl.models.quality import Quality

@@ -28,7 +28,7 @@ from mmdet_gfl.analysis.benchmark_head import PARTS, Case, Result, measure
 from mmdet_gfl.analysis.counterparts import Heads, build_heads
 from mmdet_gfl.engine import launch
 from mmdet_gfl.engine.checkout import commit
-from mmdet_gfl.engine.output_paths import PICTURE_SUFFIXES, make_folder_of
+from mmdet_gfl.engine.files import PICTURE_SUFFIXES, make_folder_of
 
 SWEEPS = {
     'boxes': ('objects per image', [1, 4, 16, 64, 250, 500, 1000, 2000]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, uncertainty
-from mmdet_gfl.engine.output_paths import PICTURE_SUFFIXES, make_folder_of
+from mmdet_gfl.engine.files import PICTURE_SUFFIXES, make_folder_of
 from mmdet_gfl.visualization.uncertainty import draw_uncertainty
 
 

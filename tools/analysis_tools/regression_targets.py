@@ -10,7 +10,7 @@ import mmdet_gfl  # noqa: F401  # isort: skip
 from mmdet_gfl.analysis.regression_targets import measure
 from mmdet_gfl.analysis.target_report import as_dict, as_text
 from mmdet_gfl.engine import launch
-from mmdet_gfl.engine.output_paths import make_folder
+from mmdet_gfl.engine.files import make_folder
 from mmdet_gfl.visualization.regression_targets import draw
 
 

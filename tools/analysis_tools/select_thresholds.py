@@ -8,8 +8,8 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip
 
 from mmdet_gfl.analysis import detector, thresholds
+from mmdet_gfl.engine.files import make_folder_of
 from mmdet_gfl.engine.launch import UserError
-from mmdet_gfl.engine.output_paths import make_folder_of
 
 
 def parse_args() -> argparse.Namespace:

@@ -22,14 +22,9 @@ train_pipeline = [
 ]
 # The last epochs train on single images.
 train_pipeline_stage2 = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(640, 640), ratio_range=(0.1, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(640, 640)),
-    dict(type='YOLOXHSVRandomAug'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='Pad', size=(640, 640), pad_val=dict(img=(114, 114, 114))),
-    dict(type='PackDetInputs'),
+    dict(step, scale=(640, 640)) if step['type'] == 'RandomResize' else step
+    for step in train_pipeline
+    if not step['type'].startswith('Cached')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),

@@ -5,10 +5,6 @@ model = dict(
     type='ATSS',
     bbox_head=dict(
         type='mmdet_gfl.ATSSGFLHead',
-        num_classes=80,
-        in_channels=256,
-        feat_channels=256,
-        stacked_convs=4,
         anchor_generator=dict(
             type='AnchorGenerator',
             strides=[8, 16, 32, 64, 128],
@@ -22,11 +18,4 @@ model = dict(
         loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
     train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1, debug=False),
-    test_cfg=dict(
-        nms_pre=1000,
-        min_bbox_size=0,
-        score_thr=0.05,
-        nms=dict(type='nms', iou_threshold=0.6),
-        max_per_img=100,
-    ),
 )

@@ -13,10 +13,6 @@ model = dict(
     neck=dict(relu_before_extra_convs=True),
     bbox_head=dict(
         type='mmdet_gfl.FCOSGFLHead',
-        num_classes=80,
-        in_channels=256,
-        feat_channels=256,
-        stacked_convs=4,
         strides=[8, 16, 32, 64, 128],
         center_sampling=True,
         norm_on_bbox=True,
@@ -26,12 +22,5 @@ model = dict(
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
         loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-    ),
-    test_cfg=dict(
-        nms_pre=1000,
-        min_bbox_size=0,
-        score_thr=0.05,
-        nms=dict(type='nms', iou_threshold=0.6),
-        max_per_img=100,
     ),
 )

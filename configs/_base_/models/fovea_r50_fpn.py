@@ -6,10 +6,6 @@ model = dict(
     neck=dict(add_extra_convs='on_input'),
     bbox_head=dict(
         type='mmdet_gfl.FoveaGFLHead',
-        num_classes=80,
-        in_channels=256,
-        feat_channels=256,
-        stacked_convs=4,
         strides=[8, 16, 32, 64, 128],
         base_edge_list=[16, 32, 64, 128, 256],
         scale_ranges=((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048)),
@@ -19,5 +15,7 @@ model = dict(
         loss_bbox=dict(type='SmoothL1Loss', beta=0.11, loss_weight=1.0),
     ),
     train_cfg=dict(),
-    test_cfg=dict(nms_pre=1000, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+    test_cfg=dict(
+        _delete_=True, nms_pre=1000, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+    ),
 )

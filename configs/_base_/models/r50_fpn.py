@@ -1,4 +1,4 @@
-# Backbone and neck that the hosts share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels.
+# What the hosts share: ImageNet ResNet-50, FPN levels P3 to P7 of 256 channels, towers of four layers, test settings.
 model = dict(
     data_preprocessor=dict(
         type='DetDataPreprocessor',
@@ -25,5 +25,9 @@ model = dict(
         start_level=1,
         add_extra_convs='on_output',
         num_outs=5,
+    ),
+    bbox_head=dict(num_classes=80, in_channels=256, feat_channels=256, stacked_convs=4),
+    test_cfg=dict(
+        nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=100
     ),
 )

@@ -6,10 +6,6 @@ model = dict(
     neck=dict(add_extra_convs='on_input'),
     bbox_head=dict(
         type='mmdet_gfl.RetinaGFLHead',
-        num_classes=80,
-        in_channels=256,
-        feat_channels=256,
-        stacked_convs=4,
         anchor_generator=dict(
             type='AnchorGenerator',
             strides=[8, 16, 32, 64, 128],
@@ -28,11 +24,5 @@ model = dict(
         pos_weight=-1,
         debug=False,
     ),
-    test_cfg=dict(
-        nms_pre=1000,
-        min_bbox_size=0,
-        score_thr=0.05,
-        nms=dict(type='nms', iou_threshold=0.5),
-        max_per_img=100,
-    ),
+    test_cfg=dict(nms=dict(iou_threshold=0.5)),
 )

@@ -15,6 +15,7 @@ from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
 
+from mmdet_gfl.engine import files
 from mmdet_gfl.registry import HOOKS
 
 #: Name of the backend in ``backend_args``.
@@ -36,18 +37,11 @@ class SafeLocalBackend(LocalBackend):
         path.parent.mkdir(parents=True, exist_ok=True)
         for fragment in path.parent.glob('.*.pth.part'):  # of a run that was killed
             fragment.unlink()
-        part = path.with_name(f'.{path.name}.part')
-        try:
-            with part.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        files.write(path, obj)
         _sync_folder(path.parent)
-        _remove_doomed(path)
+        while _doomed:
+            if (doomed := _doomed.pop()) != path:
+                doomed.unlink(missing_ok=True)
 
     def remove(self, filepath: str | Path) -> None:
         """Mark the file; it goes after the next :meth:`put`."""
@@ -64,13 +58,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_doomed(written: Path) -> None:
-    while _doomed:
-        path = _doomed.pop()
-        if path != written:
-            path.unlink(missing_ok=True)
 
 
 register_backend(BACKEND, SafeLocalBackend, force=True)
