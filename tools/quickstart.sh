@@ -47,7 +47,7 @@ step 'table 3: baseline, + QFL, + DFL, GFL'
 step 'what GFL detects'
 checkpoint=$(ls -t "$gfl"/epoch_*.pth | head -n 1)
 images=$work_dir/images # some of the validation images, which training draws in memory
-address=$(sed -n "s/.*data_root='\(shapes:[^']*\)'.*/\1/p" "$gfl/config.py" | head -n 1)
+address=$(sed -n "s/.*'\(shapes:[^']*\/\)'.*/\1/p" "$gfl/config.py" | head -n 1) # whose name may be on the line before
 [ -d "$images" ] || "$python" tools/dataset_converters/make_shapes.py "$images" "$address" --train 1 --val 12 >/dev/null
 if [ ! -d "$work_dir/pictures" ]; then # renamed when it is complete
   rm -rf "$work_dir/pictures.part"

@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import pytest
 
 from mmdet_gfl.benchmark import frozen
@@ -53,6 +54,7 @@ def test_table_3_in_small_twice(root, environment, tmp_path):
     assert (folder / 'report.md').is_file() and (folder / 'table_3.png').is_file()
     assert len(list(folder.glob('*/*/seed-0/result.json'))) == 4
     assert len(list((folder / 'pictures').glob('*.png'))) == 12
+    assert cv2.imread(str(folder / 'images' / 'val' / '000001.bmp')).shape == (64, 64, 3)  # as trained
     assert list((folder / 'cache' / 'features').iterdir())  # and nothing in the home folder
     for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
         assert words in ran.stdout
