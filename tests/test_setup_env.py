@@ -101,6 +101,19 @@ def test_installs_under_the_constraints_and_keeps_the_torch_that_is_there(checko
     ]
 
 
+@pytest.fixture
+def without_torch(checkout: Checkout, tmp_path: Path) -> tuple[dict[str, str], str]:
+    """Variables that name a Python without torch, and the line of a pip that installs it."""
+    if sys.platform != 'linux':
+        pytest.skip('elsewhere torch has no CPU build under a version of its own')
+    (checkout.root / 'fakes' / 'torch.py').rename(tmp_path / 'torch.py')
+    bare = tmp_path / 'python-without-torch'
+    bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
+    bare.chmod(0o755)
+    install = f'cp {shlex.quote(str(tmp_path / "torch.py"))} {shlex.quote(str(checkout.root / "fakes"))}'
+    return dict(PYTHON=str(bare), MMCV='lite'), install
+
+
 @pytest.mark.parametrize(
     ('env', 'pin', 'said'),
     [
@@ -108,22 +121,32 @@ def test_installs_under_the_constraints_and_keeps_the_torch_that_is_there(checko
         ({'TORCH_INDEX_URL': 'https://mirror/cu130'}, 'torch==2.13.0', 'one for CUDA with its libraries gigabytes to'),
     ],
 )
-@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere torch has no CPU build under a version of its own')
 def test_a_torch_that_is_installed_is_announced(
-    checkout: Checkout, tmp_path: Path, env: dict[str, str], pin: str, said: str
+    checkout: Checkout, without_torch: tuple[dict[str, str], str], env: dict[str, str], pin: str, said: str
 ) -> None:
-    (checkout.root / 'fakes' / 'torch.py').rename(tmp_path / 'torch.py')
-    bare = tmp_path / 'python-without-torch'
-    bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
-    bare.chmod(0o755)
-    fakes = shlex.quote(str(checkout.root / 'fakes'))
-    checkout.pip_does(f'[[ "$*" != *torch==* ]] || cp {shlex.quote(str(tmp_path / "torch.py"))} {fakes}')
-    result = checkout.set_up(PYTHON=str(bare), MMCV='lite', **env)
+    bare, install = without_torch
+    checkout.pip_does(f'[[ "$*" != *torch==* ]] || {install}')
+    result = checkout.set_up(**bare, **env)
     assert result.returncode == 0, result.stderr
     assert any(call.endswith(pin) for call in checkout.pip_calls())
     assert result.stdout == f'{checkout.root}/.venv/bin/python\n'
     (line,) = [line for line in result.stderr.splitlines() if 'installing torch' in line]
     assert said in line and f"tail -f '{checkout.root}/.venv/set-up.log'" in line
+
+
+@pytest.mark.parametrize('message', ['ERROR: No matching distribution found', 'ERROR: ResolutionImpossible: for help'])
+def test_torch_comes_from_its_own_index_where_the_usual_ones_lack_it(
+    checkout: Checkout, without_torch: tuple[dict[str, str], str], message: str
+) -> None:
+    bare, install = without_torch
+    checkout.pip_does(f'case "$*" in *whl/cpu) {install} ;; *torch==*) echo {shlex.quote(message)}; exit 1 ;; esac')
+    result = checkout.set_up(**bare)
+    assert result.returncode == 0, result.stderr
+    asked = [call for call in checkout.pip_calls() if 'torch==' in call]
+    assert asked == [
+        'install torch==2.13.0+cpu',
+        'install torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu',
+    ]
 
 
 def test_a_second_run_has_nothing_to_do(checkout: Checkout) -> None:

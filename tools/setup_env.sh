@@ -160,8 +160,9 @@ install_torch() {
   else
     # Only Linux has CPU builds under a version of their own; they stand on PyTorch's index and on some mirrors.
     say "installing $pin+cpu, 190 MB $patience. For a GPU: TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130"
+    # (The second message where a constraint of pip's own configuration names torch.)
     pip install "$pin+cpu" ||
-      { logged 'No matching distribution' && pip install "$pin+cpu" --extra-index-url "$CPU_INDEX"; } ||
+      { logged 'No matching distribution|ResolutionImpossible' && pip install "$pin+cpu" --extra-index-url "$CPU_INDEX"; } ||
       explain "the CPU build of $pin could not be installed (TORCH_INDEX_URL can name another index)"
   fi
 }

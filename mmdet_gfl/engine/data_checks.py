@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import linecache
 import os
 import re
@@ -28,7 +29,7 @@ from typing import Any, ClassVar
 
 import mmengine.registry as roots
 import numpy as np
-from mmdet.evaluation import CocoMetric
+from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.structures.bbox import get_box_tensor
 from mmengine import fileio
 from mmengine.config import Config
@@ -156,12 +157,15 @@ class _Observed(BaseDataset):
     def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
         self.record.entry = raw
+        if self.record.api is None and hasattr(self, 'lvis'):  # which MMDetection keeps while it reads
+            check_ids(f'{self.record.key}ann_file: {self.ann_file}', self.lvis)
+            self.record.api = self.lvis
         info = super().parse_data_info(raw)
         self.record.entry = None
         if isinstance(info, dict) and 'instances' in info:
             delivered = len(info['instances'])
             self.record.read += delivered
-            api = self.record.api or getattr(self, 'lvis', None)  # MMDetection keeps LVIS's index while it reads
+            api = self.record.api
             if api is not None and 'raw_ann_info' in raw and len(raw['raw_ann_info']) != delivered:
                 image, objects = raw['raw_img_info'], raw['raw_ann_info']
                 known = list(filter(None, (why_left_out(one, image, api, self.cat2label) for one in objects)))
@@ -233,17 +237,22 @@ def is_plain(api: Any) -> bool:
     return isinstance(api, COCO) and type(api).createIndex is COCO.createIndex
 
 
-def check_ids(file: str, api: COCO) -> None:
-    """Raise for ids that are there twice, of which pycocotools keeps one."""
+def check_ids(file: str, api: Any) -> None:
+    """Raise for ids that are there twice, of which the index of COCO or LVIS keeps one."""
     for name, index in (('images', api.imgs), ('categories', api.cats), ('annotations', api.anns)):
         ids = [entry['id'] for entry in api.dataset.get(name, ())]
         if len(ids) != len(index):
             raise UserError(f'{file}: {name} have the same id, {Counter(ids).most_common(1)[0][0]!r} ({PAGE})')
 
 
-def check_classes(file: str, classes: list[str], api: COCO) -> None:
-    """Raise for classes that a file lacks, or has in another order: MMDetection numbers labels as the file does."""
+def check_classes(file: str, classes: list[str], api: Any) -> None:
+    """Raise for classes that a file lacks, or has in another order: MMDetection numbers labels as the file does.
+
+    The labels of LVIS are all categories of the file, whatever their names: there, the order alone can be wrong.
+    """
     categories = [category['name'] for category in api.dataset['categories']]
+    if not is_plain(api) and set(categories) != set(classes):
+        return
     in_file = [name for name in categories if name in classes]
     if in_file != classes:
         missing = [repr(name) for name in classes if name not in categories]
@@ -265,7 +274,8 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         raise UserError(f'{key}metainfo.classes={classes!r} is one text; write a tuple: classes=({classes!r},)')
     record.classes = list(classes)
     if api is not None:
-        strays = [number for number, objects in api.imgToAnns.items() if number not in api.imgs for _ in objects]
+        objects_of = api.imgToAnns if is_plain(api) else api.img_ann_map  # LVIS
+        strays = [number for number, objects in objects_of.items() if number not in api.imgs for _ in objects]
         example = f' where an image has id={next(iter(api.imgs), None)!r}'
         record.left_out['of images that the file does not list'] += [f'image_id={one!r}{example}' for one in strays]
         labels = getattr(dataset, 'cat2label', None)
@@ -377,33 +387,38 @@ def check_evaluator(split: str, evaluator: Any, records: list[Record]) -> None:
     metrics = evaluator.metrics if records else []
     several = hasattr(evaluator, 'dataset_prefixes') and len(metrics) == len(records)  # MultiDatasetsEvaluator
     for number, metric in enumerate(metrics):
-        judged, api = [records[number]] if several else records, getattr(metric, '_coco_api', None)
+        judged = [records[number]] if several else records
+        api = getattr(metric, '_lvis_api' if isinstance(metric, LVISMetric) else '_coco_api', None)
         file = f'{split}_evaluator{".metrics" * several}{f".{number}" * (len(metrics) > 1)}.ann_file'
         transforms = getattr(judged[0].dataset.pipeline, 'transforms', ()) or (None,)
-        if is_plain(api):
-            check_ground_truth(file, metric, judged)
+        if is_plain(api) or (api and isinstance(metric, LVISMetric)):
+            check_ground_truth(file, metric, api, judged)
         elif type(metric) is CocoMetric and 'instances' not in getattr(transforms[-1], 'meta_keys', ('instances',)):
             place = f'{judged[0].key}pipeline.{len(transforms) - 1}'
             raise UserError(f"{file} is not set, so CocoMetric needs 'instances' in meta_keys of {place} ({PAGE})")
 
 
-def check_ground_truth(file: str, metric: Any, judged: list[Record]) -> None:
-    """Raise for what in a ``CocoMetric``'s file would end or falsify its evaluation, after an epoch of training."""
-    api, images = metric._coco_api, {number: name for record in judged for number, name in record.images.items()}
+def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -> None:
+    """Raise for what would end or falsify the evaluation of a ``CocoMetric`` or ``LVISMetric``, after an epoch.
+
+    Args:
+        file: Key of the metric's file.
+        metric: The metric.
+        api: The file's index.
+        judged: Records of the data sets that it evaluates.
+    """
+    images = {number: name for record in judged for number, name in record.images.items()}
     check_ids(file, api)
     check_classes(file, judged[0].classes, api)
-    for number, name in images.items():
-        if os.path.basename(str(api.imgs.get(number, {}).get('file_name'))) != name:
-            what = (
-                f'{file} does not hold the images of the data set that it evaluates, such as {name} with id {number!r}'
-            )
-            raise UserError(f'{what}; give the annotation file of that data set')
+    check_images(file, images, api)
     if metric.format_only:
         return  # it writes the detections down, and needs no objects
     if 'annotations' not in api.dataset:
         raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
+    if not is_plain(api):
+        check_lvis(file, api)
     for one in api.dataset['annotations']:
-        for name in ('bbox', 'area', 'iscrowd', 'id'):
+        for name in ('bbox', 'area', 'iscrowd', 'id') if is_plain(api) else ('bbox', 'area', 'id'):
             value = one.get(name)
             numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]
             if not all(isinstance(number, Real) for number in numbers):
@@ -414,6 +429,29 @@ def check_ground_truth(file: str, metric: Any, judged: list[Record]) -> None:
     if len(images) < len(api.imgs):
         unseen = f'{len(api.imgs)} images, and the data set {len(images)} of them'
         note(f'{file} has {unseen}; the objects of the others count as missed')
+
+
+def check_images(file: str, images: dict[Any, str], api: Any) -> None:
+    """Raise for an evaluator's file that lacks an image of the data set, given as id and name."""
+    for number, name in images.items():
+        image = api.imgs.get(number, {})
+        listed = os.path.basename(str(image.get('file_name', image.get('coco_url'))))
+        if listed != name and (is_plain(api) or not listed.endswith(name)):  # LVIS 0.5 puts COCO_val2014_ before it
+            what = f'does not hold the images of the data set that it evaluates, such as {name} with id {number!r}'
+            raise UserError(f'{file} {what}; give the annotation file of that data set')
+
+
+def check_lvis(file: str, api: Any) -> None:
+    """Raise for what LVIS's evaluation needs beyond COCO's, and for a package ``lvis`` that ends with an error."""
+    needed = dict(images=('neg_category_ids', 'not_exhaustive_category_ids'), categories=('frequency',))
+    for name, keys in needed.items():
+        for entry, key in product(api.dataset[name], keys):
+            if key not in entry:
+                what = f'{file}: {name} have no {key!r}, such as the one with id {entry["id"]!r}'
+                raise UserError(f"{what}; add it, or evaluate as COCO does, with type='CocoMetric'")
+    if 'np.float)' in inspect.getsource(sys.modules['lvis'].LVISEval):  # 0.5.3, PyPI's
+        what = 'the installed package lvis uses np.float, which numpy has no longer, so its evaluation would fail'
+        raise UserError(f'{what}; pip install git+https://github.com/lvis-dataset/lvis-api.git has it fixed')
 
 
 def observed(node: Any, key: str, records: list[Record]) -> Any:

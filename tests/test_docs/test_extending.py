@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md, extracted from the page and used as a reader would."""
+"""The worked examples of docs/extending.md, from the page and its folder, used as a reader would."""
 
 import ast
 import importlib
@@ -51,6 +51,7 @@ SIZE = (96, 160)
 PAGE = (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8')
 #: File name to code.
 FILES = dict(re.findall(r'^```python\n# (\S+)\n(.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL))
+FILES |= {f'my_project/{file.name}': file.read_text(encoding='utf-8') for file in (ROOT / 'docs/examples').glob('*.py')}
 EXAMPLES = [name for name in FILES if name.startswith('my_project/')]
 #: Classes that the examples register.
 NAMES = re.findall(r'^@MODELS.register_module\(\)\nclass (\w+)', '\n'.join(FILES.values()), flags=re.MULTILINE)

@@ -1,6 +1,7 @@
 """Data is looked at as a Runner builds it: what no training can use is named, and what trains is not touched."""
 
 import codecs
+import inspect
 import itertools
 import json
 import os
@@ -932,31 +933,67 @@ def test_crowd_human_that_cannot_be_read(crowd, tmp_path):
     says(cfg, 'odgt cannot be read .*JSONDecodeError')
 
 
-def test_lvis(cfg, data, capsys):
+def to_lvis(other):
+    """Change a file in COCO format to LVIS's."""
+    for image in other['images']:
+        url = f'http://images.cocodataset.org/{image.pop("file_name")}'
+        image.update(coco_url=url, neg_category_ids=[], not_exhaustive_category_ids=[])
+    for entry in other['annotations']:
+        del entry['iscrowd']
+    for entry in other['categories']:
+        entry.update(frequency='f', image_count=1, instance_count=1)
+
+
+@pytest.fixture
+def lvis(cfg, data, monkeypatch):
+    """A set in LVIS format, and a package whose evaluation works."""
     pytest.importorskip('lvis', reason='MMDetection says where the package is to be had')
+    monkeypatch.setattr(inspect, 'getsource', lambda one: 'astype(dtype=float)')
+    for split in ('train', 'val'):
+        rewrite(data, split, to_lvis)
+        cfg[f'{split}_dataloader'].dataset.type = 'LVISV1Dataset'
+    cfg.val_evaluator.type = 'LVISMetric'
+    return cfg
 
-    def change(other):
-        for image in other['images']:
-            name = image.pop('file_name')
-            image.update(coco_url=f'http://images.cocodataset.org/{name}', not_exhaustive_category_ids=[])
-        for entry in other['categories']:
-            entry.update(frequency='f', image_count=1, instance_count=1)
 
-    rewrite(data, 'train', change)
-    dataset = cfg.train_dataloader.dataset
-    dataset.type = 'LVISV1Dataset'
-    assert len(build_dataset(cfg, 'train')) == 5 and 'note' not in capsys.readouterr().out
+def test_lvis(lvis, data, capsys):
+    dataset = lvis.train_dataloader.dataset
+    assert len(build_dataset(lvis, 'train')) == 5 and 'note' not in capsys.readouterr().out
     dataset.metainfo.classes = CLASSES[:2]
-    says(cfg, r'labels are not those of 2 classes, .*; object 0 of .*train2\.jpg is 2;')
+    says(lvis, r'labels are not those of 2 classes, .*; object 0 of .*train2\.jpg is 2;')
+    dataset.metainfo.classes = CLASSES[::-1]
+    says(lvis, r'train\.json has the categories cat, dog, bird, and metainfo\.classes is bird, dog, cat')
+    dataset.metainfo.classes = ('Cat', 'Dog', 'Bird')  # other names for the file's categories, in its order
+    build_dataset(lvis, 'train')
     dataset.metainfo.classes = CLASSES
     (data / 'train' / 'train1.jpg').unlink()
-    says(cfg, r'1 of the 5 images .*train1\.jpg')
+    says(lvis, r'1 of the 5 images .*train1\.jpg')
     draw(data / 'train' / 'train1.jpg')
     rewrite(data, 'train', lambda wrong: wrong['annotations'][0].update(area=0))
-    build_dataset(cfg, 'train')
+    build_dataset(lvis, 'train')
     assert '1 of the 4 objects are left out: 1 without an area' in capsys.readouterr().out
+    rewrite(data, 'train', lambda wrong: wrong['annotations'][2].update(image_id=99))
+    build_dataset(lvis, 'train')
+    assert '1 of images that the file does not list, such as image_id=99' in capsys.readouterr().out
     rewrite(data, 'train', lambda wrong: wrong['annotations'][1].update(bbox=[1, 2, 3]))
-    says(cfg, r'ValueError: not enough values .*, bbox=\[1, 2, 3\]')
+    says(lvis, r'ValueError: not enough values .*, bbox=\[1, 2, 3\]')
+    rewrite(data, 'train', lambda wrong: wrong['images'][1].update(id=1))
+    says(lvis, r'train\.json: images have the same id, 1')
+
+
+def test_what_lvis_evaluates(lvis, data, monkeypatch):
+    start(lvis)
+    lvis.val_evaluator.ann_file = str(data / 'annotations' / 'train.json')
+    start_says(lvis, r'val_evaluator\.ann_file does not hold the images .*val0\.jpg with id 11')
+    lvis.val_evaluator.ann_file = str(data / 'annotations' / 'val.json')
+    rewrite(data, 'val', lambda wrong: wrong['categories'][1].pop('frequency'))
+    start_says(lvis, "val_evaluator.ann_file: categories have no 'frequency', such as the one with id 2; add it")
+    rewrite(data, 'val', lambda wrong: wrong['categories'][1].update(frequency='r'))
+    rewrite(data, 'val', lambda wrong: wrong['images'][1].pop('neg_category_ids'))
+    start_says(lvis, "val_evaluator.ann_file: images have no 'neg_category_ids', such as the one with id 12; add it")
+    rewrite(data, 'val', lambda wrong: wrong['images'][1].update(neg_category_ids=[]))
+    monkeypatch.setattr(inspect, 'getsource', lambda one: 'astype(dtype=np.float)')
+    start_says(lvis, 'package lvis uses np.float, .*; pip install git.*lvis-api')
 
 
 def test_a_file_in_the_format_of_mmengine_that_cannot_be_read(tmp_path):

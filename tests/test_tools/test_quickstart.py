@@ -5,10 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import pytest
 
+from mmdet_gfl.benchmark import frozen
 from mmdet_gfl.versions import REQUIREMENTS, installed
 
 SMALL = dict(EPOCHS='1', MINI='size=64 train=8 val=4 stacked_convs=1')
@@ -42,6 +45,7 @@ def environment(warm_python, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec(frozen.PACKAGE) is None, reason=f'{frozen.PACKAGE} is not installed')
 @pytest.mark.skipif(not has_pinned_versions(), reason='it would set up the pinned versions, which are not those here')
 def test_table_3_in_small_twice(root, environment, tmp_path):
     ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **environment, **SMALL)
@@ -50,6 +54,8 @@ def test_table_3_in_small_twice(root, environment, tmp_path):
     assert (folder / 'report.md').is_file() and (folder / 'table_3.png').is_file()
     assert len(list(folder.glob('*/*/seed-0/result.json'))) == 4
     assert len(list((folder / 'pictures').glob('*.png'))) == 12
+    assert cv2.imread(str(folder / 'images' / 'val' / '000001.bmp')).shape == (64, 64, 3)  # as trained
+    assert list((folder / 'cache' / 'features').iterdir())  # and nothing in the home folder
     for words in ('Table 3', '39.2', '40.2', 'smoke run', 'What to do next', str(folder / 'pictures')):
         assert words in ran.stdout
     before = {file: file.stat().st_mtime_ns for file in [*folder.glob('*/*/seed-0/*.pth'), *folder.glob('pictures/*')]}
