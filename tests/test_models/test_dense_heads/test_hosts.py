@@ -1,7 +1,7 @@
 """On every host: the plane of qualities and boxes, images without objects, precision, errors, MMDetection's configs."""
 
 import copy
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -54,6 +54,13 @@ def backward(head, feats, gts):
 
 
 # The plane ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_points_hold_every_pair():
+    for axes in combinations(range(3), 2):
+        chosen, every = ({tuple(point[axis] for axis in axes) for point in of} for of in (PAIRS_OF_PLANE, PLANE))
+        assert chosen == every
+    assert len(PAIRS_OF_PLANE) < len(PLANE) / 3
 
 
 @pytest.mark.parametrize('host, quality, box', PAIRS_OF_PLANE)
