@@ -167,16 +167,19 @@ def part(name: str, **args: Any) -> dict[str, Any]:
     return dict(type=f'mmdet_gfl.{name}', **args)
 
 
-def covering(points: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Some of these points of a grid that hold every pair of values, of any two axes, that one of the points holds."""
+def covering(points: Iterable[tuple[Any, ...]], together: int = 2) -> list[tuple[Any, ...]]:
+    """Some of these points of a grid that hold every pair of values, of any two axes, that one of the points holds.
+
+    Or every value (``together=1``), or all that three axes have together.
+    """
     points = list(points)
-    pairs = [[*combinations(enumerate(map(repr, point)), 2)] for point in points]
+    groups = [[*combinations(enumerate(map(repr, point)), together)] for point in points]
     chosen, seen = set(), Counter()
-    while not all(seen[pair] for point in pairs for pair in point):
-        # The point of the most new pairs, and of the rarest values where several have as many
-        gains = [(sum(not seen[pair] for pair in point), -sum(seen[pair] for pair in point)) for point in pairs]
+    while not all(seen[group] for point in groups for group in point):
+        # The point with the most that is new, and with what is rarest where several have as much
+        gains = [(sum(not seen[group] for group in point), -sum(seen[group] for group in point)) for point in groups]
         best = gains.index(max(gains))
-        seen.update(pairs[best])
+        seen.update(groups[best])
         chosen.add(best)
     return [points[i] for i in sorted(chosen)]
 
