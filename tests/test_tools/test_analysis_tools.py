@@ -124,7 +124,7 @@ def test_one_image_and_few_boxes(models, shapes, tool, tmp_path):
     assert drawn is not None and drawn.shape[1] < 1.3 * drawn.shape[0]  # no detection, no panels
 
 
-@pytest.mark.parametrize('name', ['gfl', 'fcos', 'retina', 'fovea', 'ssd', 'rtmdet', 'gflv2'])
+@pytest.mark.parametrize('name', ['gfl', 'fcos', 'retina', 'fovea', 'ssd', 'gflv2'])
 def test_the_detections_drawn_are_those_of_the_model(name, models, shapes):
     cfg = Config.fromfile(models(name)[0])
     loaded = detector.load(cfg, models(name)[1], 'cpu')
