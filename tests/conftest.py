@@ -1,5 +1,6 @@
 """What all tests share. Importing the package first puts the stand-in for mmcv's operators in place where needed."""
 
+import gc
 import os
 import re
 import sys
@@ -51,6 +52,9 @@ def pytest_collection_modifyitems(items):
     utils.load = cache(utils.load)  # MMDetection's hundred metafiles, for each base config named mmdet::NAME
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+    # MMEngine collects garbage for each data set: it need not look at all that has been imported.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
