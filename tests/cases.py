@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,35 @@ def part(name: str, **args: Any) -> dict[str, Any]:
     return dict(type=f'mmdet_gfl.{name}', **args)
 
 
+def covering(points: Iterable[tuple[Any, ...]], together: int = 2) -> list[tuple[Any, ...]]:
+    """Some of these points of a grid that hold every pair of values, of any two axes, that one of the points holds.
+
+    Or every value (``together=1``), or all that three axes have together.
+    """
+    points = list(points)
+    groups = [[*combinations(enumerate(map(repr, point)), together)] for point in points]
+    chosen, seen = set(), Counter()
+    while not all(seen[group] for point in groups for group in point):
+        # The point with the most that is new, and with what is rarest where several have as much
+        gains = [(sum(not seen[group] for group in point), -sum(seen[group] for group in point)) for point in groups]
+        best = gains.index(max(gains))
+        seen.update(groups[best])
+        chosen.add(best)
+    return [points[i] for i in sorted(chosen)]
+
+
+def qualities_of(host: str) -> tuple[str, ...]:
+    """The qualities that fit a host."""
+    if host == 'SSD':  # its hard-negative mining takes labels alone
+        return QUALITIES[:2]
+    return (BASELINES[host], *QUALITIES) if host in DYNAMIC_HOSTS else QUALITIES
+
+
+#: Every host with every quality and box; and points with each pair of them, which serve where pairs are what can fail.
+PLANE = [(host, quality, box) for host in BASELINES for quality in qualities_of(host) for box in BOXES]
+PAIRS_OF_PLANE = covering(PLANE)
+
+
 def _max_iou(neg_iou_thr: float, **rest: Any) -> dict[str, Any]:
     assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=neg_iou_thr, min_pos_iou=0.0, ignore_iof_thr=-1)
     return dict(assigner=assigner, sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, **rest)
@@ -253,8 +284,13 @@ def stock_config(host: str, **changes: Any) -> ConfigDict:
 
 
 def host_config(host: str, quality: str | None = None, box: str | None = None, **changes: Any) -> ConfigDict:
-    """The same for our head: its default axes, or ``quality`` by name and ``box`` by its key in ``BOXES``."""
-    axes = dict(quality=part(quality)) if quality else {}
+    """The same for our head: its default axes, or ``quality`` by name and ``box`` by its key in ``BOXES``.
+
+    RTMDet's hosts get focal loss where labels are hard; the others have it.
+    """
+    axes: dict[str, Any] = dict(quality=part(quality)) if quality else {}
+    if host in DYNAMIC_HOSTS and quality in QUALITIES[1:]:
+        axes['loss_cls'] = FOCAL
     axes |= dict(box=BOXES[box]) if box else {}
     return stock_config(host, **dict(dict(axes, type=f'mmdet_gfl.{host}GFLHead'), **changes))
 

@@ -1,37 +1,67 @@
 """What all tests share. Importing the package first puts the stand-in for mmcv's operators in place where needed."""
 
+import gc
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import mmdet_gfl  # noqa: F401  # isort: skip  before mmdet
 
 import pytest
-import torch
-from mmdet.utils import register_all_modules
 from warm_python import WarmPython, leave_configs_unformatted
 
 from mmdet_gfl.versions import parse_release
 
-leave_configs_unformatted()
-torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
+# What takes seconds to import stands in functions: the process that hands out tests to others needs none of it.
+
 ROOT = Path(__file__).parents[1]
 #: Answers of torch before 2.3 to float16 on a CPU, and to one_hot on the device of the fake GPU.
 LACKING = re.compile("not implemented for 'Half'|AutocastCPU only support Bfloat16|number of classes from meta tensor")
+WARM_PYTHON = pytest.StashKey[WarmPython]()
+
+
+def pytest_configure(config):
+    """Start the Python that the processes of tests share, while these collect them."""
+    if sys.platform == 'linux' and config.getoption('numprocesses', None) and not hasattr(config, 'workerinput'):
+        config.stash[WARM_PYTHON] = WarmPython()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Tell a process where it is."""
+    if WARM_PYTHON in node.config.stash:
+        node.workerinput['warm_python'] = str(node.config.stash[WARM_PYTHON].command)
+
+
+def pytest_unconfigure(config):
+    """End it."""
+    if WARM_PYTHON in config.stash:
+        config.stash[WARM_PYTHON].close()
 
 
 def pytest_collection_modifyitems(items):
     """Put files with slow tests first: a process that takes one last would keep the others waiting."""
+    import torch
+    from mmengine.config import utils
+
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
+    leave_configs_unformatted()
+    utils.load = cache(utils.load)  # MMDetection's hundred metafiles, for each base config named mmdet::NAME
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+    # MMEngine collects garbage for each data set: it need not look at all that has been imported.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """Skip tests that need what an old torch lacks."""
+    import torch
+
     try:
         return (yield)
     except RuntimeError as error:
@@ -42,20 +72,23 @@ def pytest_runtest_call(item):
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import torch
+    from mmdet.utils import register_all_modules
+
     register_all_modules(init_default_scope=True)
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')
-def warm_python() -> Iterator[str]:
+def warm_python(request) -> Iterator[str]:
     """Stands for ``sys.executable``: runs a script in seconds less, see ``warm_python.py``; of Linux alone."""
-    if sys.platform != 'linux':
-        yield sys.executable
+    shared = getattr(request.config, 'workerinput', {}).get('warm_python')
+    if shared or sys.platform != 'linux':
+        yield shared or sys.executable
         return
-    with tempfile.TemporaryDirectory() as folder:
-        server = WarmPython(Path(folder))
-        yield str(server.command)
-        server.close()
+    server = WarmPython()
+    yield str(server.command)
+    server.close()
 
 
 @pytest.fixture

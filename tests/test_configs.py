@@ -402,7 +402,6 @@ def beside_the_axes(cfg: Config) -> dict[str, Any]:
     return dict({key: cfg[key] for key in COMPARED}, model=cfg['model'], head=head, optim_wrapper=optim)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', ROWS)
 def test_all_else_is_mmdetections(name: str) -> None:
     import mmdet
@@ -416,7 +415,6 @@ def test_all_else_is_mmdetections(name: str) -> None:
     assert ours == theirs
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('host', BASELINES)
 def test_a_baseline_has_the_losses_of_mmdetection(host: str) -> None:
     import mmdet
@@ -527,9 +525,9 @@ def test_a_config_names_no_loss_that_is_not_used(name: str, monkeypatch: pytest.
 def test_detector(host: str) -> None:
     model = load({**BASELINES, 'ssd300': 'ssd/ssd300_gfl_coco'}[host]).model
     model.backbone.init_cfg = None
-    detector = MODELS.build(model).eval()
     side = {'ssd300': 300, 'ssd512': 512}.get(host, 128)
-    with torch.no_grad():
+    with torch.device('meta'), torch.no_grad():  # shapes are all that is looked at
+        detector = MODELS.build(model).eval().to('meta')  # the layer of SSD's neck lies elsewhere
         scores, sides, *_ = detector(torch.zeros(1, 3, side, side), mode='tensor')
     assert [tuple(level.shape[-2:]) for level in scores] == [(size, size) for size in LEVELS[host]]
     assert [level.shape[-2:] for level in sides] == [level.shape[-2:] for level in scores]

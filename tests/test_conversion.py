@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 
 from mmdet_gfl import conversion
 from mmdet_gfl.__main__ import main
-from mmdet_gfl.conversion import files
+from mmdet_gfl.conversion import files as config_files
 from mmdet_gfl.conversion.convert import ANCHOR_CODER
 from mmdet_gfl.conversion.heads import HEAD_KEYS
 from mmdet_gfl.engine.errors import UserError
@@ -38,21 +38,24 @@ OF_HEADS = dict(
 
 
 @cache
-def whole_text(path: Path) -> str:
-    """A config file and those that it inherits from."""
-    text = path.read_text()
-    found = re.search(r'_base_\s*=\s*(\[[^\]]*\]|[\'"][^\'"]*[\'"])', text)
+def files(path: Path) -> dict[Path, str]:
+    """The text of a config file and of those that it inherits from."""
+    found = re.search(r'_base_\s*=\s*(\[[^\]]*\]|[\'"][^\'"]*[\'"])', path.read_text())
     names = re.findall(r'[\'"]([^\'"]+)[\'"]', found[1]) if found else ()
     bases = [(path.parent / name).resolve() for name in names]
-    return text + ''.join(whole_text(base) for base in bases if base.is_file())
+    return {path: path.read_text()} | {k: v for base in bases if base.is_file() for k, v in files(base).items()}
 
 
 def shipped() -> list[str]:
-    """MMDetection's configs whose text, or that of a base, has one of the heads."""
-    found = (path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
-    return sorted(
-        str(path.relative_to(CONFIGS)) for path in found if re.search(rf"type='({HEADS})'", whole_text(path.resolve()))
-    )
+    """MMDetection's configs that have one of the heads, in their text or a base's: one of those with the same head."""
+    found: dict[tuple[Path, ...], str] = {}
+    paths = (path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
+    for path in sorted(paths, key=lambda path: (path.stem not in OF_HEADS.values(), path)):
+        texts = {file: text for file, text in files(path.resolve()).items() if 'schedules' not in file.parts}
+        if any(re.search(rf"type='({HEADS})'", text) for text in texts.values()):
+            heads = tuple(file for file, text in texts.items() if re.search('_head|(train|test)_cfg', text))
+            found.setdefault(heads, str(path.relative_to(CONFIGS)))
+    return [*found.values()]
 
 
 def convert(tmp_path: Path, *arguments: str) -> Config:
@@ -120,7 +123,7 @@ def test_every_config_of_mmdetection_with_such_a_head_is_converted_and_built(tmp
             with pytest.raises(UserError, match='has no GFL variant|nothing to convert'):
                 convert(folder, name)
             continue
-        others = 'mmpretrain' in whole_text((CONFIGS / name).resolve())  # a backbone of another package: all but it
+        others = 'mmpretrain' in ''.join(files((CONFIGS / name).resolve()).values())  # a backbone of another package
         cfg = conversion.apply(stock, conversion.convert_config(stock)) if others else convert(folder, name)
         assert without_heads(cfg) == without_heads(stock), name
         capsys.readouterr()
@@ -166,7 +169,7 @@ def test_retinanet_by_hand(tmp_path, capsys):
 
 def test_values_are_written_as_python_reads_them():
     values = dict(a=[1, (2,)], b={'x-y': None, 'class': 'it"s'}, c=dict(long=['word'] * 30, type='X'), d=(), e={1: 2.5})
-    text = files._code(values)
+    text = config_files._code(values)
     assert eval(text) == values
     assert list(eval(text)) == list(values) and max(map(len, text.splitlines())) <= 110
 
@@ -358,7 +361,7 @@ def test_files_are_not_overwritten_and_named_after_the_choice(tmp_path, monkeypa
 
 def test_without_pkg_resources_the_base_is_a_path(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pkg_resources', None)
-    monkeypatch.setattr(files.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(config_files.importlib.util, 'find_spec', lambda name: None)
     assert convert(tmp_path, 'atss_r50_fpn_1x_coco').model.bbox_head.type == 'mmdet_gfl.ATSSGFLHead'
     assert '::' not in (tmp_path / 'converted.py').read_text()
 

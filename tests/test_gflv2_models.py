@@ -143,7 +143,6 @@ def test_each_difference_to_gfl_is_listed(name: str) -> None:
     assert {key: pair for key, pair in found.items() if pair[0] != pair[1]} == differences
 
 
-@pytest.mark.agreement
 def test_res2net_is_mmdetections() -> None:
     theirs = Config.fromfile(STOCK / 'res2net' / 'faster-rcnn_res2net-101_fpn_2x_coco.py').model.backbone
     ours = load('gflv2_res2net101-dconv-c4-c5_fpn_ms-2x_coco').model.backbone

@@ -69,7 +69,6 @@ DIFFERENCES = {
 ADDED_HOOKS = [dict(type='mmdet_gfl.NumClassCheckHook'), dict(type='mmdet_gfl.CheckGroundTruthHook')]
 
 
-@pytest.mark.agreement
 @each_size
 def test_each_difference_to_mmdetection_is_listed(size: str) -> None:
     theirs, ours = load(baseline(size), STOCK).to_dict(), load(baseline(size)).to_dict()
@@ -153,14 +152,12 @@ def test_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_detector(name: str) -> None:
     model = load(name).model
     model.backbone.init_cfg = None
-    detector = MODELS.build(model).eval()
-    with torch.no_grad():
-        scores, sides, *_ = detector(torch.zeros(1, 3, 128, 128), mode='tensor')
+    with torch.device('meta'), torch.no_grad():  # shapes are all that is looked at
+        scores, sides, *_ = MODELS.build(model).eval()(torch.zeros(1, 3, 128, 128), mode='tensor')
     assert [tuple(level.shape[-2:]) for level in scores] == [(16, 16), (8, 8), (4, 4)]
     assert [level.shape[-2:] for level in sides] == [level.shape[-2:] for level in scores]
 
 
-@pytest.mark.agreement
 @each_size
 def test_checkpoints_of_the_zoo_fit_strictly(size: str) -> None:
     theirs, ours, with_general = (
@@ -203,7 +200,6 @@ def test_quoted_numbers() -> None:
         assert {Path(row['config']).stem: row['paper']['AP'] for row in rows if 'paper' in row} == expected
 
 
-@pytest.mark.agreement
 def test_quoted_numbers_are_mmdetections() -> None:
     theirs = {model['Name']: model for model in yaml.safe_load((STOCK / 'metafile.yml').read_text())['Models']}
     for name in BASELINES:

@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +77,11 @@ def leave_configs_unformatted() -> None:
 
 
 class WarmPython:
-    """The server and the executable, in a folder whose path is short enough for a socket."""
+    """The server and the executable, in a temporary folder, whose path is short enough for a socket."""
 
-    def __init__(self, folder: Path) -> None:
-        address, self.command = folder / 'socket', folder / 'python'
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        address, self.command = (Path(self.folder.name) / name for name in ('socket', 'python'))
         self.command.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         self.command.chmod(0o755)
         env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join([str(Path(__file__).parents[1])]))
@@ -94,6 +96,7 @@ class WarmPython:
     def close(self) -> None:
         """End the server and what it runs."""
         self.server.communicate()
+        self.folder.cleanup()
 
 
 @dataclass

@@ -431,22 +431,24 @@ def test_the_summary_of_the_gpu_is_computed_from_its_tables(host):
 # The tool -----------------------------------------------------------------------------------------------------------
 
 
-def run_tool(*args):
-    return subprocess.run(
-        [sys.executable, 'tools/analysis_tools/benchmark_head.py', *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_tool_from_config_to_curves(tmp_path):
+def test_the_tool_from_config_to_curves(warm_python, tmp_path):
     path, page = tmp_path / 'tiny.py', tmp_path / 'page.md'
     config(gfl_config()).dump(path)
     page.write_text('<!-- here -->\n<!-- /here -->\n')
     files = ['--json', tmp_path / 'out.json', '--png', tmp_path / 'out.png', '--into', f'{page}#here']
     small = ['--size', 64, 96, '--repeats', 2, '--threads', 1, '--device', 'cpu']
-    done = run_tool(path, *small, '--sweep', 'boxes', '--points', 1, 3, *files)
+    command = [
+        warm_python,
+        'tools/analysis_tools/benchmark_head.py',
+        path,
+        *small,
+        '--sweep',
+        'boxes',
+        '--points',
+        1,
+        3,
+    ]
+    done = subprocess.run([*map(str, command + files)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'all three give the same losses, gradients and detections' in done.stdout
     assert page.read_text() == f'<!-- here -->\n{done.stdout}<!-- /here -->\n'

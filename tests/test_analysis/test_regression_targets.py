@@ -212,7 +212,6 @@ def test_the_verdict_of_a_dynamic_assigner_does_not_follow_reg_max():
     assert report.decisive.targets == report.all.targets and 'coarsest' not in as_text(report, 0)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('box', [dict(reg_max=4), dict(reg_max=4, delta=0.5)], ids=['1', '0.5'])
 def test_the_share_is_the_heads_own(host, box):
@@ -228,7 +227,6 @@ def test_the_share_is_the_heads_own(host, box):
     assert report.images == 3 and report.empty_images == 1 and sum(report.objects) == 10
 
 
-@pytest.mark.agreement
 def test_targets_are_those_of_the_stock_atss_head():
     # MMDetection's own head and assigner, over a batch of three images at once.
     stock = MODELS.build(stock_config('ATSS'))

@@ -2,9 +2,11 @@
 
 import copy
 import re
+from functools import cache
 
 import pytest
 import torch
+from cases import covering
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -17,13 +19,19 @@ SOME = 'gfl/gfl_r50_fpn_1x_coco.py'
 FREE = {'num_classes', 'in_channels', 'feat_channels', 'stacked_convs'}
 
 
+@cache
+def row_of(name):
+    """A row as the paper has it, read once: nothing changes it."""
+    return Config.fromfile(CONFIG_DIR / name)
+
+
 def head_of(cfg):
     return {key: value for key, value in cfg.model.bbox_head.to_dict().items() if key not in FREE}
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_what_makes_the_row_is_kept(name):
-    row = Config.fromfile(CONFIG_DIR / name)
+    row = row_of(name)
     before = copy.deepcopy(row.to_dict())
     small = shrink(row, Mini(size=96, epochs=4, lr=2e-3), seed=7)
     assert row.to_dict() == before
@@ -44,7 +52,7 @@ def test_what_makes_the_row_is_kept(name):
 
 
 def test_rtmdet_leaves_its_schedule_and_synchronization_behind():
-    row = Config.fromfile(CONFIG_DIR / 'rtmdet/rtmdet_l_8xb32-300e_coco.py')
+    row = row_of('rtmdet/rtmdet_l_8xb32-300e_coco.py')
     small = shrink(row)
     assert [hook.type for hook in row.custom_hooks[2:]] == ['EMAHook', 'PipelineSwitchHook']
     assert small.custom_hooks == row.custom_hooks[:2]
@@ -55,15 +63,15 @@ def test_rtmdet_leaves_its_schedule_and_synchronization_behind():
 
 
 def test_the_last_classes_are_rare():
-    small = shrink(Config.fromfile(CONFIG_DIR / SOME), Mini(rare=1))
+    small = shrink(row_of(SOME), Mini(rare=1))
     address = small.train_dataloader.dataset.data_root
     assert address.endswith('classes=ellipse+rectangle+star/rare=star/')
-    assert small.val_evaluator.classwise and not shrink(Config.fromfile(CONFIG_DIR / SOME)).val_evaluator.classwise
+    assert small.val_evaluator.classwise and not shrink(row_of(SOME)).val_evaluator.classwise
     assert address == small.val_dataloader.dataset.data_root and small.val_evaluator.ann_file.startswith(address)
 
 
 def test_averaged_weights_are_a_hook_of_mmengine():
-    row = Config.fromfile(CONFIG_DIR / SOME)
+    row = row_of(SOME)
     hook = dict(type='EMAHook', momentum=0.01, update_buffers=True)
     assert shrink(row, Mini(ema=0.01)).custom_hooks == [*shrink(row).custom_hooks, hook]
 
@@ -74,9 +82,18 @@ SIZE = 64
 TRAINED: dict[str, str] = {}
 
 
+@cache
+def rows_that_learn():
+    """Rows with each head, quality and box: that they learn is seen after some steps."""
+    heads = {name: row_of(name).model.bbox_head for name in CONFIGS}
+    kinds = {name: tuple(head.get(key, {}).get('type') for key in ('quality', 'box')) for name, head in heads.items()}
+    points = {(heads[name].type, *kinds[name]): name for name in reversed(CONFIGS)}
+    return {points[point] for point in covering(points, together=1)}
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_it_trains_and_every_parameter_learns(name):
-    small = shrink(Config.fromfile(CONFIG_DIR / name), Mini(size=SIZE, channels=32, stacked_convs=1))
+    small = shrink(row_of(name), Mini(size=SIZE, channels=32, stacked_convs=1))
     parts = re.sub(r'-?\b\d[\d.e-]*', 'N', repr(small.model.to_dict()))
     if TRAINED.setdefault(parts, name) != name:
         pytest.skip(f'as a mini run it has the parts of {TRAINED[parts]}')
@@ -86,7 +103,7 @@ def test_it_trains_and_every_parameter_learns(name):
     images, samples = batch(SIZE)
     losses, boxes, ious = [], [], []
     quality = type(model.bbox_head.quality).__name__
-    for _ in range(12):
+    for _ in range(12 if name in rows_that_learn() else 1):
         loss, parts = model.parse_losses(model(images, samples, mode='loss'))
         optimizer.zero_grad()
         loss.backward()
@@ -97,10 +114,10 @@ def test_it_trains_and_every_parameter_learns(name):
         losses.append(loss.item())
         boxes.append(parts['loss_bbox'].item())
         ious.append(float(parts['pos_iou']))
-    if quality in ('JointQuality', 'DistributionGuidedQuality', 'AssignedQuality'):
+    if len(losses) > 1 and quality in ('JointQuality', 'DistributionGuidedQuality', 'AssignedQuality'):
         # Scores or IoUs weigh the boxes and are the target of a joint score: the losses rise with them at first.
         assert ious[-1] > ious[0] + 0.2
-    else:
+    elif len(losses) > 1:
         assert boxes[-1] < 0.95 * boxes[0]
         assert losses[-1] < 0.9 * losses[0]
     model.eval()

@@ -437,23 +437,29 @@ def test_before_torch_2_6_the_warning_can_be_silenced(tmp_path, before_torch_2_6
     assert calls and not messages
 
 
-@pytest.mark.parametrize(
-    'order',
-    [
-        'mmdet_gfl, mmengine.runner',
-        'mmengine.runner, mmdet_gfl',
-        'mmdet_gfl, mmdet.apis',
-        'mmdet_gfl.compat.checkpoint',
-    ],
+ORDERS = (
+    'mmdet_gfl, mmengine.runner',
+    'mmengine.runner, mmdet_gfl',
+    'mmdet_gfl, mmdet.apis',
+    'mmdet_gfl.compat.checkpoint',
 )
-def test_importing_the_package_is_enough_in_any_order(order, root):
-    code = (
-        f'import {order}\n'
-        'from mmengine.runner.checkpoint import CheckpointLoader, __file__ as file\n'
-        'print(CheckpointLoader._get_checkpoint_loader("a.pth").__module__, file, "mmdet_gfl.registry" in sys.modules)'
-    )
+#: Forks of a process that has imported nothing but torch.
+IN_EACH_ORDER = """
+import os, sys, torch
+for order in sys.argv[1:]:
+    if os.fork() == 0:
+        exec(f'import {order}')
+        from mmengine.runner.checkpoint import CheckpointLoader, __file__ as file
+        loader = CheckpointLoader._get_checkpoint_loader('a.pth').__module__
+        print(loader, file, 'mmdet_gfl.registry' in sys.modules, flush=True)
+        os._exit(0)
+    _, status = os.wait()
+    assert status == 0, order
+"""
+
+
+def test_importing_the_package_is_enough_in_any_order(root):
     env = dict(os.environ, PYTHONPATH=str(root))
-    command = [sys.executable, '-c', f'import sys\n{code}']
-    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, '-c', IN_EACH_ORDER, *ORDERS], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ['mmdet_gfl.compat.checkpoint', mmengine_checkpoint.__file__, 'False']
+    assert result.stdout.split() == ['mmdet_gfl.compat.checkpoint', mmengine_checkpoint.__file__, 'False'] * len(ORDERS)

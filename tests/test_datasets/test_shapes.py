@@ -468,8 +468,8 @@ def test_filters_subsets_and_a_selection_of_classes():
     assert len(dataset(filter_cfg=dict(filter_empty_gt=True), test_mode=True)) == 20
     assert len(dataset(filter_cfg=dict(min_size=48))) == 20
     assert [dataset(indices=[3, 7])[index]['data_samples'].img_id for index in (0, 1)] == [4, 8]
-    labels = [dataset(metainfo=dict(classes=('star', 'heart'))).get_cat_ids(index) for index in range(20)]
-    whole = [dataset().get_cat_ids(index) for index in range(20)]
+    some, every = dataset(metainfo=dict(classes=('star', 'heart'))), dataset()
+    labels, whole = ([of.get_cat_ids(index) for index in range(20)] for of in (some, every))
     chosen = [CLASSES.index('star'), CLASSES.index('heart')]
     assert labels == [[chosen.index(label) for label in found if label in chosen] for found in whole]
 
@@ -634,9 +634,9 @@ def test_command_line_errors_are_named(arguments, words, tmp_path):
     assert words in str(error.value) and not (tmp_path / 'shapes').exists()
 
 
-def test_a_place_that_cannot_be_written_is_named_by_the_command(tmp_path):
+def test_a_place_that_cannot_be_written_is_named_by_the_command(warm_python, tmp_path):
     (tmp_path / 'file').write_text('mine')
-    command = [sys.executable, '-m', 'mmdet_gfl.datasets.shapes', tmp_path / 'file' / 'shapes', '--size', '32', '32']
+    command = [warm_python, '-m', 'mmdet_gfl.datasets.shapes', tmp_path / 'file' / 'shapes', '--size', '32', '32']
     done = subprocess.run([*map(str, command), '--train', '1', '--val', '1'], capture_output=True, text=True)
     assert done.returncode == 1 and 'file/shapes cannot be written (' in done.stderr
     assert 'name a folder' in done.stderr and 'Traceback' not in done.stderr

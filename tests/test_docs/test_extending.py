@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import mmdet
@@ -329,8 +330,7 @@ def test_the_term_of_each_prior_by_hand(config, host):
     torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('box', ['gaussian', 'dfl', 'log'])
-@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('host, box', zip(HOSTS, cycle(['gaussian', 'dfl', 'log'])))
 def test_the_quality_with_layers_trains_and_detects(config, host, box):
     box = part('LogBox') if box == 'log' else BOXES[box]
     head = build(host_config(host) | dict(quality=part('SpreadQuality'), box=box))

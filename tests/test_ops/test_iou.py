@@ -13,7 +13,6 @@ def test_iou_by_hand():
     assert paired_iou(boxes, others).tolist() == pytest.approx([4 / 12, 0, 1, 0])  # empty boxes: 0 over the least union
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_pairs_are_those_of_mmdetection(dtype):
     generator = torch.Generator().manual_seed(0)
@@ -30,7 +29,6 @@ def test_sides_by_hand():
     assert sides.tolist() == [[[1, 5], [2, 6]], [[3, 7], [4, 8]]]
 
 
-@pytest.mark.agreement
 def test_sides_are_broadcast():
     generator = torch.Generator().manual_seed(1)
     corner, size = torch.rand(2, 12, 2, generator=generator).unbind()

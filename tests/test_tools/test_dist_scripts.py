@@ -212,20 +212,19 @@ def children(pid):
 @needs_cpus
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a process is not told of the end of its parent')
-def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
+def test_a_process_ends_with_a_torchrun_that_is_killed(root, place, tmp_path):
+    # One: of several, those that remain would end where they wait for one that is gone.
     options = ('--work-dir', tmp_path / 'work', '--cfg-options', 'train_cfg.max_epochs=1000')
-    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 2, *options, PORT=free_port(), PYTHON=sys.executable)
+    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 1, *options, PORT=free_port(), PYTHON=sys.executable)
     while 'Epoch(train)' not in (line := torchrun.stdout.readline()):
         assert line, 'it ended before its first epoch'
-    ranks = children(torchrun.pid)
-    assert len(ranks) == 2
+    (rank,) = children(torchrun.pid)
     torchrun.kill()
     try:
         torchrun.communicate()  # ends when no process holds the pipe any more
     finally:
-        for rank in ranks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rank, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
 
 
 # What the scripts ask of srun and torchrun --------------------------------------------------------------------------

@@ -152,9 +152,11 @@ def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_row_as_in_the_paper_on_real_images(coco128, reproduce, tmp_path):
-    """GFL as it is shipped but for a smaller backbone and images; its end was not evaluated, so it is tested."""
+    """GFL as it is shipped but for a smaller network and images; its end was not evaluated, so it is tested."""
     annotations, images = 'annotations/instances_train2017.json', dict(img='train2017/')
-    options = ['model.backbone.depth=18', 'model.backbone.init_cfg=None', 'model.neck.in_channels=[64,128,256,512]']
+    options = ['model.backbone.depth=18', 'model.backbone.base_channels=8', 'model.backbone.init_cfg=None']
+    options += ['model.neck.in_channels=[8,16,32,64]', 'model.neck.out_channels=64', 'model.bbox_head.stacked_convs=1']
+    options += ['model.bbox_head.in_channels=64', 'model.bbox_head.feat_channels=64']
     for split in ('train', 'val'):
         data = f'{split}_dataloader.dataset'
         options += [f'{data}.data_root={coco128}', f'{data}.ann_file={annotations}', f'{data}.indices=4']

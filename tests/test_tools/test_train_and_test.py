@@ -37,7 +37,7 @@ SMALL = [
 ]
 
 
-def start(tool, *arguments, coco128, root, log, python=sys.executable):
+def start(tool, *arguments, coco128, root, log, python):
     env = dict(
         os.environ,
         COCO128_ROOT=str(coco128),
@@ -64,14 +64,15 @@ def trained(places, warm_python, tmp_path_factory):
     """A work dir whose training was killed with SIGKILL after its first checkpoint and resumed to the end."""
     place = tmp_path_factory.mktemp('training')
     work = place / 'work'
-    process = start('tools/train.py', CONFIG, '--work-dir', work, **places, log=place / 'killed')
+    process = start('tools/train.py', CONFIG, '--work-dir', work, **places, log=place / 'killed', python=warm_python)
     while not (work / 'last_checkpoint').is_file() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (work / 'last_checkpoint').is_file(), (place / 'killed').read_text()[-3000:]
-    more = dict(**places, log=place / 'resumed', python=warm_python)
-    log = run('tools/train.py', CONFIG, '--work-dir', work, '--resume', **more)
+    log = run(
+        'tools/train.py', CONFIG, '--work-dir', work, '--resume', **places, log=place / 'resumed', python=warm_python
+    )
     return work, (place / 'killed').read_text(), log
 
 
@@ -91,7 +92,7 @@ def test_the_killed_training_goes_on(trained):
 
 def test_tools_agree(trained, places, warm_python, tmp_path):
     work, _, _ = trained
-    found = {}
+    found = {}  # a fresh process has not imported this package before MMDetection's tool reads the config
     for name, tool, python in (('ours', 'tools/test.py', warm_python), ('stock', STOCK / 'test.py', sys.executable)):
         out = tmp_path / f'{name}.pkl'
         arguments = (CONFIG, work / 'epoch_3.pth', '--work-dir', tmp_path / name, '--out', out)

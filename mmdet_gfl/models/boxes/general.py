@@ -77,7 +77,7 @@ class GeneralBox(BoxRepresentation):
 
         A uniform start, as GFL's, predicts boxes of n · Δ strides, which hardly overlap any object.
         """
-        if conv.bias is not None:
+        if conv.bias is not None and not conv.bias.is_meta:  # which has no values, and an operation takes longest
             slopes = entropic_slopes(prior_distances.flatten() / self.delta, self.reg_max)
             bins = torch.arange(self.channels, device=slopes.device)
             conv.bias.data = (slopes[:, None] * bins).flatten().to(conv.bias)

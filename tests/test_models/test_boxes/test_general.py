@@ -116,7 +116,6 @@ def test_bounded_iou_loss_is_superseded():
     assert isinstance(modules_of(GeneralBox(), BoundedIoULoss())['loss_bbox'], GIoULoss)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('prefix', ['mmdet_gfl.', ''])
 def test_mmdetections_dfl_gives_the_same_loss(prefix):
     box = GeneralBox(reg_max=4, loss_dfl=dict(type=f'{prefix}DistributionFocalLoss', loss_weight=0.5))

@@ -7,13 +7,11 @@ import torch
 from cases import (
     assert_host_detects_the_same,
     assert_host_trains_the_same,
-    assert_state_dicts_fit,
     build,
     features,
     host_config,
     metas,
     objects,
-    pair,
     positives_of,
 )
 from mmdet.registry import MODELS
@@ -24,19 +22,6 @@ from mmdet_gfl.models.task_modules import Locations
 SIZE = (160, 224)
 SWITCHES = ('norm_on_bbox', 'centerness_on_reg', 'center_sampling')
 VARIANTS = [dict(zip(SWITCHES, values)) for values in itertools.product([False, True], repeat=3)]
-
-
-@pytest.mark.agreement
-def test_state_dicts_fit_both_ways():
-    assert_state_dicts_fit('FCOS')
-    assert 'conv_centerness.weight' in pair('FCOS')[0].state_dict()
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
-@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
-def test_losses_and_gradients(size, counts):
-    assert_host_trains_the_same('FCOS', size, counts)
 
 
 @pytest.mark.agreement
@@ -65,12 +50,6 @@ def test_losses_and_gradients_of_other_settings(changes):
 def test_fcos_does_not_use_ignored_regions():
     ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
     assert_host_trains_the_same('FCOS', SIZE, [6, 3], ignored)
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('rescale', [False, True])
-def test_detections(rescale):
-    assert_host_detects_the_same('FCOS', (200, 333), rescale)
 
 
 @pytest.mark.parametrize('variant', VARIANTS[::4], ids=['pixels', 'strides'])

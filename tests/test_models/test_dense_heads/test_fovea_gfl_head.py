@@ -24,18 +24,6 @@ SIZE = (160, 224)
 
 
 @pytest.mark.agreement
-def test_state_dicts_fit_both_ways():
-    assert_state_dicts_fit('Fovea')
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
-@pytest.mark.parametrize('size', [(128, 128), (200, 333), (64, 32)], ids=str)
-def test_losses_and_gradients(size, counts):
-    assert_host_trains_the_same('Fovea', size, counts)
-
-
-@pytest.mark.agreement
 @pytest.mark.parametrize(
     'changes',
     [
@@ -55,13 +43,6 @@ def test_losses_and_gradients_of_other_settings(changes):
 def test_foveabox_does_not_use_ignored_regions():
     ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
     assert_host_trains_the_same('Fovea', SIZE, [6, 3], ignored)
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('rescale', [False, True])
-@pytest.mark.parametrize('size', [(128, 128), (200, 333)], ids=str)
-def test_detections(size, rescale):
-    assert_host_detects_the_same('Fovea', size, rescale)
 
 
 def test_encode_and_decode_are_inverse():

@@ -1,6 +1,7 @@
 """On every host: the plane of qualities and boxes, images without objects, precision, errors, MMDetection's configs."""
 
 import copy
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -9,14 +10,20 @@ from cases import (
     BOXES,
     DYNAMIC_HOSTS,
     HOSTS,
-    QUALITIES,
+    PAIRS_OF_PLANE,
+    PLANE,
+    assert_host_detects_the_same,
+    assert_host_trains_the_same,
+    assert_state_dicts_fit,
     build,
+    covering,
     featmap_sizes,
     features,
     gfl_config,
     host_config,
     host_features,
     metas,
+    named,
     objects,
     pair,
     part,
@@ -31,12 +38,11 @@ from mmengine.config import ConfigDict
 
 from mmdet_gfl.models.quality import joint
 from mmdet_gfl.models.quality.joint import JointQuality
-from mmdet_gfl.models.task_modules import AssignmentBatch
+from mmdet_gfl.models.task_modules import AssignmentBatch, Locations
 from mmdet_gfl.registry import MODELS as OUR_MODELS
 
 SIZE = (96, 160)
-SSD_QUALITIES = ('JointQuality', 'NoQuality')
-PLANE = [(host, q, box) for host in HOSTS for q in (SSD_QUALITIES if host == 'SSD' else QUALITIES) for box in BOXES]
+STATIC_PLANE = [point for point in PLANE if point[0] in HOSTS]
 BRANCH_NAMES = dict(ATSS='atss_centerness', FCOS='conv_centerness', Retina='retina_centerness', Fovea='conv_centerness')
 
 
@@ -50,8 +56,15 @@ def backward(head, feats, gts):
 # The plane ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('host, quality, box', PLANE)
-def test_every_point_of_the_plane_trains_and_detects(host, quality, box):
+def test_the_points_hold_every_pair():
+    for axes in combinations(range(3), 2):
+        chosen, every = ({tuple(point[axis] for axis in axes) for point in of} for of in (PAIRS_OF_PLANE, PLANE))
+        assert chosen == every
+    assert len(PAIRS_OF_PLANE) < len(PLANE) / 3
+
+
+@pytest.mark.parametrize('host, quality, box', PAIRS_OF_PLANE)
+def test_points_of_the_plane_train_and_detect(host, quality, box):
     head = MODELS.build(host_config(host, quality, box))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -240,7 +253,7 @@ def auto_box_weight(host, quality, box):
     return 'uniform' if host in ('Retina', 'Fovea', 'SSD') and box == 'dirac' else AUTO[quality]
 
 
-@pytest.mark.parametrize('host, quality, box', PLANE)
+@pytest.mark.parametrize('host, quality, box', STATIC_PLANE)
 def test_box_weight_is_resolved_at_construction(host, quality, box):
     seen = []
     config = host_config(host, quality, box)
@@ -254,12 +267,16 @@ def test_box_weight_is_resolved_at_construction(host, quality, box):
     head = Watched(**config)
     expected = auto_box_weight(host, quality, box)
     assert head.box_weight == expected and seen[0] == expected
+
+
+@pytest.mark.parametrize('host, quality, box', [point for point in PAIRS_OF_PLANE if point[0] in HOSTS])
+def test_box_weight_is_taken_as_it_is_given(host, quality, box):
     for box_weight in ('score', 'uniform', *(['quality'] if quality != 'NoQuality' else [])):
         axis = part(quality, box_weight=box_weight)
         assert MODELS.build(host_config(host, None, box) | dict(quality=axis)).box_weight == box_weight
 
 
-@pytest.mark.parametrize('host, quality, box', [point for point in PLANE if point[2] in ('dirac', 'general')])
+@pytest.mark.parametrize('host, quality, box', [point for point in STATIC_PLANE if point[2] in ('dirac', 'general')])
 def test_boxes_are_weighted_as_resolved(host, quality, box, monkeypatch):
     head = build(host_config(host, quality, box))
     seen = {}
@@ -381,23 +398,23 @@ def test_images_without_objects(host, box):
 # Precision ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.int32, torch.uint8], ids=str)
-@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
-def test_labels_of_any_numeric_type(host, dtype):
+@pytest.mark.parametrize('host', BASELINES)
+def test_labels_of_any_numeric_type(host):
     """NumPy's empty list is float64, and so are the labels of a batch that holds it."""
     head = MODELS.build(host_config(host))
     outs, images = head(host_features(host, SIZE, 2)), metas(SIZE, 2)
-    gts = objects([3, 0], SIZE)
-    expected = head.loss_by_feat(*outs, gts, images)
-    for gt in gts:
-        gt.labels = gt.labels.to(dtype)
-    found = head.loss_by_feat(*outs, gts, images)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    assert gts[0].labels.dtype == dtype
+    expected = head.loss_by_feat(*outs, objects([3, 0], SIZE), images)
+    for dtype in (torch.float64, torch.float32, torch.int32, torch.uint8):
+        gts = objects([3, 0], SIZE)
+        for gt in gts:
+            gt.labels = gt.labels.to(dtype)
+        found = head.loss_by_feat(*outs, gts, images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=named(str(dtype)))
+        assert gts[0].labels.dtype == dtype
 
 
 @pytest.mark.agreement
-@pytest.mark.parametrize('host', (*HOSTS, *DYNAMIC_HOSTS))
+@pytest.mark.parametrize('host', BASELINES)
 def test_nms_pre_of_0_keeps_nothing_as_in_mmdetection(host):
     ours, theirs = (head.eval() for head in pair(host, test_cfg=dict(nms_pre=0, score_thr=0.0)))
     feats, images = host_features(host, SIZE, 2), metas(SIZE, 2)
@@ -423,10 +440,10 @@ def test_a_gradient_penalty_is_mmdetections():
         torch.testing.assert_close(mine, stock, rtol=0, atol=1e-4 * float(stock.abs().max()))
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('host', HOSTS)
-@pytest.mark.parametrize('baseline', [False, True], ids=['default', 'baseline'])
-def test_losses_under_autocast(host, baseline, dtype):
+@pytest.mark.parametrize(
+    'host, dtype, baseline', covering(product(BASELINES, [torch.bfloat16, torch.float16], [False, True])), ids=str
+)
+def test_losses_under_autocast(host, dtype, baseline):
     head = build(host_config(host, BASELINES[host], 'dirac') if baseline else host_config(host))
     for parameter in head.parameters():
         parameter.data *= 0.3
@@ -434,7 +451,7 @@ def test_losses_under_autocast(host, baseline, dtype):
     exact = totals(head.loss_by_feat(*head(feats), gts, images))
     with torch.autocast('cpu', dtype=dtype):
         outs = head(feats)
-        assert outs[0][0].dtype == dtype
+        assert outs[0][0].dtype == dtype and (host not in DYNAMIC_HOSTS or outs[1][0].dtype == torch.float32)
         losses = totals(head.loss_by_feat(*outs, gts, images))
     sum(losses.values()).backward()
     for key, value in losses.items():
@@ -458,7 +475,7 @@ def test_losses_in_inference_mode(host, baseline):
         assert torch.equal(value, found[1][key]), key
 
 
-@pytest.mark.parametrize('host', HOSTS)
+@pytest.mark.parametrize('host', BASELINES)
 @pytest.mark.parametrize('box', ['dirac', 'gaussian', 'dfl'])
 def test_half_inference(host, box):
     head = build(host_config(host, BASELINES[host], box)).eval()
@@ -575,6 +592,17 @@ def test_a_stock_config_with_another_type_is_full_gfl(host, path, narrow, size):
     assert all(0 < len(result) <= head.test_cfg.max_per_img for result in found)
 
 
+# MMDetection's heads ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host', HOSTS)
+def test_state_dicts_fit_both_ways(host):
+    assert_state_dicts_fit(host)
+    names = pair(host)[0].state_dict()
+    assert (f'{BRANCH_NAMES.get(host)}.weight' in names) == (BASELINES[host] == 'CenternessBranch')
+
+
 @pytest.mark.agreement
 @pytest.mark.parametrize('host', HOSTS)
 def test_stock_forward_is_the_same(host):
@@ -583,3 +611,30 @@ def test_stock_forward_is_the_same(host):
         feats = host_features(host, SIZE, 1)
         for our, their in zip(ours.train(training)(feats), theirs.train(training)(feats), strict=True):
             assert all(torch.equal(one, two) for one, two in zip(our, their, strict=True))
+
+
+SIZES = [(128, 128), (200, 333), (64, 32), (31, 500)]
+COUNTS = [[3], [5, 0], [0, 0], [20, 1, 7]]
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host, size, counts', covering(product(BASELINES, SIZES, COUNTS)), ids=str)
+def test_losses_and_gradients_are_those_of_the_stock_head(host, size, counts):
+    assert_host_trains_the_same(host, size, counts)
+
+
+@pytest.mark.agreement
+@pytest.mark.parametrize('host, size, rescale', covering(product(BASELINES, SIZES[:2], [False, True])), ids=str)
+def test_detections_are_those_of_the_stock_head(host, size, rescale):
+    assert_host_detects_the_same(host, size, rescale)
+
+
+@pytest.mark.parametrize('host', ['ATSS', 'Retina', 'SSD'])
+def test_encode_and_decode_are_inverse(host):
+    head = MODELS.build(host_config(host, 'NoQuality', 'dirac'))
+    corner = torch.rand(50, 2) * 300
+    anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
+    locations = Locations.of_priors(anchors, torch.full((50,), 8.0))
+    boxes = anchors + torch.randn(50, 4) * 3
+    coder = head.host_coder
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, locations), locations), boxes, rtol=1e-4, atol=1e-3)

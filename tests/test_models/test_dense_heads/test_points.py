@@ -44,7 +44,6 @@ def assert_same(host, setting, size, boxes, monkeypatch):
     return found
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('host, setting', CASES, ids=str)
 def test_random_objects(host, setting, monkeypatch):
     positives = 0
@@ -62,7 +61,6 @@ def test_random_objects(host, setting, monkeypatch):
     assert positives > 30
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('host, setting', CASES, ids=str)
 @pytest.mark.parametrize(
     'boxes',
@@ -81,7 +79,6 @@ def test_objects_at_the_limits(host, setting, boxes, monkeypatch):
     assert_same(host, setting, (96, 160), [objects, objects[:1]], monkeypatch)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('setting', SETTINGS['FCOS'], ids=str)
 def test_of_equal_areas_the_first_object_is_matched(setting, monkeypatch):
     boxes = torch.tensor([[20.3, 10.1, 100.3, 80.1]]).repeat(3, 1) + torch.tensor([[0.0], [0.0], [8.0]])

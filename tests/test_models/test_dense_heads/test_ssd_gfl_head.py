@@ -3,7 +3,6 @@
 import pytest
 import torch
 from cases import (
-    assert_host_detects_the_same,
     assert_host_trains_the_same,
     assert_state_dicts_fit,
     build,
@@ -22,7 +21,6 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdet_gfl import shipped_configs
-from mmdet_gfl.models.task_modules import Locations
 
 SIZE = (160, 224)
 
@@ -33,13 +31,6 @@ SIZE = (160, 224)
 )
 def test_state_dicts_fit_both_ways(changes):
     assert_state_dicts_fit('SSD', **changes)
-
-
-@pytest.mark.agreement
-@pytest.mark.parametrize('counts', [[3], [5, 0], [0, 0], [20, 1, 7]], ids=str)
-@pytest.mark.parametrize('size', [(300, 300), (200, 333), (64, 32)], ids=str)
-def test_losses_and_gradients(size, counts):
-    assert_host_trains_the_same('SSD', size, counts)
 
 
 def train_cfg(ratio=3, beta=1.0, **changes):
@@ -71,26 +62,10 @@ def test_losses_and_gradients_with_ignore_regions():
     assert_host_trains_the_same('SSD', SIZE, [6, 3], ignored, train_cfg=train_cfg(ignore_iof_thr=0.5))
 
 
-@pytest.mark.agreement
-@pytest.mark.parametrize('rescale', [False, True])
-def test_detections_of_a_stock_head_that_is_given_loss_cls(rescale):
-    assert_host_detects_the_same('SSD', (200, 333), rescale)
-
-
 def test_it_predicts_without_a_train_cfg():
     head = build(host_config('SSD', 'NoQuality', 'dirac', train_cfg=None)).eval()
     found = head.predict_by_feat(*head(host_features('SSD', SIZE, 1)), batch_img_metas=metas(SIZE, 1))[0]
     assert len(found) > 10 and found.labels.max() < 5
-
-
-def test_encode_and_decode_are_inverse():
-    head = MODELS.build(host_config('SSD', 'NoQuality', 'dirac'))
-    corner = torch.rand(50, 2) * 300
-    anchors = torch.cat((corner, corner + 24 + torch.rand(50, 2) * 100), dim=1)
-    locations = Locations.of_priors(anchors, torch.full((50,), 8.0))
-    boxes = anchors + torch.randn(50, 4) * 3
-    coder = head.host_coder
-    torch.testing.assert_close(coder.decode(coder.encode(boxes, locations), locations), boxes, rtol=1e-4, atol=1e-3)
 
 
 def test_background_is_mined_per_image():
@@ -182,11 +157,11 @@ def test_the_baseline_has_no_branch():
 def narrow_detector(name):
     """The detector of a config with few channels: a ResNet whose two levels have the sizes of VGG's."""
     model = Config.fromfile(shipped_configs.find(name)).model
-    widths = (16, 32, *[16] * (len(model.neck.out_channels) - 2))
+    widths = (8, 16, *[16] * (len(model.neck.out_channels) - 2))
     model.backbone = dict(
         type='ResNet',
         depth=18,
-        base_channels=8,
+        base_channels=4,
         num_stages=3,
         strides=(1, 2, 2),
         dilations=(1, 1, 1),
@@ -214,9 +189,9 @@ def test_a_shipped_config_trains_and_detects_at_its_own_size(name):
     data = images_of(size, [4, 0])
     sides = sum(level[0].numel() for level in model(*data, mode='tensor')[1])
     assert sides == {300: 8732, 512: 24564}[size] * 4 * model.bbox_head.box.channels  # SSD's numbers of anchors
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
     losses = []
-    for step in range(7):
+    for step in range(4):
         parts = model(*data, mode='loss')
         total, _ = model.parse_losses(parts)
         optimizer.zero_grad()

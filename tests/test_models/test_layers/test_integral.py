@@ -34,7 +34,6 @@ def test_uniform_and_one_hot(reg_max):
     assert torch.equal(distribution_std(peaked), torch.zeros(reg_max + 1))
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('reg_max', [7, 16])
 def test_equals_mmdetection(reg_max):
     ours, theirs = Integral(reg_max), MMDetIntegral(reg_max)
@@ -48,7 +47,6 @@ def test_equals_mmdetection(reg_max):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.agreement
 def test_state_dicts_are_exchangeable():
     ours, theirs = Integral(12, delta=0.5), MMDetIntegral(12)
     assert ours.state_dict().keys() == theirs.state_dict().keys() == {'project'}

@@ -85,7 +85,6 @@ FUSED = {
 }
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', FUSED)
 @pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('num_priors, num_positives', [([1, 1, 1], 0), ([1, 1, 1], 10), ([1, 3, 2], 25)], ids=str)

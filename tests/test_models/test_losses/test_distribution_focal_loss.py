@@ -54,7 +54,6 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x: distribution_focal_loss(x, target), (pred.double().requires_grad_(),))
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('n', [1, 7, 16])
 @pytest.mark.parametrize('seed', [0, 1, 2])
 def test_equals_mmdetection(seed, n):
@@ -198,7 +197,6 @@ class DoubledDFL(MMDetDistributionFocalLoss):
         return 2 * super().forward(*args, **kwargs)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('kind', [DistributionFocalLoss, MMDetDistributionFocalLoss, DoubledDFL])
 def test_side_loss_equals_the_module(kind):
     pred, target = sample(5)

@@ -104,7 +104,6 @@ def test_the_minimum_is_zero_at_the_quality(y, beta):
 
 
 # ------------------------------------------------------------------------------------------------- agreement with MMDet
-@pytest.mark.agreement
 @pytest.mark.parametrize('activated', [False, True])
 @pytest.mark.parametrize('form', ['label', 'dense'])
 @pytest.mark.parametrize('beta', [0.0, 1.0, 2.0, 2.5])
@@ -131,7 +130,6 @@ def test_equals_mmdetection(activated, form, beta, seed):
         torch.testing.assert_close(grad, want_grad, rtol=1e-5, atol=1e-6 * want_grad.abs().max().item())
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('beta', [0.0, 1.0, 2.0])
 def test_equals_mmdetection_at_the_ends(beta):
     """Logits of ±200 and probabilities of 0 and 1 against every quality."""
@@ -147,7 +145,6 @@ def test_equals_mmdetection_at_the_ends(beta):
         torch.testing.assert_close(grad, want_grad)
 
 
-@pytest.mark.agreement
 def test_it_is_an_instance_of_mmdetections():
     loss = MODELS.build(dict(type='mmdet_gfl.QualityFocalLoss', beta=1.5, loss_weight=0.5))
     assert isinstance(loss, MMDetQualityFocalLoss) and type(loss) is QualityFocalLoss
@@ -157,7 +154,6 @@ def test_it_is_an_instance_of_mmdetections():
     assert loss.state_dict() == {}
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('counts', [[3, 2], [0, 1]])
 def test_in_detr_it_equals_mmdetections(counts):
     """DETR's head gives qualities to instances of MMDetection's Quality Focal Loss, and labels to any other loss."""

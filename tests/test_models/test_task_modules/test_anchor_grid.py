@@ -31,7 +31,6 @@ def grid_of(name, size, images):
     return generator, AnchorGrid.of(generator, index, images, 'cpu')
 
 
-@pytest.mark.agreement
 @each_generator
 def test_anchors_are_the_generators_to_the_bit(name):
     generator, grid = grid_of(name, (70, 90), metas((70, 90), 2))
@@ -48,7 +47,6 @@ def test_anchors_are_the_generators_to_the_bit(name):
     assert torch.equal(index.flat_inds(level, coords.image[order], y, x, prior), order)
 
 
-@pytest.mark.agreement
 @each_generator
 def test_label_weights_are_the_valid_flags(name):
     images = metas((100, 140), 2)

@@ -65,7 +65,6 @@ def random_boxes(count, size, rng, spread=1.5):
     return torch.cat((corner, corner + sides), dim=1)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('seed', range(40))
 def test_random_objects(seed):
     rng = torch.Generator().manual_seed(seed)
@@ -81,7 +80,6 @@ def test_random_objects(seed):
     assert_same(gen, size, boxes, k, images)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize(
     'boxes',
     [
@@ -99,14 +97,12 @@ def test_objects_at_the_limits(boxes):
     assert_same(generator(), (96, 160), [objects, objects.flip(0)])
 
 
-@pytest.mark.agreement
 def test_more_objects_than_anchors():
     boxes = random_boxes(300, (64, 64), torch.Generator().manual_seed(0), 0.5)
     matched = assert_same(generator(strides=[8, 16], octave_base_scale=3), (64, 64), [boxes], 5)
     assert len(matched) == 80 and (matched < 300).any()
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('k', [1, 9, 1000])
 def test_fewer_anchors_than_candidates(k):
     assert_same(generator(), (30, 50), [random_boxes(7, (30, 50), torch.Generator().manual_seed(1), 0.6)], k)
@@ -131,7 +127,6 @@ def test_with_ties_in_distance_the_candidates_are_k_nearest(k):
         assert all(len(set(zip(*pair))) == k for pair in zip(column.tolist(), row.tolist()))
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('inside, positive', [(-0.005, False), (0.005, False), (0.009, False), (0.02, True)])
 @pytest.mark.parametrize('side', range(4))
 def test_centers_of_positives_lie_a_hundredth_of_a_pixel_inside(side, inside, positive):
@@ -149,7 +144,6 @@ def test_centers_of_positives_lie_a_hundredth_of_a_pixel_inside(side, inside, po
     assert (matched == 0).nonzero().flatten().tolist() == expected
 
 
-@pytest.mark.agreement
 def test_of_equal_overlaps_the_first_object_is_matched():
     box = torch.tensor([[21.7, 13.1, 140.9, 88.3]])
     matched = assert_same(generator(), (96, 160), [box.repeat(3, 1)])

@@ -118,7 +118,6 @@ def random_boxes(count, size, rng, spread=1.5):
     return boxes
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', GENERATORS)
 @pytest.mark.parametrize('seed', range(24))
 def test_random_objects(name, seed):
@@ -150,7 +149,6 @@ LIMITS = {
 }
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('rules', RULES, ids=str)
 @pytest.mark.parametrize('name', GENERATORS)
 @pytest.mark.parametrize('boxes', LIMITS.values(), ids=LIMITS)
@@ -161,7 +159,6 @@ def test_objects_at_the_limits(boxes, name, rules):
     assert_same(name, (96, 160), [objects, objects.flip(0), objects[:1]], images, **rules)
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', GENERATORS)
 @pytest.mark.parametrize(
     'rules',
@@ -187,7 +184,6 @@ def test_all_equal_best_anchors_or_the_first():
         assert weights.min() == 1
 
 
-@pytest.mark.agreement
 def test_of_equal_objects_the_first_has_the_anchors_and_the_last_their_best():
     box = torch.tensor([[16.0, 16, 48, 48]])
     matched, _ = assert_same('retina', (96, 160), [box.repeat(3, 1)], match_low_quality=False)
@@ -196,13 +192,11 @@ def test_of_equal_objects_the_first_has_the_anchors_and_the_last_their_best():
     assert (matched == 2).sum() == 1 and (matched == 0).sum() > 1 and not (matched == 1).any()
 
 
-@pytest.mark.agreement
 def test_anchors_between_the_thresholds_do_not_count():
     matched, weights = assert_same('retina', (96, 160), [torch.tensor([[16.0, 16, 48, 48]])])
     assert 0 < (weights == 0).sum() < 50 and (matched[weights == 0] == 1).all()
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', ['retina', 'ssd300'])
 def test_more_objects_than_anchors(name):
     size = (32, 40)
@@ -210,7 +204,6 @@ def test_more_objects_than_anchors(name):
     assert len(matched) < 1500 and (matched < 1500).any()
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('name', GENERATORS)
 @pytest.mark.parametrize('changes', RULES, ids=str)
 def test_float64(name, changes):
@@ -225,7 +218,6 @@ def test_float64(name, changes):
     assert torch.equal(torch.ones(len(matched)) if weights is None else weights, (found >= 0).float())
 
 
-@pytest.mark.agreement
 def test_many_objects_in_a_large_image():
     boxes = [random_boxes(60, (800, 1344), torch.Generator().manual_seed(3), 0.5)]
     assert_same('retina', (800, 1344), boxes)

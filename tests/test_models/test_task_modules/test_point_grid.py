@@ -9,7 +9,6 @@ from mmdet_gfl.models.task_modules.point_grid import Claims, cells_in, claimed_c
 from mmdet_gfl.ops import LocationIndex
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('offset', [0.5, 0])
 @pytest.mark.parametrize('strides', [[8, 16], [(8, 16), (48, 24)]], ids=str)
 def test_points_are_the_generators_to_the_bit(strides, offset):

@@ -48,7 +48,6 @@ def places_of(coords):
     return coords.cell * num_priors + coords.prior
 
 
-@pytest.mark.agreement
 @pytest.mark.parametrize('num_priors', [1, 3])
 @pytest.mark.parametrize('top_k', [1, 10, 40, 10**4])
 @pytest.mark.parametrize('threshold', [-1.0, 0.0, 0.05, 0.5, 2.0])
