@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,7 +22,6 @@ from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_state_dict
 from test_released_models import ABSENT, PAPER, RESNET50, RESNET101, RESNEXT101, leaves, settings
 
-from mmdet_gfl.compat.operators import missing_operator
 from mmdet_gfl.engine import launch
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -188,21 +186,6 @@ def test_deformable_layers(name: str) -> None:
     offsets = [value for key, value in state.items() if key.endswith('conv_offset.weight')]
     assert len(offsets) == RELEASED[name].offsets
     assert {len(value) for value in offsets} <= {18}, 'x and y of nine places; DCNv2 has 27, with masks'
-
-
-@pytest.mark.parametrize('name', [name for name, model in RELEASED.items() if model.deformable])
-def test_without_operators_a_deformable_model_is_refused_before_it_runs(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_operator(*args: Any, **kwargs: Any) -> None:
-        missing_operator('deform_conv_forward', 'needs a torchvision that fits the installed torch')()
-
-    monkeypatch.setattr('mmcv.ops.deform_conv2d', no_operator)
-    cfg = load(name)
-    cfg.model.backbone.depth = 50
-    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: SimpleNamespace(model=MODELS.build(cfg.model.backbone)))
-    with pytest.raises(launch.UserError, match='is a deformable convolution.*needs a torchvision'):
-        launch.build_runner(cfg)
 
 
 NARROW = dict(in_channels=32, feat_channels=32)

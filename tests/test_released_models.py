@@ -29,7 +29,6 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from mmdet_gfl.compat.operators import missing_operator
 from mmdet_gfl.engine import launch
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'gfl'
@@ -335,25 +334,6 @@ def test_the_tool_tests_a_checkpoint_of_mmdetection(
 
 
 # Deformable convolutions --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('name', DEFORMABLE_BLOCKS)
-def test_without_operators_a_deformable_model_is_refused_before_it_runs(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_operator(*args: Any, **kwargs: Any) -> None:
-        missing_operator('deform_conv_forward', 'needs a torchvision that fits the installed torch')()
-
-    monkeypatch.setattr('mmcv.ops.deform_conv2d', no_operator)
-    cfg = load(name)
-    cfg.model.backbone.depth = 50
-    monkeypatch.setattr(launch.Runner, 'from_cfg', lambda cfg: SimpleNamespace(model=MODELS.build(cfg.model.backbone)))
-    with pytest.raises(
-        launch.UserError, match="is a deformable convolution.*'deform_conv_forward' needs a torchvision"
-    ):
-        launch.build_runner(cfg)
-    cfg = load('gfl_r50_fpn_ms-2x_coco')
-    assert launch.build_runner(cfg).model.depth == 50
 
 
 # Metafile, README ---------------------------------------------------------------------------------------------------

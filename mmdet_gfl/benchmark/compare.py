@@ -114,7 +114,9 @@ class Effect:
             return 'one seed tells nothing'
         if not self.difference.differs:
             return 'not told apart'
-        return {None: 'differs, the paper has no effect', True: 'confirmed', False: 'reversed'}[self.agrees]
+        if not self.paper:
+            return 'differs, the paper has no effect'
+        return 'confirmed' if self.difference.mean * self.paper > 0 else 'reversed'
 
 
 @dataclass(frozen=True)

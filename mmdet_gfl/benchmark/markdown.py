@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from mmdet_gfl.utils.tables import markdown
 
 from .compare import Comparison, Effect, Measured, RowComparison, measure, signed
+from .mini import Mini
 from .progress import span
 from .results import COLUMNS, Result
 from .small import EVERY, SIZE
@@ -62,8 +65,8 @@ def _way(run: Result) -> str:
         return (
             f'Preset mini, no reproduction of absolute values: {backbone}, '
             f'{mini["channels"]} channels in the heads, {mini["train"]} training and {mini["val"]} validation images '
-            f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs.{changed} The paper has COCO '
-            f'and ResNet-50.'
+            f'of the built-in shapes of {mini["size"]} px{kinds}, {mini["epochs"]} epochs{_unusual(mini)}.{changed} '
+            f'The paper has COCO and ResNet-50.'
         )
     if run.get('preset') == 'small':
         return (
@@ -72,6 +75,13 @@ def _way(run: Result) -> str:
             'images, ResNet-50 and 800 px.'
         )
     return f'Preset paper: the configs as they are, on the COCO images of data/coco.{changed}'
+
+
+def _unusual(mini: Mapping[str, Any]) -> str:
+    """Sizes that are not the preset's own, but for those that are in each description."""
+    described = {'size', 'train', 'val', 'epochs', 'channels', 'pretrained'}
+    defaults = {field.name: field.default for field in fields(Mini) if field.name not in described}
+    return ''.join(f', {key}={mini[key]}' for key, usual in defaults.items() if mini.get(key, usual) != usual)
 
 
 def circumstances(runs: Sequence[Result]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from mmdet_gfl.benchmark import pictures, report, results
+from mmdet_gfl.benchmark import markdown, pictures, report, results
 from mmdet_gfl.benchmark.compare import Measured, compare, effect, measure
 from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
@@ -88,7 +88,7 @@ def test_effects():
         (-0.7, (33.0, 35.1, 36.0), 'reversed', False),
         (-0.7, (27.0, 29.1, 30.0), 'confirmed', True),
         (0.7, (33.0, 29.0, 38.0), 'not told apart', True),
-        (0.7, (30.04, 32.04, 33.04), 'reversed', False),  # it rounds to 0.0, and has no sign
+        (0.7, (30.04, 32.04, 33.04), 'confirmed', False),  # it rounds to 0.0, but its sign is known
         (0.0, (33.0, 35.1, 36.0), 'differs, the paper has no effect', None),
         (0.7, (33.0,), 'one seed tells nothing', True),
         (0.7, (), 'no seed in common with the baseline', None),
@@ -185,6 +185,12 @@ def test_nothing_measured_yet(tmp_path):
     assert 'Nothing was measured yet.' in text and '0 of 8 configs' in text and not list(tmp_path.glob('*.png'))
     with pytest.raises(RowError, match='does not exist'):
         report.write_report(TABLES, tmp_path / 'none')
+
+
+def test_sizes_that_are_not_the_presets_are_named():
+    usual, other = (dict(mini=vars(mini), seed=0) for mini in (Mini(), Mini(rare=1, lr=0.001, epochs=4, pretrained=1)))
+    first, second = markdown.settings(dict(a=[usual, other]))
+    assert '16 epochs. The paper' in first and '4 epochs, lr=0.001, rare=1. The paper' in second
 
 
 def test_the_paper_preset_says_so(tmp_path):

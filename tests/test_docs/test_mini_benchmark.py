@@ -48,7 +48,7 @@ def effect_lines(folder):
                 paper = '' if effect.paper is None else f'{effect.paper:+.1f}'
                 lines.append(
                     f'| {comparison.table.name} | {row.table_row.label} | {len(effect.difference.seeds)} | '
-                    f'{effect.measured:+.1f} ± {effect.interval:.1f} | {paper} | {effect.verdict} |'
+                    f'{effect.difference.show(1)} | {paper} | {effect.verdict} |'
                 )
     return lines
 

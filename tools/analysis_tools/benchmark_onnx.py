@@ -27,6 +27,7 @@ from mmengine.structures import InstanceData
 from mmdet_gfl.analysis import detector
 from mmdet_gfl.analysis.benchmark_report import cpu_model
 from mmdet_gfl.analysis.measuring import Spread, ratios, times_in_turn
+from mmdet_gfl.engine import launch
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.export import checking, exporting, writing
 
@@ -55,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--threads', type=int, help="of the CPU, in both; default: torch's")
     parser.add_argument('--repeats', type=int, default=10, help='turns that are timed, default: %(default)s')
     parser.add_argument('--timed-images', type=int, default=8, help='images of a turn, default: %(default)s')
-    detector.add_config_arguments(parser)
+    launch.add_config_arguments(parser)
     return parser.parse_args()
 
 
