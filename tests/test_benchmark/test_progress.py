@@ -48,7 +48,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
         ('x.json does not exist\n' + ELASTIC.format(1), 1, 'exit status 1: x.json does not exist'),
         ('Epoch(train) ...\n' + ELASTIC.format(-9), 1, 'killed by SIGKILL; most often for want of memory'),
         ('no such partition\nsrun: error: Unable to allocate resources\n', 1, 'exit status 1: no such partition'),
-        ('no such file\nnanobind: leaked 1 instance!\n - leaked instance of type "T"\n', 1, 'exit status 1: no such file'),
+        ('no such file\nnanobind: leaked 1 type!\n - leaked type "T"\n', 1, 'exit status 1: no such file'),
         ('srun: error: Invalid partition name specified\n', 1,
          'exit status 1: srun: error: Invalid partition name specified'),
     ],
