@@ -111,13 +111,18 @@ class Request:
     received: list[int]
 
     @classmethod
-    def read(cls, client: socket.socket) -> Request:
-        """From an executable that has just connected."""
+    def read(cls, client: socket.socket) -> Request | None:
+        """From an executable that has just connected; None where it was killed before it has said all."""
         size, received, _, _ = socket.recv_fds(client, 8, 64)
-        content = client.makefile('rb', buffering=0).read(int.from_bytes(size, 'big')) or b''
-        while len(content) < int.from_bytes(size, 'big'):
-            content += client.recv(1 << 20)
-        return cls(**json.loads(content), received=received)
+        content, part = b'', size
+        while part and (missing := int.from_bytes(size, 'big') - len(content)):
+            part = client.recv(missing)  # no more: a signal may follow
+            content += part
+        if part:
+            return cls(**json.loads(content), received=received)
+        for file in received:
+            os.close(file)
+        return None
 
     def run(self, python: str) -> None:
         """Become the process of the script; what it raises is what ends this process."""
@@ -183,7 +188,9 @@ class Server:
     def fork(self) -> Request | None:
         """Start what an executable asks for; in the fork, return it."""
         client, _ = self.listener.accept()
-        request = Request.read(client)
+        if (request := Request.read(client)) is None:
+            client.close()
+            return None
         child = os.fork()
         if child == 0:
             signal.set_wakeup_fd(-1)
@@ -217,7 +224,7 @@ class Server:
             code = os.waitstatus_to_exitcode(status)
             if client in self.selector.get_map():
                 self.selector.unregister(client)
-                with contextlib.suppress(BrokenPipeError):  # killed in this moment
+                with contextlib.suppress(ConnectionError):  # killed in this moment
                     client.sendall(bytes([code < 0, abs(code)]))
             client.close()
 

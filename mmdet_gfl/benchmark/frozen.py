@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 import torch
 from mmcv.cnn import ConvModule
@@ -105,7 +105,7 @@ class FrozenEfficientNetLite0(nn.Module):
         Returns:
             A tensor ``(N, C, H / stride, W / stride)``, rounded up, for each of ``out_indices``.
         """
-        features = [self._load_or_compute(image[None].float()) for image in images]
+        features = [self._load_or_compute(image[None].to(self.stem.conv.weight.dtype)) for image in images]
         return tuple(torch.cat(level).to(images.device) for level in zip(*features))
 
     def _load_or_compute(self, image: Tensor) -> list[Tensor]:
@@ -145,13 +145,12 @@ class FrozenEfficientNetLite0(nn.Module):
 def _store(features: list[Tensor], file: Path) -> None:
     """Save the file under a name of its own, then move it to its place, so that no process reads a part of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = NamedTemporaryFile(dir=file.parent, delete=False)  # noqa: SIM115  it is closed before it is moved
+    part = file.with_suffix(f'.{uuid4().hex}')
     try:
-        with part:
-            torch.save(features, part)
-        os.replace(part.name, file)
+        torch.save(features, part)
+        part.replace(file)
     except BaseException:
-        os.unlink(part.name)
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -21,9 +21,9 @@ _ERROR = re.compile(
     r'^(?:\[?rank\d+\]?:\s*|\d+:\s*)?((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit))(?:: (.*))?$', re.M
 )
 #: What torchrun says of any process that failed.
-#: What is written after the reason: by Slurm, and by nanobind at the end of a Python from 3.13 on.
-_AFTERWARDS = ('srun:', 'nanobind:', '- leaked ')
 _TORCHRUN = re.compile(r'^[IWE]\d{4} .*(?:elastic|distributed/run).*$', re.M)
+#: What nanobind writes at the end of a Python from 3.13 on.
+_LEAKS = re.compile(r'^nanobind: leaked ', re.M)
 _CHILD_CODE = re.compile(r'\(exitcode: (-\d+)\)')
 _WRAPPERS = ('ChildFailedError', 'SignalException', 'CalledProcessError')
 #: Seconds between lines of progress where the output is no terminal.
@@ -64,7 +64,7 @@ def reason_of(log: str, code: int) -> str:
         log: What it wrote.
         code: Its exit status; the negative of a signal's number where that ended it.
     """
-    own = _TORCHRUN.split(log)[0]
+    own = _LEAKS.split(_TORCHRUN.split(log)[0])[0]
     child = _CHILD_CODE.search(log)
     code = int(child.group(1)) if child else code
     errors = [(kind, text) for kind, text in _ERROR.findall(log) if not kind.endswith(_WRAPPERS)]
@@ -78,7 +78,7 @@ def reason_of(log: str, code: int) -> str:
         lacks = 'OutOfMemory' in kind or 'out of memory' in text or "can't allocate memory" in text
         return f'{"out of memory: " if lacks else ""}{kind}: {short}'
     lines = [line.strip() for line in own.splitlines() if line.strip()]
-    last = next((line for line in reversed(lines) if not line.startswith(_AFTERWARDS)), lines[-1] if lines else '')
+    last = next((line for line in reversed(lines) if not line.startswith('srun:')), lines[-1] if lines else '')
     return f'exit status {code}' + (f': {last[:300]}' if last else '')
 
 

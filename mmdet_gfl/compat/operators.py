@@ -26,11 +26,17 @@ def torchvision_ops() -> Any | None:
     return ops
 
 
+class MissingOperatorError(NotImplementedError):
+    """mmcv has no such operator here."""
+
+
 def missing_operator(name: str, why: str = 'is not in the stand-in of mmdet_gfl') -> Operator:
-    """Make the operator that only raises: ``NotImplementedError`` with its name, the reason and the way out."""
+    """Make the operator that only raises: ``MissingOperatorError`` with its name, the reason and the way out."""
 
     def operator(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(f"mmcv is installed here without compiled operators, and '{name}' {why}. {_WAY_OUT}.")
+        raise MissingOperatorError(
+            f"mmcv is installed here without compiled operators, and '{name}' {why}. {_WAY_OUT}."
+        )
 
     operator.__name__ = operator.__qualname__ = name
     return operator

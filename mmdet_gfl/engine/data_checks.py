@@ -449,7 +449,8 @@ def check_lvis(file: str, api: Any) -> None:
             if key not in entry:
                 what = f'{file}: {name} have no {key!r}, such as the one with id {entry["id"]!r}'
                 raise UserError(f"{what}; add it, or evaluate as COCO does, with type='CocoMetric'")
-    if 'np.float)' in inspect.getsource(sys.modules['lvis'].LVISEval):  # 0.5.3, PyPI's
+    gone = not hasattr(np, 'float')  # from numpy 1.24 on
+    if gone and 'np.float)' in inspect.getsource(sys.modules['lvis'].LVISEval):  # 0.5.3, PyPI's
         what = 'the installed package lvis uses np.float, which numpy has no longer, so its evaluation would fail'
         raise UserError(f'{what}; pip install git+https://github.com/lvis-dataset/lvis-api.git has it fixed')
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from mmdet_gfl import registry as registries
 from mmdet_gfl.compat.checkpoint import CheckpointError
+from mmdet_gfl.compat.operators import MissingOperatorError
 from mmdet_gfl.engine.errors import UserError, some
 
 PACKAGE = Path(__file__).parents[1]
@@ -55,9 +56,9 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         sentence = unknown_type(cfg, error) or unknown_argument(cfg, error)
-        ours = (CheckpointError, FileNotFoundError, NotImplementedError, ValueError)
+        ours = (CheckpointError, FileNotFoundError, MissingOperatorError, ValueError)
         if isinstance(error, ours) and place.is_relative_to(PACKAGE):
-            sentence = str(error) or None  # an abstract method says nothing
+            sentence = str(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error

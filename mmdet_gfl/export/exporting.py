@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmdet_gfl.analysis.counterparts import build_head, head_config
 from mmdet_gfl.analysis.detector import Detector
+from mmdet_gfl.compat.operators import MissingOperatorError
 from mmdet_gfl.engine.errors import UserError
 from mmdet_gfl.engine.files import make_folder_of
 from mmdet_gfl.models.dense_heads import DenseGFLMixin
@@ -177,7 +178,7 @@ def _shape(graph: ExportedDetector, shape: tuple[int, int] | None) -> tuple[int,
     try:
         with torch.no_grad():
             graph.head_outputs(torch.zeros(1, 3, *shape))
-    except NotImplementedError as error:  # of an operator that neither mmcv nor the stand-in has
+    except MissingOperatorError as error:
         raise UserError(str(error)) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
