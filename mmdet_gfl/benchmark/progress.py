@@ -146,7 +146,7 @@ class Screen:
 
 
 def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) -> str:
-    """A line a run: its AP, how far it is, why it failed, that it has begun, or that it has not; and their numbers.
+    """A line for each run: its AP, its progress, why it failed, or that it has not begun; and their numbers.
 
     Args:
         configs: Relative to ``configs/``.

@@ -100,7 +100,7 @@ ODD_OBJECTS += [(host, NO_FINITE_AREA) for host in ('Retina', 'SSD', *DYNAMIC_HO
 
 
 def among(gts, boxes):
-    """An image's objects, with boxes that are none between its first and the others."""
+    """An image's objects, with invalid boxes between its first and the others."""
     odd = InstanceData(bboxes=torch.tensor(boxes), labels=torch.zeros(len(boxes), dtype=torch.long))
     return InstanceData.cat([gts[:1], odd, gts[1:]])
 

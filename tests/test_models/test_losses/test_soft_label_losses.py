@@ -41,7 +41,7 @@ def varifocal(
 
 
 def matchability_aware(logit: Tensor, q: Tensor, positive: Tensor, gamma: float = 1.5) -> Tensor:
-    """The same; a positive of quality 0 is none of the background, where it is known."""
+    """The same; a positive of quality 0 does not count as background, where it is known."""
     target = torch.where(positive, q**gamma, 0.0)
     cross_entropy = -(target * F.logsigmoid(logit) + (1 - target) * F.logsigmoid(-logit))
     return torch.where(positive, 1.0, logit.sigmoid() ** gamma) * cross_entropy
