@@ -3,7 +3,9 @@
 import gc
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,12 +23,20 @@ ROOT = Path(__file__).parents[1]
 #: Answers of torch before 2.3 to float16 on a CPU, and to one_hot on the device of the fake GPU.
 LACKING = re.compile("not implemented for 'Half'|AutocastCPU only support Bfloat16|number of classes from meta tensor")
 WARM_PYTHON = pytest.StashKey[WarmPython]()
+MEMORY = '/dev/shm'
 
 
 def pytest_configure(config):
-    """Start the Python that the processes of tests share, while these collect them."""
+    """Choose the place of temporary files, and start the Python that the tests share while these are collected."""
+    keep_temporary_files_in_memory()
     if sys.platform == 'linux' and config.getoption('numprocesses', None) and not hasattr(config, 'workerinput'):
         config.stash[WARM_PYTHON] = WarmPython()
+
+
+def keep_temporary_files_in_memory():
+    """Let temporary files, of which reading a config alone writes six, wait for no disk; TMPDIR decides otherwise."""
+    if 'TMPDIR' not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+        os.environ['TMPDIR'] = tempfile.tempdir = MEMORY
 
 
 @pytest.hookimpl(optionalhook=True)
