@@ -1,5 +1,6 @@
 """What all tests share. Importing the package first puts the stand-in for mmcv's operators in place where needed."""
 
+import copy
 import gc
 import os
 import re
@@ -59,12 +60,30 @@ def pytest_collection_modifyitems(items):
 
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '1')))
     leave_configs_unformatted()
+    read_configs_once()
     utils.load = cache(utils.load)  # MMDetection's hundred metafiles, for each base config named mmdet::NAME
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
     # MMEngine collects garbage for each data set: it need not look at all that has been imported.
     gc.collect()
     gc.freeze()
+
+
+def read_configs_once():
+    """Parse each config of this package and of MMDetection once for an environment; who reads it gets a copy."""
+    import mmdet
+    from mmengine.config import Config
+
+    fromfile, parsed = Config.fromfile, cache(lambda environ, *args, **options: fromfile(*args, **options))
+    folders = tuple(str((Path(package.__file__).parent / '.mim').resolve()) for package in (mmdet_gfl, mmdet))
+
+    def read(filename, *args, **options):
+        if not os.path.realpath(filename).startswith((*folders, str(ROOT / 'configs'))):
+            return fromfile(filename, *args, **options)
+        environ = frozenset((key, value) for key, value in os.environ.items() if key != 'PYTEST_CURRENT_TEST')
+        return copy.deepcopy(parsed(environ, filename, *args, **options))
+
+    Config.fromfile = staticmethod(read)
 
 
 @pytest.hookimpl(wrapper=True)
