@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,6 @@ COLUMNS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APS='mAP_s', APM='mAP_m',
 #: AP in percent by column; None where it is not defined, as for large objects where there are none.
 Scores = dict[str, float | None]
 Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation in training, or the test of a checkpoint.
-
-    Attributes:
-        epoch: After which it was; None for a test.
-        scores: What it gave.
-        batch_seconds: Of detection in a batch, without reading it; None where that was not logged.
-        classes: AP by class, where ``CocoMetric(classwise=True)`` gave it.
-    """
-
-    epoch: int | None
-    scores: Scores
-    batch_seconds: float | None = None
-    classes: Scores = field(default_factory=dict)
 
 
 def run_dir_of(config: str, seed: int, work_dir: Path) -> Path:
@@ -95,9 +77,9 @@ def headline(scores: Scores, undefined: str = 'not defined') -> str:
     return f'{name} {value:.1f}' if name in COLUMNS else f'{name} {value:.4g}'
 
 
-def last_evaluation(run_dir: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
-    """The last evaluation that a training has written into its work dir; None where there was none."""
-    found: tuple[int, dict[str, Any]] | None = None
+def last_evaluation(run_dir: Path) -> dict[str, Any] | None:
+    """Values that a training has logged of its last evaluation, ``step`` is the epoch; None where there was none."""
+    found = None
     for file in sorted(run_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
             try:
@@ -105,36 +87,35 @@ def last_evaluation(run_dir: Path, read_scores: Callable[[dict[str, Any]], Score
             except ValueError:  # cut short by a kill
                 continue
             if 'loss' not in entry and 'step' in entry:
-                found = entry['step'], entry
-    return None if found is None else _evaluation(*found, read_scores)
+                found = entry
+    return found
 
 
-def last_test(run_dir: Path, read_scores: Callable[[dict[str, Any]], Scores] = scores_of) -> Evaluation | None:
-    """The last test below ``run_dir/test``; None where there was none."""
+def last_test(run_dir: Path) -> dict[str, Any] | None:
+    """Values of the last test below ``run_dir/test``; None where there was none."""
     files = sorted((run_dir / 'test').glob('*/*.json'))
-    return _evaluation(None, read(files[-1]), read_scores) if files else None
-
-
-def _evaluation(
-    epoch: int | None, entry: dict[str, Any], read_scores: Callable[[dict[str, Any]], Scores]
-) -> Evaluation:
-    seconds = entry['time'] - entry['data_time'] if {'time', 'data_time'} <= entry.keys() else None
-    return Evaluation(epoch, read_scores(entry), seconds, class_scores_of(entry))
+    return read(files[-1]) if files else None
 
 
 def result_of(
-    config: str, seed: int, evaluation: Evaluation, seconds: float, preset: Plan, cfg: Config, run_dir: Path
+    config: str, seed: int, evaluation: dict[str, Any], seconds: float, preset: Plan, cfg: Config, run_dir: Path
 ) -> Result:
-    """All that is to be known about a finished run; paths inside its work dir are given from there."""
-    where = read(run_dir / WHERE)
-    batch_seconds, val_batch = evaluation.batch_seconds, (cfg.get('val_dataloader') or {}).get('batch_size') or 1
+    """All that is to be known about a finished run; paths inside its work dir are given from there.
+
+    Raises:
+        ValueError: The evaluation holds no scores.
+    """
+    where, image_seconds = read(run_dir / WHERE), None
+    if {'time', 'data_time'} <= evaluation.keys():  # of a batch, the latter to read it
+        val_batch = (cfg.get('val_dataloader') or {}).get('batch_size') or 1
+        image_seconds = round((evaluation['time'] - evaluation['data_time']) / val_batch, 6)
     return dict(
         config=config,
         seed=seed,
-        scores=evaluation.scores,
-        class_scores=evaluation.classes,
+        scores=preset.scores_of(evaluation),
+        class_scores=class_scores_of(evaluation),
         seconds=round(seconds),
-        image_seconds=None if batch_seconds is None else round(batch_seconds / val_batch, 6),
+        image_seconds=image_seconds,
         preset=preset.name,
         mini=asdict(preset.mini) if preset.mini else None,
         classes=(cfg.model.get('bbox_head') or {}).get('num_classes'),

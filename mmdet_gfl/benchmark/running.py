@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from mmengine.config import Config
 
@@ -27,17 +27,7 @@ from .commands import Launcher, environment
 from .plan import Plan
 from .presets import lr_notes, missing
 from .progress import Progress, Screen, line_of, progress_of, reason_of, span, time_left
-from .results import (
-    Evaluation,
-    headline,
-    last_evaluation,
-    last_test,
-    read_result,
-    read_state,
-    result_of,
-    run_dir_of,
-    write_state,
-)
+from .results import headline, last_evaluation, last_test, read_result, read_state, result_of, run_dir_of, write_state
 from .work_dir import Run, open_runs, prepare
 
 #: Seconds from one note of the time spent and of the progress to the next.
@@ -197,28 +187,29 @@ class Queue:
 
         The end of a training was not evaluated where a kill came between its last checkpoint and the evaluation.
         """
-        run, evaluation, problem = process.run, None, 'it ended without a checkpoint or without scores'
+        run, scores, problem = process.run, None, 'it ended without a checkpoint or without scores'
         try:
-            evaluation = evaluation_of_end(process, self.preset)
+            evaluation = evaluation_of_end(process)
             if evaluation is not None:
                 how = (evaluation, process.seconds, self.preset, process.cfg, process.run_dir)
-                result = json.dumps(result_of(run.config, run.seed, *how), indent=1, allow_nan=False)
-                write(process.run_dir / 'result.json', result)
+                result = result_of(run.config, run.seed, *how)
+                write(process.run_dir / 'result.json', json.dumps(result, indent=1, allow_nan=False))
+                scores = result['scores']
             elif process.log.name != 'test.log' and (checkpoint := last_checkpoint(process)) is not None:
                 self.start(process, 'test.py', [checkpoint], process.run_dir / 'test', process.run_dir / 'test.log')
                 return
         except OSError as error:
-            evaluation, problem = None, sentence(error, process.run_dir)
+            problem = sentence(error, process.run_dir)
         except ValueError as error:  # a number that JSON has no word for, or a file of scores that is none
-            evaluation, problem = None, f'what was measured cannot be read or kept: {error}'
+            problem = f'what was measured cannot be read or kept: {error}'
         self.running.remove(process)
-        if evaluation is None:
+        if scores is None:
             self.fail(process, problem, f'see {process.log}')
             return
         note(process)
         process.lock.close()
         self.durations.append(process.seconds)
-        metric = headline(evaluation.scores, 'not defined: no validation image has an object')
+        metric = headline(scores, 'not defined: no validation image has an object')
         self.log(f'[{run.number}/{self.total}] {run}: {metric} ({span(process.seconds)})')
 
     def fail(self, process: RunProcess, reason: str, where: str) -> None:
@@ -307,11 +298,11 @@ def last_checkpoint(process: RunProcess) -> str | None:
     return launch.find_checkpoint(cfg)
 
 
-def evaluation_of_end(process: RunProcess, preset: Plan) -> Evaluation | None:
-    """A run's test, or the evaluation after its last epoch; None where there is neither."""
-    test = last_test(process.run_dir, preset.scores_of) if process.log.name == 'test.log' else None
-    last = last_evaluation(process.run_dir, preset.scores_of)
-    if test is None and last is not None and last.epoch == process.cfg.train_cfg.max_epochs:
+def evaluation_of_end(process: RunProcess) -> dict[str, Any] | None:
+    """Values of a run's test, or of the evaluation after its last epoch; None where there is neither."""
+    test = last_test(process.run_dir) if process.log.name == 'test.log' else None
+    last = last_evaluation(process.run_dir)
+    if test is None and last is not None and last['step'] == process.cfg.train_cfg.max_epochs:
         return last
     return test
 

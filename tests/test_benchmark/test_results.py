@@ -42,7 +42,7 @@ def test_the_last_evaluation_counts(tmp_path):
             '{"loss": 0.5, "st',
         ],  # cut by a kill
     )
-    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 25.0))
+    assert results.last_evaluation(tmp_path) == dict(metrics(0.25), step=2)
 
 
 def test_no_detection_is_ap_0_and_what_coco_leaves_undefined_is_none(tmp_path):
@@ -50,13 +50,12 @@ def test_no_detection_is_ap_0_and_what_coco_leaves_undefined_is_none(tmp_path):
     scores = results.scores_of(metrics(0.3, APL=-1.0, APM=math.nan))
     assert scores == dict.fromkeys(results.COLUMNS, 30.0) | dict(APL=None, APM=None)
     training(tmp_path, [dict(metrics(0.1), step=1), dict(time=1.0, data_time=0.25, step=2)])
-    assert results.last_evaluation(tmp_path) == results.Evaluation(2, dict.fromkeys(results.COLUMNS, 0.0), 0.75)
+    assert results.last_evaluation(tmp_path) == dict(time=1.0, data_time=0.25, step=2)
 
 
-def test_ap_by_class_where_the_evaluator_gives_it(tmp_path):
+def test_ap_by_class_where_the_evaluator_gives_it():
     entry = dict(metrics(0.3), **{'coco/star_precision': 0.123, 'coco/a b_precision': math.nan}, step=3)
-    training(tmp_path, [entry])
-    assert results.last_evaluation(tmp_path).classes == {'star': 12.3, 'a b': None}
+    assert results.class_scores_of(entry) == {'star': 12.3, 'a b': None}
     assert results.class_scores_of(metrics(0.3)) == {}
 
 
@@ -65,7 +64,7 @@ def test_the_last_test_counts(tmp_path):
     for time, ap in (('20240101_1', 0.1), ('20240102_1', 0.2)):
         (tmp_path / 'test' / time).mkdir(parents=True)
         (tmp_path / 'test' / time / f'{time}.json').write_text(json.dumps(dict(metrics(ap), time=ap, data_time=0.1)))
-    assert results.last_test(tmp_path) == results.Evaluation(None, dict.fromkeys(results.COLUMNS, 20.0), 0.1)
+    assert results.last_test(tmp_path) == dict(metrics(0.2), time=0.2, data_time=0.1)
 
 
 def test_a_result_holds_all_that_is_to_be_known(tmp_path):
@@ -75,9 +74,10 @@ def test_a_result_holds_all_that_is_to_be_known(tmp_path):
     (run_dir / 'where.json').write_text(json.dumps(dict(device='a GPU', threads=4, versions=dict(torch='2.13'))))
     scores = dict.fromkeys(results.COLUMNS, 25.0)
     cfg.val_dataloader.batch_size = 4
-    kept = results.result_of(GFL, 3, results.Evaluation(9, scores, 0.5), 61.4, preset, cfg, run_dir)
-    assert kept['image_seconds'] == 0.125
-    unknown = results.result_of(GFL, 3, results.Evaluation(9, scores), 61.4, preset, cfg, run_dir)
+    evaluation = dict(metrics(0.25), **{'coco/star_precision': 0.5}, time=0.75, data_time=0.25)
+    kept = results.result_of(GFL, 3, evaluation, 61.4, preset, cfg, run_dir)
+    assert kept['image_seconds'] == 0.125 and kept['class_scores'] == dict(star=50)
+    unknown = results.result_of(GFL, 3, metrics(0.25), 61.4, preset, cfg, run_dir)
     assert unknown['image_seconds'] is None
     assert json.loads(json.dumps(kept)) == kept
     assert (kept['config'], kept['seed'], kept['scores'], kept['seconds']) == (GFL, 3, scores, 61)
