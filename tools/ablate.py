@@ -15,9 +15,8 @@ from pathlib import Path
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
 # Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
-from mmdet_gfl.benchmark.commands import check_arguments, exit_with, launcher_of, visible_gpus
-from mmdet_gfl.benchmark.rows import RowError
-from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
+from mmdet_gfl.benchmark.commands import add_run_arguments, check_arguments, exit_with, launcher_of, visible_gpus
+from mmdet_gfl.engine.options import read_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +38,7 @@ def parse_args() -> argparse.Namespace:
         )
         command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablate/<name of the config>')
         if name == 'run':
+            add_ablation_arguments(command)
             add_run_arguments(command)
         if name == 'report':
             command.add_argument(
@@ -50,20 +50,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def add_run_arguments(command: argparse.ArgumentParser) -> None:
+def add_ablation_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
     command.add_argument('--rows', nargs='+', metavar='ROW', help='of baseline qfl dfl gfl gflv2; default: all')
     command.add_argument('--row', action='append', default=[], metavar='NAME:quality=Q,box=B', help='any other row')
     command.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     command.add_argument('--epochs', type=int, help='for a quick look; the schedule is scaled to them')
     command.add_argument('--fraction', type=float, help='for a quick look: share of the training images, as 0.1')
-    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
     command.add_argument('--gpus', type=int, help='per row; default 1')
-    command.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
-    )
-    command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
-    command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     command.add_argument('--dry-run', action='store_true', help='list rows, heads and folders, and train nothing')
     command.add_argument(
         '--estimate', action='store_true', help='the same with hours and disk, from a few iterations of each row'
@@ -108,25 +102,18 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
 def main() -> int:
     """Run the command and return the exit status."""
     args = parse_args()
-    try:
-        work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
-        check_arguments(args)
-        if args.command == 'run':
-            return run(args, work_dir)
-        from mmdet_gfl.benchmark import ablation, ablation_report, progress
+    work_dir = args.work_dir or Path('work_dirs') / 'ablate' / Path(args.config).name.removesuffix('.py')
+    check_arguments(args)
+    if args.command == 'run':
+        return run(args, work_dir)
+    from mmdet_gfl.benchmark import ablation, ablation_report, progress
 
-        if args.command == 'status':
-            rows = ablation.read_rows(work_dir)
-            print(progress.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
-        else:
-            print(ablation_report.write_report(work_dir, args.lower_is_better))
-        return 0
-    except RowError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # while torch and MMDetection are imported
-        print('stopped; the same command resumes', file=sys.stderr)
-        return 130
+    if args.command == 'status':
+        rows = ablation.read_rows(work_dir)
+        print(progress.status([row['path'] for row in rows.values() if not row['same_as']], None, work_dir))
+    else:
+        print(ablation_report.write_report(work_dir, args.lower_is_better))
+    return 0
 
 
 if __name__ == '__main__':

@@ -9,15 +9,14 @@ python tools/reproduce.py report --work-dir work_dirs/paper
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import mmdet_gfl  # noqa: F401  # isort: skip  before MMDetection
 
 # Nothing here imports torch or MMDetection, which takes seconds: the commands do, once the command line is read.
 from mmdet_gfl.benchmark import rows
-from mmdet_gfl.benchmark.commands import check_arguments, exit_with, launcher_of, visible_gpus
-from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, read_options
+from mmdet_gfl.benchmark.commands import add_run_arguments, check_arguments, exit_with, launcher_of, visible_gpus
+from mmdet_gfl.engine.options import read_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,11 +40,12 @@ def parse_args() -> argparse.Namespace:
                 '--seeds', type=int, nargs='+', default=seeds, help='0 by default; status: all there are'
             )
         if name == 'run':
+            add_training_arguments(command)
             add_run_arguments(command)
     return parser.parse_args()
 
 
-def add_run_arguments(command: argparse.ArgumentParser) -> None:
+def add_training_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
     command.add_argument('--configs', nargs='+', default=[], help='these configs too, in a table or not')
     command.add_argument(
@@ -63,12 +63,6 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
         type=int,
         help='images per GPU; paper: 2, SSD 8, RTMDet 32, small: 16 shared out (others scale the lr)',
     )
-    command.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
-    )
-    command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
-    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
-    command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     command.add_argument('--dry-run', action='store_true', help='say what would be trained, and for how long')
     command.add_argument('--quick', action='store_true', help='for --dry-run: time one row, not each')
 
@@ -96,36 +90,27 @@ def run(args: argparse.Namespace, configs: list[str]) -> int:
 def main() -> int:
     """Run the command and return the exit status."""
     args = parse_args()
-    try:
-        check_arguments(args)
-        tables = rows.select(rows.read_tables(), args.tables, args.rows)
-        if args.command == 'list':
-            print(rows.listing(tables))
-        elif args.command == 'run':
-            if args.tables or args.rows or not args.configs:
-                configs = rows.configs_of(rows.trained_by(tables, args.preset, args.tables))
-            else:
-                configs = []
-            configs += [rows.check_config(name) for name in args.configs]
-            return run(args, list(dict.fromkeys(configs)))
-        elif args.command == 'status':
-            from mmdet_gfl.benchmark import progress, results
+    check_arguments(args)
+    tables = rows.select(rows.read_tables(), args.tables, args.rows)
+    if args.command == 'list':
+        print(rows.listing(tables))
+    elif args.command == 'run':
+        configs = [rows.check_config(name) for name in args.configs]
+        if args.tables or args.rows or not configs:
+            configs = [*rows.configs_of(rows.trained_by(tables, args.preset, args.tables)), *configs]
+        return run(args, list(dict.fromkeys(configs)))
+    elif args.command == 'status':
+        from mmdet_gfl.benchmark import progress, results
 
-            configs = rows.configs_of(tables)
-            if not args.tables and not args.rows:
-                configs += results.found_configs(args.work_dir)  # those of --configs
-            print(progress.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
-        else:
-            from mmdet_gfl.benchmark import report
+        configs = rows.configs_of(tables)
+        if not args.tables and not args.rows:
+            configs += results.found_configs(args.work_dir)  # those of --configs
+        print(progress.status(list(dict.fromkeys(configs)), args.seeds, args.work_dir))
+    else:
+        from mmdet_gfl.benchmark import report
 
-            print(report.write_report(tables, args.work_dir))
-        return 0
-    except rows.RowError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # while torch and MMDetection are imported
-        print('stopped; the same command resumes', file=sys.stderr)
-        return 130
+        print(report.write_report(tables, args.work_dir))
+    return 0
 
 
 if __name__ == '__main__':

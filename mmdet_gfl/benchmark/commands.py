@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from mmdet_gfl.engine.options import check_options
+from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, check_options
 
 from .rows import RowError
 
@@ -117,6 +117,16 @@ def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
     return named[:count] if named else [str(index) for index in range(count)]
 
 
+def add_run_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of ``run`` that both programs have."""
+    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
+    command.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
+    )
+    command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
+    command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+
+
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise for numbers out of range, and options that are not ``KEY=VALUE``; a command need not have all of them.
 
@@ -134,11 +144,17 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a tool and exit with its status; 0 where its reader, as ``head``, has closed the pipe."""
+    """Run a tool and exit with its status; 2 for a :class:`RowError`, 0 where its reader, as ``head``, has gone."""
     try:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
         status = 0
+    except RowError as error:
+        print(f'error: {error}', file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:  # while torch and MMDetection are imported
+        print('stopped; the same command resumes', file=sys.stderr)
+        status = 130
     sys.exit(status)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmdet_gfl.benchmark import locks, running
-from mmdet_gfl.benchmark.commands import Launcher
+from mmdet_gfl.benchmark.commands import Launcher, exit_with
 from mmdet_gfl.benchmark.presets import choose
 from mmdet_gfl.benchmark.results import COLUMNS, read, run_dir_of
 from mmdet_gfl.compat.checkpoint import HAS_SAFE_MODE
@@ -34,8 +34,9 @@ def reproduce(root, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, 'argv', ['reproduce.py', *map(str, arguments)])
-        status = tool.main()
-        return status, *capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            exit_with(tool.main)
+        return ended.value.code, *capsys.readouterr()
 
     return call
 
