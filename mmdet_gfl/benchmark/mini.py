@@ -13,9 +13,9 @@ from typing import Any
 from mmengine.config import Config
 
 from mmdet_gfl.datasets.shapes import Parameters
-from mmdet_gfl.shipped_configs import CONFIG_DIR
 
-from .shrinking import NORM, Parts, replace_entries, shrink_model, start_afresh
+from . import shrinking
+from .shrinking import NORM, Parts
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,7 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
     Returns:
         A config that stands alone.
     """
-    small = copy.deepcopy(cfg)
-    shrink_model(small.model, mini.parts)
-    replace_entries(small, _data(mini) | _schedule(mini))
-    start_afresh(small, seed)
+    small = shrinking.shrink(cfg, mini.parts, _data(mini) | _schedule(mini), seed)
     if mini.ema:
         small.custom_hooks.append(dict(type='EMAHook', momentum=mini.ema, update_buffers=True))
     if mini.pretrained:
@@ -108,13 +105,10 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
 
 def _data(mini: Mini) -> dict[str, Any]:
     """The loaders and the evaluator of the shapes, at the run's size."""
-    shapes = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / 'shapes_detection.py')
+    shapes = shrinking.read_data('shapes_detection.py', mini.size)
     for loader in (shapes.train_dataloader, shapes.val_dataloader):
         loader.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
         loader.dataset.update(data_root=mini.shapes.address, metainfo=dict(classes=CLASSES))
-        for step in loader.dataset.pipeline:
-            if step.type == 'Resize':
-                step.scale = (mini.size, mini.size)
     shapes.val_evaluator.classwise = mini.rare > 0
     shapes.val_evaluator.ann_file = f'{mini.shapes.address}annotations/instances_val.json'
     return dict(

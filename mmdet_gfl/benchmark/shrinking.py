@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
+
+from mmdet_gfl.shipped_configs import CONFIG_DIR
 
 #: Batch norm per process, also in place of RTMDet's SyncBN, which works on GPUs only.
 NORM = dict(type='BN', requires_grad=True)
@@ -49,35 +50,45 @@ class Parts:
         return dict(self.backbone, out_indices=tuple(range(first, 4)))
 
 
-def shrink_model(model: ConfigDict, parts: Parts) -> None:
-    """Put a small backbone, and a neck and heads of its widths, into the config of a single-stage detector.
+def shrink(cfg: Config, parts: Parts, values: dict[str, Any], seed: int) -> Config:
+    """A shipped config with a small backbone, and a neck and heads of its widths; the given one stays as it is.
+
+    It trains from its own start, without the hooks of another schedule. A checkpoint is written after each epoch, and
+    the last is kept.
 
     Args:
-        model: The detector of a shipped config; changed.
-        parts: What it is made of from now on.
+        cfg: Any config of ``configs/`` with a single-stage detector.
+        parts: What the detector is made of.
+        values: Entries that replace the config's: data and schedule.
+        seed: Of initialisation, order and augmentation.
     """
-    kind = KINDS.get(model.neck.type, KINDS['FPN'])
-    replace_entries(model, kind.trunk(model.neck, parts))
-    replace_entries(model.bbox_head, kind.head(parts))
-    model.bbox_head.num_classes = parts.num_classes
+    small = copy.deepcopy(cfg)
+    model = small.model
+    replace_entries(model, KINDS.get(model.neck.type, _fpn)(model.neck, parts))
+    replace_entries(model.bbox_head, _head(model.neck.type, parts))
     model.data_preprocessor = dict(
         type='DetDataPreprocessor',
         mean=list(parts.mean),
         std=list(parts.std),
         bgr_to_rgb=True,
-        pad_size_divisor=kind.pad_size_divisor,
+        pad_size_divisor=1 if model.neck.type == 'SSDNeck' else 32,
     )
+    replace_entries(small, values)
+    small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
+    small.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
+    small.randomness = dict(seed=seed)
+    small.load_from, small.resume = None, False
+    return small
 
 
-def start_afresh(cfg: Config, seed: int) -> None:
-    """Have a shrunk config train from its own start, with this seed and without the hooks of another schedule.
-
-    A checkpoint is written after each epoch, and the last is kept.
-    """
-    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
-    cfg.default_hooks.checkpoint = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
-    cfg.randomness = dict(seed=seed)
-    cfg.load_from, cfg.resume = None, False
+def read_data(name: str, size: int) -> Config:
+    """A file of ``configs/_base_/datasets`` whose images are resized into a square of ``size`` px."""
+    data = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / name)
+    for loader in (data.train_dataloader, data.val_dataloader):
+        for step in loader.dataset.pipeline:
+            if step.type == 'Resize':
+                step.scale = (size, size)
+    return data
 
 
 def replace_entries(node: Config | ConfigDict, values: dict[str, Any]) -> None:
@@ -86,29 +97,22 @@ def replace_entries(node: Config | ConfigDict, values: dict[str, Any]) -> None:
         node[key] = value
 
 
-def _fpn_trunk(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
+def _fpn(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
     """The stages that the row's own FPN uses; its levels, and where the extra ones start, are kept."""
-    neck, first = copy.deepcopy(neck), neck.get('start_level', 0)
-    neck.update(in_channels=list(parts.widths[first:]), out_channels=parts.channels, start_level=0)
-    return dict(backbone=parts.stages(first), neck=neck)
+    first = neck.get('start_level', 0)
+    widths = dict(in_channels=list(parts.widths[first:]), out_channels=parts.channels)
+    return dict(backbone=parts.stages(first), neck=dict(neck, **widths, start_level=0))
 
 
-def _fpn_head(parts: Parts) -> dict[str, Any]:
-    return dict(in_channels=parts.channels, feat_channels=parts.channels, stacked_convs=parts.stacked_convs)
-
-
-def _rtmdet_trunk(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
+def _rtmdet(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
     """Three stages, instead of CSPNeXt's, and the row's own PAFPN with one block per stage."""
-    neck = copy.deepcopy(neck)
-    neck.update(in_channels=list(parts.widths[1:]), out_channels=parts.channels, num_csp_blocks=1, norm_cfg=dict(NORM))
-    return dict(backbone=parts.stages(1), neck=neck, use_syncbn=False)
+    widths = dict(in_channels=list(parts.widths[1:]), out_channels=parts.channels)
+    return dict(
+        backbone=parts.stages(1), neck=dict(neck, **widths, num_csp_blocks=1, norm_cfg=dict(NORM)), use_syncbn=False
+    )
 
 
-def _rtmdet_head(parts: Parts) -> dict[str, Any]:
-    return dict(_fpn_head(parts), norm_cfg=dict(NORM))
-
-
-def _ssd_trunk(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
+def _ssd(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
     """Three stages and a level more, instead of VGG-16."""
     small = dict(
         type=neck.type,
@@ -121,36 +125,29 @@ def _ssd_trunk(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
     return dict(backbone=parts.stages(1), neck=small)
 
 
-def _ssd_head(parts: Parts) -> dict[str, Any]:
-    sizes = [round(share * parts.size) for share in SSD_SIZES]
-    generator = dict(
-        type='SSDAnchorGenerator',
-        scale_major=False,
-        strides=list(SSD_STRIDES),
-        ratios=[[2], [2, 3], [2, 3], [2]],
-        min_sizes=sizes[:-1],
-        max_sizes=sizes[1:],
+#: Backbone and neck by the type of the neck, which the head's widths and levels follow from; any other is like an FPN.
+KINDS = dict(CSPNeXtPAFPN=_rtmdet, SSDNeck=_ssd)
+
+
+def _head(neck: str, parts: Parts) -> dict[str, Any]:
+    """Arguments of a head behind a neck of this type."""
+    if neck == 'SSDNeck':
+        sizes = [round(share * parts.size) for share in SSD_SIZES]
+        generator = dict(
+            type='SSDAnchorGenerator',
+            scale_major=False,
+            strides=list(SSD_STRIDES),
+            ratios=[[2], [2, 3], [2, 3], [2]],
+            min_sizes=sizes[:-1],
+            max_sizes=sizes[1:],
+        )
+        widths = (*parts.widths[1:], parts.channels)
+        return dict(in_channels=widths, anchor_generator=generator, num_classes=parts.num_classes)
+    norm = dict(norm_cfg=dict(NORM)) if neck == 'CSPNeXtPAFPN' else {}
+    return dict(
+        in_channels=parts.channels,
+        feat_channels=parts.channels,
+        stacked_convs=parts.stacked_convs,
+        num_classes=parts.num_classes,
+        **norm,
     )
-    return dict(in_channels=(*parts.widths[1:], parts.channels), anchor_generator=generator)
-
-
-class Kind(NamedTuple):
-    """Functions that shrink detectors with one kind of neck.
-
-    Attributes:
-        trunk: Gives backbone and neck, from the row's neck.
-        head: Gives arguments of the head.
-        pad_size_divisor: The preprocessor's.
-    """
-
-    trunk: Callable[[ConfigDict, Parts], dict[str, Any]]
-    head: Callable[[Parts], dict[str, Any]]
-    pad_size_divisor: int = 32
-
-
-#: By the type of the neck, which the head's widths and levels follow from; any other neck is shrunk as an FPN.
-KINDS = dict(
-    FPN=Kind(_fpn_trunk, _fpn_head),
-    CSPNeXtPAFPN=Kind(_rtmdet_trunk, _rtmdet_head),
-    SSDNeck=Kind(_ssd_trunk, _ssd_head, pad_size_divisor=1),
-)

@@ -5,14 +5,14 @@ Neck, head, losses, assignment and test settings are the row's own, at the paper
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from mmengine.config import Config
 
 from mmdet_gfl.shipped_configs import CONFIG_DIR
 
-from .shrinking import NORM, Parts, replace_entries, shrink_model, start_afresh
+from . import shrinking
+from .shrinking import NORM, Parts
 
 #: Images of a step, of all GPUs together, that the lr is for.
 BATCH = 16
@@ -45,23 +45,16 @@ def shrink(cfg: Config, seed: int = 0) -> Config:
     Returns:
         A config that stands alone, for one GPU.
     """
-    small = copy.deepcopy(cfg)
-    shrink_model(small.model, PARTS)
     schedule = Config.fromfile(CONFIG_DIR / '_base_' / 'schedules' / 'schedule_1x.py')
     schedule.train_cfg.val_interval = schedule.train_cfg.max_epochs
-    replace_entries(small, _data() | schedule._cfg_dict.to_dict())
-    start_afresh(small, seed)
+    small = shrinking.shrink(cfg, PARTS, _data() | schedule._cfg_dict.to_dict(), seed)
     return Config(small._cfg_dict)
 
 
 def _data() -> dict[str, Any]:
     """The loaders and the evaluator of COCO, with a tenth of its training images."""
-    coco = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / 'coco_detection.py')
-    for loader in (coco.train_dataloader, coco.val_dataloader):
-        loader.num_workers = 4
-        for step in loader.dataset.pipeline:
-            if step.type == 'Resize':
-                step.scale = (SIZE, SIZE)
+    coco = shrinking.read_data('coco_detection.py', SIZE)
+    coco.train_dataloader.num_workers = coco.val_dataloader.num_workers = 4
     coco.train_dataloader.batch_size = BATCH
     coco.train_dataloader.dataset.update(type='mmdet_gfl.CocoSubset', every=EVERY)
     return {key: coco[key] for key in coco if key.endswith(('_dataloader', '_evaluator'))}
