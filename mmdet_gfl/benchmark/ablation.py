@@ -74,21 +74,18 @@ def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[Ablatio
     Raises:
         RowError: There is no such row, one is given twice, or a text is no row.
     """
-    rows = [ROWS[_known(name)] for name in (ROWS if names is None else names)] + [read_row(text) for text in own]
+    for name in names or ():
+        if name not in ROWS:
+            close = difflib.get_close_matches(name.lower(), ROWS, n=1, cutoff=0.3)
+            hint = f'did you mean {close[0]}? ' if close else ''
+            raise RowError(f'--rows {name}: no such row; {hint}accepted: {", ".join(ROWS)}, any other by --row')
+    rows = [ROWS[name] for name in (ROWS if names is None else names)] + [read_row(text) for text in own]
     given: set[str] = set()
     for row in rows:
         if row.name in given or (row.name in ROWS and row is not ROWS[row.name]):
             raise RowError(f'row {row.name} is given twice, or named as one of {", ".join(ROWS)}; rename or remove it')
         given.add(row.name)
     return rows
-
-
-def _known(name: str) -> str:
-    if name in ROWS:
-        return name
-    close = difflib.get_close_matches(name.lower(), ROWS, n=1, cutoff=0.3)
-    hint = f'did you mean {close[0]}? ' if close else ''
-    raise RowError(f'--rows {name}: no such row; {hint}accepted: {", ".join(ROWS)}, any other by --row')
 
 
 def read_row(text: str) -> AblationRow:
@@ -238,16 +235,9 @@ class Ablation(Plan):
 
     def repeated(self) -> dict[str, str]:
         """Rows whose head is that of an earlier one, by name: the earlier row's name."""
-        first: list[tuple[str, dict[str, Any]]] = []
-        repeated: dict[str, str] = {}
-        for row in self.rows.values():
-            head = self.identity(row)
-            same = next((name for name, other in first if other == head), None)
-            if same is None:
-                first.append((row.name, head))
-            else:
-                repeated[row.name] = same
-        return repeated
+        heads = {name: self.identity(row) for name, row in self.rows.items()}
+        first = {name: next(other for other, head in heads.items() if head == own) for name, own in heads.items()}
+        return {name: other for name, other in first.items() if name != other}
 
     def identity(self, row: AblationRow) -> dict[str, Any]:
         """A head config that is equal for rows with equal heads.

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmdet_gfl.engine.files import write
@@ -17,10 +16,9 @@ from mmdet_gfl.utils.tables import markdown
 
 from .ablation import BASELINE, read_rows
 from .compare import Measured, Paired, by_seed, measure, paired, signed
-from .markdown import circumstances
 from .pictures import GREY, MEASURED, tidy
 from .progress import unfinished
-from .report import without_configs
+from .report import circumstances, without_configs
 from .results import Result, read, read_results
 from .rows import RowError
 
@@ -299,5 +297,4 @@ def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) 
     right.axvline(0, color=GREY, linewidth=0.8)
     for axes in (left, right):
         tidy(axes, 'x')
-    FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)

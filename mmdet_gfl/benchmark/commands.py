@@ -144,7 +144,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a tool and exit with its status; 2 for a :class:`RowError`, 0 where its reader, as ``head``, has gone."""
+    """Run a tool and exit with its status: 2 for a :class:`RowError`, 0 where its reader, as ``head``, has gone."""
     try:
         status = main()
         sys.stdout.flush()

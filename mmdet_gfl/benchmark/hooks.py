@@ -31,14 +31,6 @@ CHECKPOINT = 'timing.pth'
 PROGRESS = 'progress.json'
 
 
-def seed_everything(seed: int, *more: int) -> None:
-    """Seed Python's, NumPy's and torch's generators with a sequence of numbers from 0 up."""
-    state = np.random.SeedSequence([seed, *more]).generate_state(3)
-    random.seed(int(state[0]))
-    np.random.seed(state[1])
-    torch.manual_seed(int(state[2]))
-
-
 @FUNCTIONS.register_module(name='mmdet_gfl_seed_worker')
 def seed_worker(worker_id: int) -> None:
     """Seed a data worker from what torch gave it, which the main process's seed and the worker's number determine.
@@ -76,8 +68,11 @@ class EpochSeedHook(Hook):
         torch.backends.cudnn.benchmark = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds."""
-        seed_everything(self.seed, runner.epoch, get_rank())
+        """Seed Python's, NumPy's and torch's generators."""
+        state = np.random.SeedSequence([self.seed, runner.epoch, get_rank()]).generate_state(3)
+        random.seed(int(state[0]))
+        np.random.seed(state[1])
+        torch.manual_seed(int(state[2]))
 
 
 @HOOKS.register_module()

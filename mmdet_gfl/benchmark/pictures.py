@@ -144,8 +144,7 @@ def _bar(axes: Axes, y: float, value: float, spread: float | None, color: str, f
 
 def tidy(axes: Axes, grid: str) -> None:
     """Remove the frame above and on the right, and draw grid lines of one axis."""
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
+    axes.spines[['top', 'right']].set_visible(False)
     axes.grid(axis=grid, color='#DDDDDD', linewidth=0.6)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)

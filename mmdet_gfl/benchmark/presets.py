@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -233,15 +234,13 @@ def watched(cfg: Config, seed: int) -> Config:
 
 def lr_notes(configs: Sequence[Config], gpus: int) -> list[str]:
     """A sentence for each kind of row whose lr is scaled, since its batch is not the one that its lr is for."""
-    notes: dict[str, int] = {}
+    notes: Counter[str] = Counter()
     for cfg in configs:
         scale: Any = cfg.get('auto_scale_lr') or {}
         per_gpu = cfg.train_dataloader.get('batch_size')
         if scale.get('enable') and gpus * per_gpu != scale.base_batch_size:
             lr = cfg.optim_wrapper.optimizer.lr
-            note = (
-                f'lr {lr:g} is for {scale.base_batch_size} images per step; with {gpus} x {per_gpu} it is scaled to '
-                f'{lr * gpus * per_gpu / scale.base_batch_size:g}'
-            )
-            notes[note] = notes.get(note, 0) + 1
+            scaled = lr * gpus * per_gpu / scale.base_batch_size
+            batches = f'{scale.base_batch_size} images per step; with {gpus} x {per_gpu}'
+            notes[f'lr {lr:g} is for {batches} it is scaled to {scaled:g}'] += 1
     return [f'{note} ({count} row{"s" * (count > 1)})' for note, count in notes.items()]

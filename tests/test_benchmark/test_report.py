@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from mmdet_gfl.benchmark import markdown, pictures, report, results
+from mmdet_gfl.benchmark import pictures, report, results
 from mmdet_gfl.benchmark.compare import Measured, compare, effect, measure
 from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
@@ -189,7 +189,7 @@ def test_nothing_measured_yet(tmp_path):
 
 def test_sizes_that_are_not_the_presets_are_named():
     usual, other = (dict(mini=vars(mini), seed=0) for mini in (Mini(), Mini(rare=1, lr=0.001, epochs=4, pretrained=1)))
-    first, second = markdown.settings(dict(a=[usual, other]))
+    first, second = report.settings(dict(a=[usual, other]))
     assert '16 epochs. The paper' in first and '4 epochs, lr=0.001, rare=1. The paper' in second
 
 

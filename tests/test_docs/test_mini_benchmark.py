@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_gfl.benchmark import markdown, report
+from mmdet_gfl.benchmark import report
 from mmdet_gfl.benchmark.compare import compare
 from mmdet_gfl.benchmark.rows import read_tables
 
@@ -33,7 +33,7 @@ def rounded(content):
 def test_the_report(folder):
     kept, results, comparisons = comparisons_of(folder)
     drawn = {c.table.name: f'table_{c.table.name}.png' for c in comparisons if any(r.measured['AP'] for r in c.rows)}
-    assert (folder / 'report.md').read_text() == markdown.page(comparisons, results, drawn) + '\n'
+    assert (folder / 'report.md').read_text() == report.page(comparisons, results, drawn) + '\n'
     assert rounded(report.as_json(comparisons, results)) == rounded(kept)
     assert all((folder / name).is_file() for name in drawn.values())
 
