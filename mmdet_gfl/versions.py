@@ -23,7 +23,6 @@ class Requirement:
 
     ``dists`` are the distributions that provide the package, the one to install first; an empty ``below`` means that
     no version is too new; ``tested`` is the version that ``constraints.txt`` pins, or for a fork was tried by hand.
-    ``fork`` is a maintained continuation under other names, with versions of its own.
     """
 
     package: str
@@ -31,16 +30,11 @@ class Requirement:
     lowest: str
     below: str
     tested: str
-    fork: Requirement | None = None
 
     def fits(self, version: str) -> bool:
         """True if ``version`` is within the bounds; a pre-release counts as the release it precedes."""
         release = parse_release(version)
         return parse_release(self.lowest) <= release and (not self.below or release < parse_release(self.below))
-
-    def of(self, dist: str) -> Requirement:
-        """The fork if it provides ``dist``, else this."""
-        return self.fork if self.fork and dist in self.fork.dists else self
 
     @property
     def bounds(self) -> str:
@@ -64,33 +58,18 @@ class Problem:
 
 #: In the order of the imports. Those of mmcv and MMEngine lie within what MMDetection accepts; the extra ``mim`` in
 #: setup.cfg repeats the bounds, constraints.txt the tested versions, constraints-lowest.txt the lowest, which are what
-#: the tests have been run with. ``onedl-*`` are forks under the same import names.
+#: the tests have been run with.
 REQUIREMENTS = (
     Requirement('torch', ('torch',), lowest='2.1.2', below='', tested='2.13.0'),
-    Requirement(
-        'mmengine',
-        ('mmengine', 'mmengine-lite'),
-        lowest='0.10.3',
-        below='1.0.0',
-        tested='0.10.7',
-        fork=Requirement('mmengine', ('onedl-mmengine',), lowest='0.10.12', below='1.0.0', tested='0.10.12'),
-    ),
-    Requirement(
-        'mmcv',
-        ('mmcv-lite', 'mmcv', 'mmcv-full'),
-        lowest='2.1.0',
-        below='2.2.0',
-        tested='2.1.0',
-        fork=Requirement('mmcv', ('onedl-mmcv',), lowest='2.3.6', below='3.0.0', tested='2.3.6'),
-    ),
-    Requirement(
-        'mmdet',
-        ('mmdet',),
-        lowest='3.2.0',
-        below='4.0.0',
-        tested='3.3.0',
-        fork=Requirement('mmdet', ('onedl-mmdetection',), lowest='3.5.1', below='4.0.0', tested='3.5.1'),
-    ),
+    Requirement('mmengine', ('mmengine', 'mmengine-lite'), lowest='0.10.3', below='1.0.0', tested='0.10.7'),
+    Requirement('mmcv', ('mmcv-lite', 'mmcv', 'mmcv-full'), lowest='2.1.0', below='2.2.0', tested='2.1.0'),
+    Requirement('mmdet', ('mmdet',), lowest='3.2.0', below='4.0.0', tested='3.3.0'),
+)
+#: Maintained continuations of these packages under the same import names, with versions of their own.
+FORKS = (
+    Requirement('mmengine', ('onedl-mmengine',), lowest='0.10.12', below='1.0.0', tested='0.10.12'),
+    Requirement('mmcv', ('onedl-mmcv',), lowest='2.3.6', below='3.0.0', tested='2.3.6'),
+    Requirement('mmdet', ('onedl-mmdetection',), lowest='3.5.1', below='4.0.0', tested='3.5.1'),
 )
 
 
@@ -142,8 +121,8 @@ def installed(requirement: Requirement) -> list[Distribution]:
     Distributions in another folder further down ``sys.path`` are shadowed and left out, unless the first one has no
     package beside its metadata (an editable install, or what a failed uninstall leaves).
     """
-    dists = requirement.dists + (requirement.fork.dists if requirement.fork else ())
-    found = list(filter(None, map(_first, dists)))
+    same = (one for one in (*REQUIREMENTS, *FORKS) if one.package == requirement.package)
+    found = [dist for one in same for name in one.dists if (dist := _first(name)) is not None]
     found.sort(key=_path_order)
     if not found or not (_folder(found[0]) / requirement.package).is_dir():
         return found
@@ -175,11 +154,11 @@ def _check(requirement: Requirement) -> Problem | None:
         return _collision(requirement, found)
     dist = found[0]
     name = dist.metadata['Name']
-    requirement = requirement.of(name)
-    if requirement.fits(dist.version):
+    own = next((fork for fork in FORKS if name in fork.dists), requirement)
+    if own.fits(dist.version):
         return None
-    what = f'{name} {dist.version} does not fit (needed: {requirement.bounds})'
-    return Problem(what, (requirement.pin,), () if name == requirement.dists[0] else (name,))
+    what = f'{name} {dist.version} does not fit (needed: {own.bounds})'
+    return Problem(what, (own.pin,), () if name == own.dists[0] else (name,))
 
 
 def _mixed() -> list[Problem]:
@@ -187,9 +166,8 @@ def _mixed() -> list[Problem]:
     mmcv, mmdet = (next(iter(installed(one)), None) for one in REQUIREMENTS if one.package in ('mmcv', 'mmdet'))
     if mmcv is None or mmdet is None or mmcv.metadata['Name'] != 'onedl-mmcv' or mmdet.metadata['Name'] != 'mmdet':
         return []
-    fork = REQUIREMENTS[-1].of('onedl-mmdetection')
     what = f'mmdet {mmdet.version} refuses onedl-mmcv {mmcv.version}, which goes with onedl-mmdetection'
-    return [Problem(what, (fork.pin,), ('mmdet',))]
+    return [Problem(what, (FORKS[-1].pin,), ('mmdet',))]
 
 
 def _collision(requirement: Requirement, found: list[Distribution]) -> Problem:
