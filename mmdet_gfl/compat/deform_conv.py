@@ -6,7 +6,6 @@ running it once more under autograd; as mmcv's operators do, these *add* to what
 ``columns`` and ``ones`` are scratch space of mmcv's operators and are not used.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +29,8 @@ def deform_conv_forward(
     **geometry: int,
 ) -> None:
     """Write the convolution of ``input`` (N, C, H, W) into ``output`` (N, C', H', W')."""
-    output.copy_(_convolve('deform_conv_forward', input, offset, weight, _pairs(geometry, _PLAIN)))
+    tensors = dict(input=input, offset=offset, weight=weight)
+    output.copy_(_convolve('deform_conv_forward', tensors, _pairs(geometry, _PLAIN)))
 
 
 def deform_conv_backward_input(
@@ -44,10 +44,8 @@ def deform_conv_backward_input(
     **geometry: int,
 ) -> None:
     """Add the gradients by the input and by the offsets."""
-    with torch.enable_grad():
-        image, shift = _leaves(input, offset)
-        output = _convolve('deform_conv_backward_input', image, shift, weight, _pairs(geometry, _PLAIN))
-    _add_gradients(output, (image, shift), grad_output, (grad_input, grad_offset))
+    tensors, totals = dict(input=input, offset=offset, weight=weight), dict(input=grad_input, offset=grad_offset)
+    _add_gradients('deform_conv_backward_input', tensors, _pairs(geometry, _PLAIN), grad_output, totals)
 
 
 def deform_conv_backward_parameters(
@@ -61,10 +59,9 @@ def deform_conv_backward_parameters(
     **geometry: int,
 ) -> None:
     """Add ``scale`` times the gradient by the weight, (C', C / groups, kh, kw)."""
-    with torch.enable_grad():
-        (kernel,) = _leaves(torch.zeros_like(grad_weight))  # the output is linear in it: its value does not matter
-        output = _convolve('deform_conv_backward_parameters', input, offset, kernel, _pairs(geometry, _PLAIN))
-    _add_gradients(output, (kernel,), grad_output * scale, (grad_weight,))
+    kernel = torch.zeros_like(grad_weight)  # the output is linear in it: its value does not matter
+    tensors, totals = dict(input=input, offset=offset, weight=kernel), dict(weight=grad_weight)
+    _add_gradients('deform_conv_backward_parameters', tensors, _pairs(geometry, _PLAIN), grad_output * scale, totals)
 
 
 def modulated_deform_conv_forward(
@@ -80,7 +77,8 @@ def modulated_deform_conv_forward(
     **geometry: int,
 ) -> None:
     """Write the convolution of ``input`` (N, C, H, W), its samples weighted by ``mask``, into ``output``."""
-    result = _convolve('modulated_deform_conv_forward', input, offset, weight, _pairs(geometry, _MODULATED), mask)
+    tensors = dict(input=input, offset=offset, weight=weight, mask=mask)
+    result = _convolve('modulated_deform_conv_forward', tensors, _pairs(geometry, _MODULATED))
     output.copy_(result + bias.view(1, -1, 1, 1) if with_bias else result)
 
 
@@ -102,11 +100,9 @@ def modulated_deform_conv_backward(
     **geometry: int,
 ) -> None:
     """Add the gradients by the input, the weight, the bias if there is one, the offsets and the mask."""
-    with torch.enable_grad():
-        image, shift, kernel, share = _leaves(input, offset, weight, mask)
-        output = _convolve('modulated_deform_conv_backward', image, shift, kernel, _pairs(geometry, _MODULATED), share)
-    leaves, totals = (image, shift, kernel, share), (grad_input, grad_offset, grad_weight, grad_mask)
-    _add_gradients(output, leaves, grad_output, totals)
+    tensors = dict(input=input, offset=offset, weight=weight, mask=mask)
+    totals = dict(input=grad_input, offset=grad_offset, weight=grad_weight, mask=grad_mask)
+    _add_gradients('modulated_deform_conv_backward', tensors, _pairs(geometry, _MODULATED), grad_output, totals)
     if with_bias:
         grad_bias.add_(grad_output.sum((0, 2, 3)))
 
@@ -116,27 +112,26 @@ def _pairs(geometry: dict[str, int], names: tuple[tuple[str, str], ...]) -> dict
     return {key: (geometry[h], geometry[w]) for key, (h, w) in zip(('stride', 'padding', 'dilation'), names)}
 
 
-def _convolve(
-    name: str,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    geometry: dict[str, _Pair],
-    mask: Tensor | None = None,
-) -> Tensor:
+def _convolve(name: str, tensors: dict[str, Tensor], geometry: dict[str, _Pair]) -> Tensor:
     """Call torchvision, or raise the error of the operator ``name`` where it is not there."""
     ops: Any = torchvision_ops()
     if ops is None:
         why = 'needs a torchvision that fits the installed torch, which is not there'
         missing_operator(name, f"{why}; shipped configs without 'dconv' in their name do not need it")()
-    result: Tensor = ops.deform_conv2d(input, offset, weight, mask=mask, **geometry)
+    result: Tensor = ops.deform_conv2d(**tensors, **geometry)
     return result
 
 
-def _leaves(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().requires_grad_() for tensor in tensors]
-
-
-def _add_gradients(output: Tensor, leaves: Sequence[Tensor], grad_output: Tensor, totals: Sequence[Tensor]) -> None:
-    for total, gradient in zip(totals, torch.autograd.grad(output, leaves, grad_output), strict=True):
+def _add_gradients(
+    name: str,
+    tensors: dict[str, Tensor],
+    geometry: dict[str, _Pair],
+    grad_output: Tensor,
+    totals: dict[str, Tensor],
+) -> None:
+    """Add the gradients of a convolution by some of its tensors to the totals of these."""
+    leaves = {key: tensors[key].detach().requires_grad_() for key in totals}
+    with torch.enable_grad():
+        output = _convolve(name, tensors | leaves, geometry)
+    for total, gradient in zip(totals.values(), torch.autograd.grad(output, tuple(leaves.values()), grad_output)):
         total.add_(gradient)
