@@ -100,16 +100,10 @@ def match(detections: Detections, objects: Objects, iou: float) -> np.ndarray:
     for label in np.unique(detections.labels):
         members = np.flatnonzero(detections.labels == label)
         members = members[np.argsort(-detections.scores[members], kind='stable')]
-        outcome[members] = _match_class(detections.boxes[members], objects.of_class(label), iou)
-    return outcome
-
-
-def _match_class(boxes: np.ndarray, objects: Objects, iou: float) -> np.ndarray:
-    """:func:`match` of boxes (N, 4) by falling score with objects of their class."""
-    overlap = overlaps(boxes, objects)
-    in_ignored = (overlap[:, objects.ignored] >= iou).any(axis=1)
-    outcome = np.where(in_ignored, IGNORED, FALSE)
-    outcome[[index for index, _ in matched(overlap[:, ~objects.ignored], iou)]] = TRUE
+        of_class = objects.of_class(label)
+        overlap = overlaps(detections.boxes[members], of_class)
+        outcome[members[(overlap[:, of_class.ignored] >= iou).any(axis=1)]] = IGNORED
+        outcome[members[[index for index, _ in matched(overlap[:, ~of_class.ignored], iou)]]] = TRUE
     return outcome
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,9 +91,11 @@ def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float 
     turn_on_distributions(detector)
     dataset = dataset_of(detector.cfg, split)
     annotations = read_annotations(str(dataset.ann_file))
-    samples = predictions(detector, split, dataset)
-    results = ((sample.img_id, sample.pred_instances) for sample in samples)
-    sides = joined(visible_sides(found[found.scores >= score_thr], annotations[i], iou) for i, found in results)
+    parts = []
+    for sample in predictions(detector, split, dataset):
+        found = sample.pred_instances
+        parts.append(visible_sides(found[found.scores >= score_thr], annotations[sample.img_id], iou))
+    sides = Sides(*map(np.concatenate, zip(*parts)))
     if not len(sides.true):
         raise UserError(
             f'config {detector.cfg.filename}: no object of the {split} data is found with score {score_thr} and '
@@ -132,10 +134,16 @@ def visible_sides(results: InstanceData, objects: Sequence[dict[str, Any]], iou:
     """
     x, y, width, height = np.array([one['bbox'] for one in objects], float).reshape(-1, 4).T
     boxes = np.stack([x, y, x + width, y + height], axis=1)
-    found, deviations = as_array(results.bboxes), as_array(results.bbox_std)
-    floors = floor_of(results)
-    pairs = matched(ious(found, boxes), iou)
-    return joined(_sides_of_object(found[i], deviations[i], floors[i], boxes[j], objects[j]) for i, j in pairs)
+    true, seen, kind = (
+        np.array([one[f'side_{name}'] for one in objects], dtype).reshape(-1, 4)
+        for name, dtype in (('std', float), ('visible', float), ('kind', str))
+    )
+    found = as_array(results.bboxes)
+    i, j = np.array(matched(ious(found, boxes), iou), int).reshape(-1, 2).T
+    error, length = (found[i] - boxes[j]) * [-1, -1, 1, 1], np.tile(boxes[j, 2:] - boxes[j, :2], 2)
+    shown = (seen[j] >= VISIBLE) & np.isin(kind[j], KINDS)
+    values = (as_array(results.bbox_std)[i], true[j], error, length, kind[j], floor_of(results)[i])
+    return Sides(*(value[shown] for value in values))
 
 
 def floor_of(results: InstanceData) -> np.ndarray:
@@ -148,23 +156,6 @@ def floor_of(results: InstanceData) -> np.ndarray:
     step = as_array(results.bbox_step)
     fraction = as_array(results.bbox_mean) / step % 1
     return step * np.sqrt(fraction * (1 - fraction))
-
-
-def _sides_of_object(
-    found: np.ndarray, deviation: np.ndarray, floor: np.ndarray, box: np.ndarray, one: dict[str, Any]
-) -> Sides:
-    error = (found - box) * [-1, -1, 1, 1]
-    length = np.tile(box[2:] - box[:2], 2)
-    kind = np.array(one['side_kind'])
-    shown = (np.array(one['side_visible']) >= VISIBLE) & np.isin(kind, KINDS)
-    true = np.array(one['side_std'], float)
-    return Sides(*(values[shown] for values in (deviation, true, error, length, kind, floor)))
-
-
-def joined(parts: Iterable[Sides]) -> Sides:
-    """All sides of several lots."""
-    lots = [*parts, Sides(*(np.zeros(0),) * 4, np.zeros(0, '<U5'), np.zeros(0))]
-    return Sides(*(np.concatenate(values) for values in zip(*lots)))
 
 
 def evaluate(sides: Sides) -> Evaluation:
@@ -185,12 +176,9 @@ def evaluate(sides: Sides) -> Evaluation:
 
 
 def _of_kind(sides: Sides, chosen: np.ndarray) -> tuple[int, float, float, float]:
-    true, predicted, error = (_rms(values[chosen]) for values in (sides.true, sides.predicted, sides.error))
+    squares = np.square([sides.true[chosen], sides.predicted[chosen], sides.error[chosen]])
+    true, predicted, error = np.sqrt(squares.mean(axis=1)).tolist()
     return int(chosen.sum()), true, predicted, error
-
-
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def auroc(positives: np.ndarray, negatives: np.ndarray) -> float:

@@ -56,19 +56,11 @@ def sides_of(results: InstanceData) -> list[list[Side]]:
             ``bbox_distribution`` (N, 4, n+1) and ``bbox_step`` (N, 4); in pixels of the image.
     """
     mean, std, locations = (as_array(results[f'bbox_{name}']) for name in ('mean', 'std', 'location'))
-    full = 'bbox_distribution' in results
-    probabilities = as_array(results.bbox_distribution) if full else None
-    step = as_array(results.bbox_step) if full else None
-    detections = []
-    for index in range(len(mean)):
-        sides = []
-        for side, (axis, sign) in enumerate(((0, -1), (1, -1), (0, 1), (1, 1))):
-            start = locations[index, axis]
-            middle, spread = float(start + sign * mean[index, side]), float(std[index, side])
-            if probabilities is None or step is None:
-                sides.append(Side(middle, spread))
-                continue
-            entries = probabilities[index, side]
-            sides.append(Side(middle, spread, start + sign * step[index, side] * np.arange(len(entries)), entries))
-        detections.append(sides)
-    return detections
+    signs = np.array([-1, -1, 1, 1])
+    starts = np.tile(locations, 2)  # (N, 4)
+    sides = [(starts + signs * mean).tolist(), std.tolist()]
+    if 'bbox_distribution' in results:
+        probabilities, step = as_array(results.bbox_distribution), as_array(results.bbox_step)
+        places = starts[..., None] + (signs * step)[..., None] * np.arange(probabilities.shape[-1])
+        sides += [places, probabilities]
+    return [[Side(*side) for side in zip(*detection)] for detection in zip(*sides)]
