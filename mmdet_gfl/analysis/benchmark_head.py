@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
+from unittest.mock import patch
 
 import torch
 from mmengine.structures import InstanceData
@@ -215,9 +216,15 @@ class Work:
         self.gts = random_objects(case, head.num_classes)
         self.metas = [dict(img_shape=case.size, pad_shape=case.size, scale_factor=(1.0, 1.0))] * case.batch
         self.predictions = random_predictions(self.like.train(), case)
-        self.leaves = [level.requires_grad_() for levels in self.predictions for level in levels]
+        for leaf in self.leaves:
+            leaf.requires_grad_()
         self.loss_by_feat = torch.compile(head.loss_by_feat) if compiled else head.loss_by_feat
         self.predict_by_feat = torch.compile(head.predict_by_feat) if compiled else head.predict_by_feat
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """All levels of all predictions."""
+        return [level for levels in self.predictions for level in levels]
 
     @cached_property
     def test_predictions(self) -> list[list[Tensor]]:
@@ -234,15 +241,20 @@ class Work:
         more = random_predictions(self.like.eval(), self.case, logits=MORE_LOGITS)[0]
         return [more, *self.test_predictions[1:]]
 
-    def in_float32(self) -> Work:
-        """The same head and values without AMP."""
+    def in_float32(self, head: Any = None, move: Callable[[Tensor], Tensor] = Tensor.float) -> Work:
+        """The same values without AMP and compilation.
+
+        Args:
+            head: A copy of the head elsewhere; default: the head itself.
+            move: Gives a tensor's copy in that place.
+        """
         there = copy.copy(self)
-        there.case = self.case._replace(amp=False)
-        there.loss_by_feat = self.head.loss_by_feat
-        there.predictions = [
-            [level.detach().float().requires_grad_() for level in levels] for levels in self.predictions
-        ]
-        there.leaves = [level for levels in there.predictions for level in levels]
+        there.case, there.head = self.case._replace(amp=False), self.head if head is None else head
+        there.loss_by_feat, there.predict_by_feat = there.head.loss_by_feat, there.head.predict_by_feat
+        there.predictions, there.test_predictions, there.more_predictions = (
+            [[move(level.detach().float()).requires_grad_() for level in levels] for levels in kinds]
+            for kinds in (self.predictions, self.test_predictions, self.more_predictions)
+        )
         return there
 
     def losses(self) -> dict[str, Tensor]:
@@ -305,19 +317,10 @@ class Work:
 
         In float32 always: no autocast reaches the fake GPU.
         """
-        there = copy.copy(self)
-        there.case = self.case._replace(amp=False)
-        there.head = copy.deepcopy(self.head).cpu()
-        there.loss_by_feat, there.predict_by_feat = there.head.loss_by_feat, there.head.predict_by_feat
         counts = {}
         with FakeGPU() as gpu:
-            move_module(there.head)
+            there = self.in_float32(move_module(copy.deepcopy(self.head).cpu()), lambda level: moved(level.cpu()))
             there.gts = moved([objects.cpu() for objects in self.gts])
-            there.predictions, there.test_predictions, there.more_predictions = (
-                moved([[level.detach().float().cpu().requires_grad_() for level in levels] for levels in kinds])
-                for kinds in (self.predictions, self.test_predictions, self.more_predictions)
-            )
-            there.leaves = [level for levels in there.predictions for level in levels]
             for part in parts:
                 there.part(part)()
                 before = len(gpu.host_syncs)
@@ -342,13 +345,11 @@ def stock_assignment(head: Any, *arguments: Any) -> Any:
     def stop(*args: Any, **kwargs: Any) -> NoReturn:
         raise _Assigned(get_targets(*args, **kwargs))
 
-    head.get_targets = stop
     try:
-        head.loss_by_feat(*arguments)
+        with patch.object(head, 'get_targets', stop):
+            head.loss_by_feat(*arguments)
     except _Assigned as assigned:
         return assigned.args[0]
-    finally:
-        del head.get_targets
     raise TypeError(f'{type(head).__name__}.loss_by_feat does not call get_targets')
 
 

@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import InstanceData
 from torch import nn
 from tqdm import tqdm
 
 from mmdet_gfl.compat import checkpoint as checkpoints
 from mmdet_gfl.engine import data_checks, launch
+from mmdet_gfl.engine.files import PICTURE_SUFFIXES, make_folder_of
 from mmdet_gfl.registry import hosts_of_stock_heads
 
 from .matching import Detections, Objects, as_array
@@ -45,6 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that the tools share."""
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; without it a GPU if there is one')
     launch.add_config_arguments(parser)
+
+
+def add_comparison_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """The arguments of a tool that draws one model or several side by side; ``out`` is the picture's default."""
+    parser.add_argument('--names', nargs='+', help='of the models; default: the names of their configs')
+    parser.add_argument('--split', choices=['val', 'test'], default='val', help='data loader, default: %(default)s')
+    parser.add_argument('--out', type=Path, default=Path(out), help='picture to write, default: %(default)s')
+    add_arguments(parser)
+
+
+def compared_models(args: argparse.Namespace) -> list[tuple[str, Config, str]]:
+    """Name, checked config and weights of each model of such a tool, once its picture can be written.
+
+    Raises:
+        launch.UserError: As :func:`named_models`, :func:`read_config` and :func:`~.engine.files.make_folder_of`.
+    """
+    named = named_models(args.models, args.names)
+    models = [(name, read_config(config, args), weights) for name, config, weights in named]
+    make_folder_of('--out', args.out, PICTURE_SUFFIXES)
+    return models
 
 
 def named_models(models: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -74,9 +99,7 @@ def read_config(path: str, args: argparse.Namespace) -> Config:
     """
     if args.allow_unsafe_checkpoint:
         checkpoints.allow_unsafe_checkpoints()
-    cfg = launch.read_config(path)
-    if args.cfg_options is not None:
-        launch.merge_options(cfg, args.cfg_options)
+    cfg = launch.read_config(path, args.cfg_options)
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
     return cfg
 
@@ -88,10 +111,6 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
         launch.UserError: The checkpoint is missing, damaged, wants to run code or is of another model; the config has
             no model that can be built; there is no such device.
     """
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-    from mmengine.runner.checkpoint import CheckpointLoader
-
     place = device_of(device)
     launch.check_checkpoint(checkpoint)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -196,7 +215,10 @@ def images_of(cfg: Config, weights: str, split: str, device: str | None = None) 
     if weights.endswith(('.pkl', '.pickle')):
         found = _read_detections(weights)
     else:
-        found = _detect(load(cfg, weights, device), split, dataset)
+        detector = load(cfg, weights, device)
+        keep_quality(getattr(detector.model, 'bbox_head', None))
+        samples = predictions(detector, split, dataset)
+        found = {sample.img_id: detections_of(sample.pred_instances) for sample in samples}
     _check_detections(found, infos, dataset.metainfo['classes'], weights)
     images = [(found[info['img_id']], objects_of(info)) for info in infos]
     return images, tuple(dataset.metainfo['classes'])
@@ -232,16 +254,8 @@ def objects_of(info: dict[str, Any]) -> Objects:
     )
 
 
-def _detect(detector: Detector, split: str, dataset: BaseDataset) -> dict[Any, Detections]:
-    """Detections by image id."""
-    keep_quality(getattr(detector.model, 'bbox_head', None))
-    return {sample.img_id: detections_of(sample.pred_instances) for sample in predictions(detector, split, dataset)}
-
-
 def predictions(detector: Detector, split: str, dataset: BaseDataset) -> Iterator[DetDataSample]:
     """The sample of each image of a split with ``pred_instances``, with progress on the screen."""
-    from mmengine.runner import Runner
-
     model: Any = detector.model
     loader = Runner.build_dataloader(dict(detector.cfg[f'{split}_dataloader'], dataset=dataset))
     for batch in tqdm(loader, 'batches'):

@@ -12,18 +12,19 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmdet_gfl.analysis.counterparts import build_head, head_config
@@ -44,28 +45,15 @@ class _Failure(str):
     """Why an item could not be made; what a worker raises would come with its traceback inside."""
 
 
-class _Seeded(Dataset[Any]):
-    """Items of a data set, their augmentation seeded one by one: the same whatever the number of workers."""
-
-    def __init__(self, dataset: Any, indices: list[int], seed: int) -> None:
-        self.dataset = dataset
-        self.indices = indices
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, number: int) -> Any:
-        for seed in (random.seed, np.random.seed, torch.manual_seed):
-            seed(self.seed + number)
-        try:
-            return self.dataset[self.indices[number]]
-        except Exception as error:  # a pipeline is anybody's code
-            return _Failure(f'{type(error).__name__}: {error}')
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
+def _read(dataset: Any, seed: int, numbered: tuple[int, int]) -> Any:
+    """An item, its augmentation seeded by its number: the same whatever the number of workers."""
+    number, index = numbered
+    for seed_generator in (random.seed, np.random.seed, torch.manual_seed):
+        seed_generator(seed + number)
+    try:
+        return dataset[index]
+    except Exception as error:  # a pipeline is anybody's code
+        return _Failure(f'{type(error).__name__}: {error}')
 
 
 def training_dataset(cfg: Config, split: str) -> Any:
@@ -96,7 +84,8 @@ def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterat
     Raises:
         UserError: An image cannot be made, or the pipeline does not end in ``PackDetInputs``.
     """
-    loader = DataLoader(_Seeded(dataset, indices, seed), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    numbered: Any = list(enumerate(indices))
+    loader = DataLoader(numbered, batch_size=None, num_workers=workers, collate_fn=partial(_read, dataset, seed))
     for index, item in zip(indices, loader):
         if isinstance(item, _Failure):
             raise UserError(
@@ -109,18 +98,6 @@ def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterat
 
 
 # Targets ------------------------------------------------------------------------------------------------------------
-
-
-def gfl_head(model: ConfigDict) -> DenseGFLMixin:
-    """The head of a detector's config, or for one of MMDetection's the head of ours that assigns the same targets.
-
-    Args:
-        model: The config's ``model``.
-
-    Raises:
-        UserError: There is no ``bbox_head``, or another one, or it cannot be built.
-    """
-    return build_head(head_config(model))
 
 
 def distance_targets(
@@ -171,7 +148,7 @@ def measure(
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with friendly_errors(cfg):
-        head = gfl_head(cfg.model)
+        head = build_head(head_config(cfg.model))  # that of ours which assigns the same targets as MMDetection's
     dataset = training_dataset(cfg, split)
     indices = list(range(len(dataset)))
     if 0 < images < len(indices):

@@ -73,16 +73,18 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def read_config(path: str) -> Config:
-    """Read a config file; see :func:`load_config`."""
+def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file and merge ``--cfg-options``; see :func:`load_config`."""
     if not Path(path).is_file():
         meant = _config_meant(Path(path))
         hint = f'did you mean {meant}?' if meant else '`python -m mmdet_gfl configs` lists the shipped ones.'
         raise UserError(f'config {path} does not exist; {hint}')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    merge_options(cfg, options or {})
+    return cfg
 
 
 def _config_meant(path: Path) -> Path | None:

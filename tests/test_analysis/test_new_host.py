@@ -7,8 +7,7 @@ from mmdet.models.dense_heads import ATSSHead
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config, ConfigDict
 
-from mmdet_gfl.analysis.counterparts import build_heads, nearest_host
-from mmdet_gfl.analysis.regression_targets import gfl_head
+from mmdet_gfl.analysis.counterparts import build_head, build_heads, head_config, nearest_host
 from mmdet_gfl.engine import type_checks
 from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.dense_heads import ATSSGFLHead
@@ -56,10 +55,10 @@ def test_a_misplaced_loss_names_the_new_host(registered):
 
 def test_distance_targets_of_the_new_head(registered):
     cfg = stock_config('ATSS', type='NewHead')
-    head = gfl_head(ConfigDict(bbox_head=cfg, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg))
+    head = build_head(head_config(ConfigDict(bbox_head=cfg, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg)))
     assert type(head) is NewGFLHead and type(head.quality).__name__ == 'NoQuality'
     with pytest.raises(UserError, match=r'NewHead or mmdet_gfl\.NewGFLHead'):
-        gfl_head(ConfigDict(bbox_head=[]))
+        head_config(ConfigDict(bbox_head=[]))
 
 
 def test_the_new_host_is_measured_beside_its_stock_head(registered):

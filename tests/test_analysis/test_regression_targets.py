@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis import regression_targets as tool
+from mmdet_gfl.analysis.counterparts import build_head, head_config
 from mmdet_gfl.analysis.ideal_predictions import ideal_predictions, with_dirac_box
 from mmdet_gfl.analysis.regression_targets import add_image, new_report, training_dataset
 from mmdet_gfl.analysis.target_counts import RESOLUTION, TargetHistogram, by_area, density
@@ -20,6 +21,11 @@ from mmdet_gfl.engine.launch import UserError
 from mmdet_gfl.models.boxes.general import GeneralBox
 from mmdet_gfl.models.task_modules import Locations
 from mmdet_gfl.visualization.regression_targets import draw
+
+
+def gfl_head(model):
+    return build_head(head_config(model))
+
 
 NONE = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
 
@@ -230,7 +236,7 @@ def test_the_share_is_the_heads_own(host, box):
 def test_targets_are_those_of_the_stock_atss_head():
     # MMDetection's own head and assigner, over a batch of three images at once.
     stock = MODELS.build(stock_config('ATSS'))
-    head = tool.gfl_head(ConfigDict(bbox_head=stock_config('ATSS'), train_cfg=stock_config('ATSS').train_cfg))
+    head = gfl_head(ConfigDict(bbox_head=stock_config('ATSS'), train_cfg=stock_config('ATSS').train_cfg))
     size, gts = (256, 320), objects([5, 0, 9], (256, 320))
     sizes = [tuple(level.shape[-2:]) for level in host_features('ATSS', size, 3)]
     anchors, flags = stock.get_anchors(sizes, metas(size, 3), device='cpu')
@@ -253,7 +259,7 @@ def test_a_stock_head_has_the_targets_of_ours(host):
     found = []
     for cfg in (stock_config(host), host_config(host)):
         model = ConfigDict(bbox_head=cfg, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.test_cfg)
-        head = tool.gfl_head(model)
+        head = gfl_head(model)
         report = new_report(head, 1)
         add_image(report, head, size, objects([8], size)[0], metas(size, 1)[0], NONE)
         assert report.assumed == (cfg.type == f'{host}Head')
@@ -264,14 +270,14 @@ def test_a_stock_head_has_the_targets_of_ours(host):
 
 def test_the_stock_gfl_head_keeps_its_reg_max():
     cfg = gfl_config('GFLHead', ours=False, reg_max=7)
-    head = tool.gfl_head(ConfigDict(bbox_head=cfg, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg))
+    head = gfl_head(ConfigDict(bbox_head=cfg, train_cfg=cfg.train_cfg, test_cfg=cfg.test_cfg))
     report = new_report(head, 1)
     assert head.box.reg_max == 7 and not report.assumed
 
 
 def test_a_foveabox_with_deformable_convolution_is_measured():
     cfg = stock_config('Fovea', with_deform=True)
-    assert tool.gfl_head(ConfigDict(bbox_head=cfg)).strides[0] == 8
+    assert gfl_head(ConfigDict(bbox_head=cfg)).strides[0] == 8
 
 
 @pytest.mark.parametrize(
@@ -286,7 +292,7 @@ def test_a_foveabox_with_deformable_convolution_is_measured():
 )
 def test_other_heads_are_refused(model, words):
     with pytest.raises(UserError, match=words):
-        tool.gfl_head(ConfigDict(model))
+        gfl_head(ConfigDict(model))
 
 
 def test_objects_that_no_location_learns():

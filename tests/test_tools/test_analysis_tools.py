@@ -384,7 +384,7 @@ def test_places_are_looked_at_before_the_work(name, models, tool, shapes, tmp_pa
     def work(*_):
         raise AssertionError('the images were read first')
 
-    for function in ('images_of', '_detect'):
+    for function in ('images_of', 'predictions'):
         monkeypatch.setattr(detector, function, work)
     monkeypatch.setattr(uncertainty, 'sides_of', work)
     monkeypatch.setattr(pictures, 'detect', work)

@@ -163,8 +163,7 @@ def main() -> None:
     MMLogger.get_instance('benchmark', log_level=logging.ERROR)
     register_all_modules()
     setup_cache_size_limit_of_dynamo()
-    cfg = launch.read_config(args.config)
-    launch.merge_options(cfg, args.cfg_options or {})
+    cfg = launch.read_config(args.config, args.cfg_options)
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
     with contextlib.redirect_stdout(sys.stderr):
         heads, results = run(args, cfg, device)

@@ -36,9 +36,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Checks, measures, prints and draws."""
     args = parse_args()
-    cfg = launch.read_config(args.config)
-    if args.cfg_options is not None:
-        launch.merge_options(cfg, args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     cfg.setdefault('default_scope', 'mmdet')  # a part of a config is enough here
     launch.check_data(cfg, args.split)
     folder = args.out_dir or Path('work_dirs') / Path(args.config).stem
