@@ -70,20 +70,26 @@ def pytest_collection_modifyitems(items):
 
 
 def read_configs_once():
-    """Parse each config of this package and of MMDetection once for an environment; who reads it gets a copy."""
+    """Parse each config file of this package and of MMDetection once for an environment; who reads it gets a copy."""
     import mmdet
     from mmengine.config import Config
 
-    fromfile, parsed = Config.fromfile, cache(lambda environ, *args, **options: fromfile(*args, **options))
-    folders = tuple(str((Path(package.__file__).parent / '.mim').resolve()) for package in (mmdet_gfl, mmdet))
+    read, folders = (
+        Config._file2dict,
+        tuple(f'{Path(module.__file__).parent / ".mim"}/' for module in (mmdet_gfl, mmdet)),
+    )
 
-    def read(filename, *args, **options):
-        if not os.path.realpath(filename).startswith((*folders, str(ROOT / 'configs'))):
-            return fromfile(filename, *args, **options)
+    @cache
+    def parsed(environ, *args, **options):
+        return read(*args, **options)
+
+    def parse(filename, *args, **options):
+        if not str(filename).startswith((*folders, f'{ROOT / "configs"}/')):
+            return read(filename, *args, **options)
         environ = frozenset((key, value) for key, value in os.environ.items() if key != 'PYTEST_CURRENT_TEST')
         return copy.deepcopy(parsed(environ, filename, *args, **options))
 
-    Config.fromfile = staticmethod(read)
+    Config._file2dict = staticmethod(parse)
 
 
 @pytest.hookimpl(wrapper=True)
