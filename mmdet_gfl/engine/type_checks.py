@@ -30,6 +30,8 @@ PACKAGE = Path(__file__).parents[1]
 #: MMEngine's words for a type that no registry has, and Python's for an argument that a class does not take.
 UNKNOWN = re.compile(r'^(\S+) is not in the (?:(\w+)::)?([\w ]+) registry|^Failed to get (\S+)$')
 UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
+#: Compiled mmcv's words for an operator that was not built for the device of its input.
+NOT_BUILT = re.compile(r'^(\w+?)(?:_impl)?: implementation for device (\S+) not found')
 
 
 def nodes(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,8 +57,8 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
         yield
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        sentence = unknown_type(cfg, error) or unknown_argument(cfg, error)
-        ours = (CheckpointError, FileNotFoundError, MissingOperatorError, ValueError)
+        sentence = unknown_type(cfg, error) or unknown_argument(cfg, error) or missing_operator(error)
+        ours = (CheckpointError, FileNotFoundError, ValueError)
         if isinstance(error, ours) and place.is_relative_to(PACKAGE):
             sentence = str(error)
         if sentence is None:
@@ -104,6 +106,24 @@ def unknown_argument(cfg: Config, error: Exception) -> str | None:
     said = UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
     keys = [f'{key}{said[1]}' for key, node in nodes(cfg._cfg_dict, '') if said and said[1] in node]
     return f'{error}; the config sets it in {some(keys)}' if keys else None
+
+
+def missing_operator(error: Exception) -> str | None:
+    """A sentence on an operator that mmcv lacks here, and the layer that needs it; None for other errors."""
+    if said := NOT_BUILT.search(str(error)):
+        lite = '`pip uninstall -y mmcv && pip install "mmcv-lite<2.2"`, for which mmdet_gfl has NMS, soft-NMS, sigmoid '
+        way = f'{lite}focal loss and deformable convolution, or an mmcv built for {said[2].partition(":")[0]}'
+        sentence = f'the installed mmcv has no {said[1]} for {said[2]}; use {way}'
+    elif isinstance(error, MissingOperatorError):
+        sentence = str(error)
+    else:
+        return None
+    called = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    layers = [one for one in called if isinstance(one, nn.Module)]
+    if not layers:  # a backward pass
+        return sentence
+    names = {layer: f'model.{name}' for name, layer in layers[0].named_modules() if name}
+    return f'{names.get(layers[-1], "model")} ({type(layers[-1]).__name__}): {sentence}'
 
 
 def arguments_of(cls: type) -> list[str]:

@@ -13,6 +13,8 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
+from mmdet_gfl.compat import mmcv_flavour
+from mmdet_gfl.compat.operators import missing_operator
 from mmdet_gfl.engine import launch, type_checks
 from mmdet_gfl.models.losses import QualityFocalLoss
 
@@ -182,6 +184,58 @@ def test_a_loss_of_ours_that_nobody_could_see_coming_is_one_sentence(read):
     feats, size = host_features('Retina', (64, 64), 1), (64, 64)
     with pytest.raises(launch.UserError, match=r'QualityFocalLoss.* got .*mmdet_gfl\.RetinaGFLHead'):
         launch.run(lambda: head.loss_by_feat(*head(feats), objects([2], size), metas(size, 1)), read())
+
+
+# Operators ----------------------------------------------------------------------------------------------------------
+
+
+class Loss(torch.nn.Module):
+    """A layer whose operator fails as compiled mmcv's or the stand-in's does."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator = operator
+
+    def forward(self):
+        return self.operator()
+
+
+class Head(torch.nn.Module):
+    def __init__(self, operator):
+        super().__init__()
+        self.bbox_head = torch.nn.ModuleDict(dict(other=torch.nn.ReLU(), loss_cls=Loss(operator)))
+
+    def forward(self):
+        return self.bbox_head['loss_cls']()
+
+
+@pytest.mark.parametrize('device, built_for', [('cuda:0', 'cuda'), ('cpu', 'cpu'), ('cuda:11', 'cuda')])
+def test_an_operator_that_mmcv_was_not_built_with_is_a_sentence(device, built_for):
+    words = f'sigmoid_focal_loss_forward_impl: implementation for device {device} not found.\n'
+    said = (
+        rf'^model\.bbox_head\.loss_cls \(Loss\): the installed mmcv has no sigmoid_focal_loss_forward for {device}; '
+        rf'use `pip uninstall -y mmcv && pip install "mmcv-lite<2\.2"`, .* or an mmcv built for {built_for}$'
+    )
+    with pytest.raises(launch.UserError, match=said):
+        launch.run(Head(lambda: raising(RuntimeError(words))), Config())
+
+
+@pytest.mark.agreement
+@pytest.mark.skipif(mmcv_flavour() != 'compiled', reason='mmcv is installed without compiled operators')
+def test_these_are_the_words_of_compiled_mmcv():
+    from mmcv.ops import border_align
+
+    operator = lambda: border_align(torch.zeros(1, 8, 4, 4), torch.zeros(1, 16, 4), 3)  # noqa: E731
+    with pytest.raises(launch.UserError, match=r'^model\.bbox_head\.\S+ .*no border_align_forward for cpu; use'):
+        launch.run(Head(operator), Config())
+
+
+def test_the_layer_of_an_operator_that_the_stand_in_lacks_is_named():
+    said = r"^model\.bbox_head\.loss_cls \(Loss\): mmcv is installed here without .*'roi_align_forward' is not in"
+    with pytest.raises(launch.UserError, match=said):
+        launch.run(Head(missing_operator('roi_align_forward')), Config())
+    with pytest.raises(launch.UserError, match=r"^mmcv is installed here without .*'roi_align_backward' is not in"):
+        launch.run(missing_operator('roi_align_backward'), Config())  # autograd calls it, no layer
 
 
 # Arguments ----------------------------------------------------------------------------------------------------------
