@@ -121,9 +121,10 @@ def assert_same_training(ours: nn.Module, theirs: nn.Module, feats: list[Tensor]
 
 
 def settled(result: InstanceData) -> InstanceData:
-    """The detections with those of equal score, which are neighbours, ordered by label."""
-    labels = result.labels.sort(stable=True).indices
-    return result[labels[result.scores[labels].sort(descending=True, stable=True).indices]]
+    """The detections with those of equal score, which are neighbours, ordered by label and left side."""
+    result = result[result.bboxes[:, 0].argsort()]
+    result = result[result.labels.argsort(stable=True)]
+    return result[result.scores.argsort(descending=True, stable=True)]
 
 
 def assert_same_detections(ours: list[InstanceData], theirs: list[InstanceData], least: int = 1) -> None:

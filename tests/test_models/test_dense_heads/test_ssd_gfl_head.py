@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import (
+    assert_host_detects_the_same,
     assert_host_trains_the_same,
     assert_state_dicts_fit,
     build,
@@ -60,6 +61,16 @@ def test_losses_and_gradients_of_other_settings(changes):
 def test_losses_and_gradients_with_ignore_regions():
     ignored = [InstanceData(bboxes=torch.tensor([[0.0, 0.0, 150.0, 120.0]])), InstanceData(bboxes=torch.zeros(0, 4))]
     assert_host_trains_the_same('SSD', SIZE, [6, 3], ignored, train_cfg=train_cfg(ignore_iof_thr=0.5))
+
+
+@pytest.mark.agreement
+def test_ssd300_trains_and_detects_as_mmdetections():
+    size = (300, 300)
+    levels = [level.shape[-2:].numel() for level in host_features('SSD', size, 1)]
+    anchors = build(stock_config('SSD')).prior_generator.num_base_priors
+    assert sum(cells * each for cells, each in zip(levels, anchors, strict=True)) == 8732  # as the paper on SSD counts
+    assert_host_trains_the_same('SSD', size, [4, 0])
+    assert_host_detects_the_same('SSD', size)
 
 
 def test_it_predicts_without_a_train_cfg():
