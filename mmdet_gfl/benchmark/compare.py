@@ -12,8 +12,6 @@ from scipy.stats import t as student
 from .results import COLUMNS, Result
 from .rows import Table, TableRow
 
-#: An effect below this rounds to 0.0 and has no sign.
-NONE = 0.05
 #: Share of intervals that hold the true difference.
 LEVEL = 0.95
 #: Seeds beyond which nobody goes.
@@ -103,7 +101,7 @@ class Effect:
         """True if the signs are the same; None where the paper has no effect, or none was measured."""
         if not self.paper or self.measured is None:
             return None
-        return abs(self.measured) >= NONE and (self.measured > 0) == (self.paper > 0)
+        return self.measured * self.paper > 0
 
     @property
     def verdict(self) -> str:
@@ -114,9 +112,9 @@ class Effect:
             return 'one seed tells nothing'
         if not self.difference.differs:
             return 'not told apart'
-        if not self.paper:
+        if self.agrees is None:
             return 'differs, the paper has no effect'
-        return 'confirmed' if self.difference.mean * self.paper > 0 else 'reversed'
+        return 'confirmed' if self.agrees else 'reversed'
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def test_effects():
         (-0.7, (33.0, 35.1, 36.0), 'reversed', False),
         (-0.7, (27.0, 29.1, 30.0), 'confirmed', True),
         (0.7, (33.0, 29.0, 38.0), 'not told apart', True),
-        (0.7, (30.04, 32.04, 33.04), 'confirmed', False),  # it rounds to 0.0, but its sign is known
+        (0.7, (30.04, 32.04, 33.04), 'confirmed', True),  # it rounds to 0.0, but its sign is known
+        (0.7, (30.0, 32.0), 'not told apart', False),  # 0 has no sign
         (0.0, (33.0, 35.1, 36.0), 'differs, the paper has no effect', None),
         (0.7, (33.0,), 'one seed tells nothing', True),
         (0.7, (), 'no seed in common with the baseline', None),
