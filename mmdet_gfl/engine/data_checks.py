@@ -18,7 +18,7 @@ import re
 import sys
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -357,6 +357,13 @@ def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
     return bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes[:, 2:] > 1).any())
 
 
+def check_length(key: str, dataset: Any) -> None:
+    """Raise for a data set without images, of whatever class."""
+    if isinstance(dataset, Sized) and not len(dataset):
+        what = f'{type(dataset).__name__} gives no image, so there is nothing to read'
+        raise UserError(f'{key}: {what}; give it the files of your images ({PAGE})')
+
+
 def check_split(split: str, records: list[Record]) -> None:
     """Raise for a training without objects or with a misspelt class; note what is left out, and classes without any."""
     records = [record for record in records if record.dataset is not None]
@@ -493,6 +500,7 @@ def observe(runner: Runner, *splits: str) -> None:
         loop = getattr(runner, f'{split}_loop')
         if loop is None:
             continue
+        check_length(f'{split}_dataloader.dataset', loop.dataloader.dataset)
         if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
             check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
         check_split(split, records)
@@ -509,7 +517,7 @@ def build_dataset(cfg: Config, split: str) -> Any:
     """The data set of a split, looked at as a Runner's is.
 
     Raises:
-        UserError: It has no images, or what it has cannot be used; or a part of it cannot be built.
+        UserError: It has no image, or what it has cannot be used; or a part of it cannot be built.
     """
     check_data(Config({key: cfg[key] for key in ('default_scope', f'{split}_dataloader') if key in cfg}), split)
     roots.init_default_scope(cfg.get('default_scope') or 'mmdet')
@@ -519,5 +527,6 @@ def build_dataset(cfg: Config, split: str) -> Any:
         dataset = roots.DATASETS.build(copy.deepcopy(node))
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
+    check_length(f'{split}_dataloader.dataset', dataset)
     check_split(split, records)
     return dataset

@@ -1,5 +1,7 @@
 """The fake GPU: values as on the CPU, devices kept apart, host synchronizations recorded."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from mmengine.structures import InstanceData
@@ -98,6 +100,20 @@ def test_modules_and_instance_data(gpu):
     objects = moved([InstanceData(bboxes=torch.ones(2, 4), labels=torch.tensor([3, 4]))])
     kept = objects[0][objects[0].labels > 3]
     assert isinstance(kept.bboxes, FakeGPUTensor) and values([kept])[0].labels.tolist() == [4]
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    rest: tuple
+
+
+def test_named_tuples_keep_their_type(gpu):
+    there = moved(Pair(torch.ones(2), (torch.zeros(1), 'word')))
+    assert type(there) is Pair and isinstance(there.first, FakeGPUTensor) and there.rest[1] == 'word'
+    assert type(values(there)) is Pair and torch.equal(values(there).rest[0], torch.zeros(1))
+    largest = moved(torch.tensor([[1.0, 3.0, 2.0]]).max(dim=1))
+    assert type(largest) is torch.return_types.max and isinstance(largest.indices, FakeGPUTensor)
+    assert type(values(largest)) is torch.return_types.max and values(largest).indices.tolist() == [1]
 
 
 def test_autocast_can_be_entered(gpu):

@@ -1,15 +1,17 @@
 """Distances worked out by hand, against the heads' own losses, and against MMDetection's assigners."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from cases import DYNAMIC_HOSTS, HOSTS, build, gfl_config, host_config, host_features, metas, objects, stock_config
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmdet.structures.bbox import distance2bbox
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
+from torch.utils.data import Dataset
 
 from mmdet_gfl.analysis import regression_targets as tool
 from mmdet_gfl.analysis.counterparts import build_head, head_config
@@ -408,6 +410,22 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
         tool.measure(cfg, workers=workers)
 
 
+@DATASETS.register_module(force=True)
+class NoImages(Dataset):
+    """A class that is none of MMEngine's."""
+
+    metainfo: ClassVar = dict(classes=('a', 'b'))
+
+    def __init__(self, **_):
+        super().__init__()
+
+    def __len__(self):
+        return 0
+
+
+EMPTY = dict(_delete_=True, type='NoImages')
+
+
 @pytest.mark.parametrize(
     'change, split, words',
     [
@@ -426,6 +444,8 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
             "argument 'nonsense'; the config sets it in train_dataloader.dataset.nonsense",
         ),
         (dict(train_dataloader=dict(dataset=dict(pipeline=[]))), 'train', 'does not end in PackDetInputs'),
+        (dict(val_dataloader=dict(dataset=EMPTY)), 'val', '^val_dataloader.dataset: NoImages gives no image'),
+        (dict(train_dataloader=dict(dataset=EMPTY)), 'train', '^train_dataloader.dataset: NoImages gives no image'),
     ],
 )
 def test_data_sets_that_cannot_be_measured(cfg, change, split, words):

@@ -1027,19 +1027,33 @@ def test_boxes_of_another_kind_and_objects_without_any(tmp_path):
         build_dataset(cfg, 'train')
 
 
+@DATASETS.register_module(force=True)
+class BareOfDataChecks(torch.utils.data.Dataset):
+    metainfo = dict(classes=CLASSES)
+
+    def __init__(self, count=1):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return {}
+
+
 def test_a_class_that_reads_its_own_way_is_left_alone(cfg):
-    @DATASETS.register_module(force=True)
-    class BareOfDataChecks(torch.utils.data.Dataset):
-        metainfo = dict(classes=CLASSES)
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return {}
-
     cfg.train_dataloader.dataset = dict(type='BareOfDataChecks')
     assert type(start(cfg).train_dataloader.dataset) is BareOfDataChecks
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_no_image_of_a_class_that_reads_its_own_way(cfg, split):
+    cfg[f'{split}_dataloader'].dataset = dict(type='BareOfDataChecks', count=0)
+    words = (
+        rf'^{split}_dataloader\.dataset: BareOfDataChecks gives no image, .*; give it the files of your images \(docs/'
+    )
+    says(cfg, words, split)
+    start_says(cfg, words)
 
 
 def test_the_error_of_an_own_class_keeps_its_traceback(voc):
