@@ -15,6 +15,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .commands import Launcher, environment
+from .mini import Mini
 from .plan import Plan
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
@@ -82,7 +83,7 @@ def dry_run(
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
-    total, failed, sizes, memory = 0.0, 0, list[int](), 0
+    total, failed, sizes, memory, features = 0.0, 0, list[int](), 0, dict[str, float]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_timing_folder(work_dir)))
         few = _with_few_images(preset)
@@ -92,7 +93,9 @@ def dry_run(
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
             if problem is None and timing is None:
-                timing, problem = measure(cfg, folder / Path(config).stem, launcher, visible)
+                timing, problem = measure_kept(
+                    cfg, folder / Path(config).stem, launcher, visible, preset.mini, features
+                )
             if problem is not None or timing is None:
                 say(f'  cannot run: {config}: {problem}')
                 failed += 1
@@ -113,6 +116,10 @@ def dry_run(
         say(f'disk: about {_size(at_once)} for the checkpoints of {len(sizes)} run{"s" * (len(sizes) > 1)}')
     if memory:
         say(f'memory: up to {_size(memory)} on a GPU for a run')
+    if features and preset.mini:
+        extra = sum(features.values()) * (2 * preset.mini.train + preset.mini.val)  # images are mirrored at random
+        total += jobs * extra
+        say(f'features of the frozen backbone: {_hours(extra)} of it, once; none if they are kept from before')
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
@@ -120,9 +127,28 @@ def dry_run(
     return int(bool(failed))
 
 
+def measure_kept(
+    cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str], mini: Mini | None, features: dict[str, float]
+) -> tuple[Timing | None, str | None]:
+    """As :func:`measure`, with the features of a frozen backbone kept.
+
+    ``features`` has the seconds for those of an image by backbone, and gets that of a new one: what the first timing
+    takes more than a second of the same images.
+    """
+    timing, problem = measure(cfg, folder, launcher, visible)
+    backbone = str(cfg.model.backbone)
+    if timing is None or mini is None or not mini.pretrained or backbone in features:
+        return timing, problem
+    computing = timing.iteration
+    timing, problem = measure(cfg, folder, launcher, visible)  # the same images
+    if timing is not None:
+        features[backbone] = max(0.0, computing - timing.iteration) / mini.batch_size
+    return timing, problem
+
+
 def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str]) -> tuple[Timing | None, str | None]:
     """Train a few iterations and stop; return their times, or None and why there are none."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     out = folder / 'timing.json'
     timed = copy.deepcopy(cfg)
     timed.custom_hooks = [*cfg.custom_hooks, dict(type='mmdet_gfl.TimingHook', out=str(out), iterations=ITERATIONS)]
@@ -130,7 +156,7 @@ def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str
     timed.train_cfg.max_epochs = timed.train_cfg.val_interval = 10_000  # where an epoch is shorter than the timing
     timed.dump(folder / 'config.py')
     command = launcher.command('train.py', [str(folder / 'config.py'), '--work-dir', str(folder)], 'timing')
-    env = {**os.environ, **environment(launcher, 0, 1, visible, 'timing')}
+    env = {**os.environ, **environment(launcher, 0, 1, visible, 'timing'), 'MMDET_GFL_CACHE': str(folder.parent)}
     with (folder / 'log').open('w') as log:
         code = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env

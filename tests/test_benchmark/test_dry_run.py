@@ -8,6 +8,7 @@ import pytest
 from mmdet_gfl.benchmark import dry_run
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.dry_run import Timing
+from mmdet_gfl.benchmark.mini import Mini
 from mmdet_gfl.benchmark.presets import Preset
 from mmdet_gfl.benchmark.rows import RowError
 
@@ -53,6 +54,24 @@ def test_a_run_keeps_a_checkpoint_and_writes_the_next_beside_it(said, monkeypatc
     assert not any('disk' in line for line in said([BASE, GFL], [BASE, GFL]))  # its size is unknown
     monkeypatch.setitem(globals(), 'TIMING', replace(TIMING, checkpoint=600_000_000))
     assert said([BASE, GFL], [BASE, GFL])[-2] == 'disk: about 1.8 GB for the checkpoints of 2 runs'
+
+
+def test_features_of_a_frozen_backbone_are_counted_once(tmp_path, monkeypatch):
+    """The first timing computes them, the second reads them; rows share them where their outputs are the same."""
+    seen, lines = [], []
+
+    def measure(cfg, folder, *_):
+        seen.append(folder.name)
+        return replace(TIMING, iteration=0.25 + 0.8 * (len(seen) == 1)), None
+
+    monkeypatch.setattr(dry_run, 'measure', measure)
+    preset = Preset('mini', 1, mini=Mini(train=800, val=400, epochs=12, batch_size=8, pretrained=1))
+    dry_run.dry_run([BASE, GFL], [0], tmp_path, preset, Launcher('none', 1), 1, (), False, lines.append)
+    assert seen == [Path(BASE).stem, Path(BASE).stem, Path(GFL).stem]
+    # 0.8 s for a step of 8 images, (2 x 800 + 400) images: 200 s. A row takes 12 x 100 x 0.25 s + 400 x 0.02 s = 308 s.
+    assert lines[-2] == 'features of the frozen backbone: 0.06 h (3 min) of it, once; none if they are kept from before'
+    assert lines[-1] == 'in all about 0.23 h (14 min)'
+    assert lines[-3] == f'  {GFL}, 1 x: 800 images x 12 epochs, 0.09 h (5 min) each'
 
 
 def test_the_memory_of_a_gpu_is_that_of_the_largest_row(said, monkeypatch):
