@@ -209,22 +209,37 @@ def children(pid):
     return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
+def status(pid, field):
+    """A line of what the system says of a process."""
+    lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+    return next(line.partition(':')[2].strip() for line in lines if line.startswith(f'{field}:'))
+
+
 @needs_cpus
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a process is not told of the end of its parent')
-def test_a_process_ends_with_a_torchrun_that_is_killed(root, place, tmp_path):
-    # One: of several, those that remain would end where they wait for one that is gone.
+def test_processes_end_with_a_torchrun_that_is_killed(root, place, tmp_path):
     options = ('--work-dir', tmp_path / 'work', '--cfg-options', 'train_cfg.max_epochs=1000')
-    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 1, *options, PORT=free_port(), PYTHON=sys.executable)
+    torchrun = start(root, place, 'dist_train.sh', 'tiny.py', 2, *options, PORT=free_port(), PYTHON=sys.executable)
     while 'Epoch(train)' not in (line := torchrun.stdout.readline()):
         assert line, 'it ended before its first epoch'
-    (rank,) = children(torchrun.pid)
-    torchrun.kill()
+    ranks = children(torchrun.pid)
     try:
+        for rank in ranks:  # one alone would also end where it waits for the other, which is gone
+            os.kill(rank, signal.SIGSTOP)
+            while not status(rank, 'State').startswith('T'):
+                time.sleep(0.01)
+        torchrun.kill()
+        torchrun.wait()
+        pending = [int(status(rank, 'ShdPnd'), 16) for rank in ranks]
+        assert [signals >> (signal.SIGTERM - 1) & 1 for signals in pending] == [1, 1]
+        for rank in ranks:
+            os.kill(rank, signal.SIGCONT)
         torchrun.communicate()  # ends when no process holds the pipe any more
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(rank, signal.SIGKILL)
+        for rank in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
 
 
 # What the scripts ask of srun and torchrun --------------------------------------------------------------------------

@@ -61,10 +61,13 @@ def places(coco128, root):
 
 @pytest.fixture(scope='module')
 def trained(places, warm_python, tmp_path_factory):
-    """A work dir whose training was killed with SIGKILL after its first checkpoint and resumed to the end."""
+    """A work dir whose training was killed with SIGKILL after its first checkpoint and resumed to the end.
+
+    The killed one is the process itself, as a user starts it, and not what ``warm_python`` stands for.
+    """
     place = tmp_path_factory.mktemp('training')
     work = place / 'work'
-    process = start('tools/train.py', CONFIG, '--work-dir', work, **places, log=place / 'killed', python=warm_python)
+    process = start('tools/train.py', CONFIG, '--work-dir', work, **places, log=place / 'killed', python=sys.executable)
     while not (work / 'last_checkpoint').is_file() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
