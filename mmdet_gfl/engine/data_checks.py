@@ -34,6 +34,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.registry import Registry
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 
@@ -57,22 +58,39 @@ def check_data(cfg: Config, *splits: str) -> None:
     Raises:
         UserError: Names the key, the file and what to set.
     """
+    scope = cfg.get('default_scope')
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        evaluator = cfg.get(f'{split}_evaluator') if loader else None
-        found = (nodes(loader.get('dataset'), f'{split}_dataloader.dataset.'), nodes(evaluator, f'{split}_evaluator.'))
-        for key, node in chain(*found):
-            path, prefix = node.get('ann_file'), node.get('data_prefix')
-            if isinstance(prefix, str):
-                raise UserError(f'{key}data_prefix={prefix!r} is a text; write data_prefix=dict(img={prefix!r})')
-            if not isinstance(path, str) or not path:
-                continue
-            path = path if '://' in path else os.path.join(node.get('data_root') or '', path)
-            with suppress(Exception):  # a storage that cannot say it, or whose client is not here
-                if not fileio.exists(path, backend_args=copy.deepcopy(node.get('backend_args'))):
-                    there = Path(os.path.abspath(path))
-                    way = f'put it there, or set --cfg-options {key}ann_file=/path/to/file'
-                    raise UserError(f'{key}ann_file: {there} does not exist{_contents(there)}; {way}')
+        for value, place, registry in (
+            (loader.get('dataset'), f'{split}_dataloader.dataset.', roots.DATASETS),
+            (cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.', roots.METRICS),
+        ):
+            for key, node in nodes(value, place):
+                if ('ann_file' in node or 'data_prefix' in node) and takes_paths(type_of(node, registry, scope)):
+                    _check_paths(key, node, may_be_empty=registry is roots.DATASETS)
+
+
+def takes_paths(cls: type | None) -> bool:
+    """True for a class that reads the paths of its config as MMDetection does, and not in a way of its own."""
+    makers = [getattr(cls, name) for name in ('__init__', '_join_prefix') if hasattr(cls, name)] if cls else [None]
+    return all(getattr(one, '__module__', '').partition('.')[0] in ('mmdet_gfl', *READERS) for one in makers)
+
+
+def _check_paths(key: str, node: dict[str, Any], may_be_empty: bool) -> None:
+    """Raise for the annotation file and the prefix in a config; see :func:`check_data`."""
+    path, prefix = node.get('ann_file'), node.get('data_prefix')
+    if isinstance(prefix, str):
+        raise UserError(f'{key}data_prefix={prefix!r} is a text; write data_prefix=dict(img={prefix!r})')
+    if path == '' and not may_be_empty:
+        raise UserError(f'{key}ann_file={path!r} names no file; give one, or None for the objects of the data set')
+    if not isinstance(path, str) or not path:
+        return
+    path = path if '://' in path else os.path.join(node.get('data_root') or '', path)
+    with suppress(Exception):  # a storage that cannot say it, or whose client is not here
+        if not fileio.exists(path, backend_args=copy.deepcopy(node.get('backend_args'))):
+            there = Path(os.path.abspath(path))
+            way = f'put it there, or set --cfg-options {key}ann_file=/path/to/file'
+            raise UserError(f'{key}ann_file: {there} does not exist{_contents(there)}; {way}')
 
 
 def _contents(path: Path) -> str:
@@ -84,13 +102,19 @@ def _contents(path: Path) -> str:
     return f' ({folder} has {some(names) or "nothing in it"})'
 
 
-def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
-    """The class of a data set's config, if it is one of MMEngine's; None where it cannot be told."""
+def type_of(node: Mapping[str, Any], registry: Registry, scope: str | None = None) -> type | None:
+    """The class of a part's config; None where it cannot be told."""
     kind = node.get('type')
     if isinstance(kind, str) and '_scope_' not in node:
-        with suppress(ImportError, RuntimeError), roots.DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseDataset) else None
+        with suppress(ImportError, RuntimeError), registry.switch_scope_and_registry(scope) as scoped:
+            kind = scoped.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def class_of(node: Mapping[str, Any], scope: str | None = None) -> type[BaseDataset] | None:
+    """The class of a data set's config, if it is one of MMEngine's; None where it cannot be told."""
+    cls = type_of(node, roots.DATASETS, scope)
+    return cls if cls is not None and issubclass(cls, BaseDataset) else None
 
 
 @dataclass
@@ -191,7 +215,7 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
     package, frame, line_number = [one for one in frames if one[0] not in sys.stdlib_module_names][-1]
     if package not in READERS:
         return None
-    path, place, entry = str(dataset.ann_file), '', record.entry
+    path, place, entry = str(dataset.ann_file) or "''", '', record.entry
     if isinstance(entry, dict):
         entry = entry.get('raw_img_info', entry)
         path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
@@ -283,14 +307,12 @@ def examine(record: Record, dataset: BaseDataset) -> None:
             check_classes(f'{key}ann_file: {dataset.ann_file}', record.classes, api)
     instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
     record.delivered = len(instances)
-    value = f'filter_cfg={dataset.filter_cfg}'
+    value = f'filter_cfg={dataset.filter_cfg}' + f', indices={dataset._indices}' * (dataset._indices is not None)
     if dataset._indices is None:
         record.left_out['in images that filter_cfg leaves out'] += [value] * (record.read - len(instances))
     if not infos:
         what = f'gives no image under {value} (left out: {record.sentence()[2] or "nothing"})'
-        raise UserError(
-            f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or change filter_cfg'
-        )
+        raise UserError(f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or change that')
     record.images = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
     if missing := missing_files(paths):
@@ -351,7 +373,10 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
 def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
     """True if the data set's own transforms make boxes of an image's that a training can use."""
     try:
-        boxes = get_box_tensor(dataset.pipeline(copy.deepcopy(info))['data_samples'].gt_instances.bboxes)
+        made = dataset.pipeline(copy.deepcopy(info))  # not packed yet inside of a MultiImageMixDataset
+        boxes = get_box_tensor(
+            made['data_samples'].gt_instances.bboxes if 'data_samples' in made else made['gt_bboxes']
+        )
     except Exception:
         return False  # of the fault that is told
     return bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes[:, 2:] > 1).any())
@@ -360,8 +385,8 @@ def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
 def check_length(key: str, dataset: Any) -> None:
     """Raise for a data set without images, of whatever class."""
     if isinstance(dataset, Sized) and not len(dataset):
-        what = f'{type(dataset).__name__} gives no image, so there is nothing to read'
-        raise UserError(f'{key}: {what}; give it the files of your images ({PAGE})')
+        what = f'{type(dataset).__name__} gives no image'
+        raise UserError(f'{key}: {what}; look at its arguments, and at what its files hold ({PAGE})')
 
 
 def check_split(split: str, records: list[Record]) -> None:

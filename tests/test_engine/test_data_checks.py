@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from xml.etree import ElementTree
 
@@ -303,6 +304,23 @@ def test_a_storage_that_is_not_the_disk_decides_itself(cfg, data):
     check_data(cfg, 'train')
 
 
+def test_no_annotation_file(cfg):
+    cfg.val_evaluator.ann_file = ''
+    start_says(cfg, r"^val_evaluator\.ann_file='' names no file; give one, or None for the objects of the data set$")
+    cfg.val_evaluator.ann_file = cfg.val_dataloader.dataset.data_root + '/annotations/val.json'
+    cfg.train_dataloader.dataset.ann_file = ''
+    start_says(cfg, r"^train_dataloader\.dataset\.ann_file: '' cannot be read by CocoDataset: FileNotFoundError")
+
+
+@pytest.mark.parametrize('indices', [0, []])
+def test_indices_of_no_image(cfg, indices):
+    cfg.train_dataloader.dataset.indices = indices
+    words = (
+        rf'gives no image under filter_cfg=None, indices={re.escape(str(indices))} .*; give the file of .*change that'
+    )
+    start_says(cfg, words)
+
+
 @pytest.mark.parametrize('ann_file', [None, '', ['a.json', 'b.json'], 's3://bucket/a.json'])
 def test_an_annotation_file_that_is_no_local_path(cfg, ann_file):
     cfg.train_dataloader.dataset.ann_file = ann_file
@@ -312,6 +330,34 @@ def test_an_annotation_file_that_is_no_local_path(cfg, ann_file):
 def test_a_prefix_that_is_a_text(cfg):
     cfg.train_dataloader.dataset.data_prefix = 'train2017/'
     says(cfg, r"^train_dataloader\.dataset\.data_prefix='train2017/' .* data_prefix=dict\(img='train2017/'\)$")
+
+
+@DATASETS.register_module(force=True)
+class FoldersOfDataChecks(CocoDataset):
+    """Joins paths in a way of its own."""
+
+    def __init__(self, folder, data_prefix, ann_file, **options):
+        super().__init__(f'{folder}/annotations/{ann_file}', data_prefix=dict(img=f'{folder}/{data_prefix}'), **options)
+
+
+@DATASETS.register_module(force=True)
+class PrefixOfDataChecks(CocoDataset):
+    def _join_prefix(self):
+        self.data_prefix = dict(img=self.data_prefix)
+        super()._join_prefix()
+
+
+def test_paths_that_a_class_reads_in_its_own_way_are_left_to_it(cfg, data):
+    known = dict(cfg.train_dataloader.dataset, data_prefix='train/')
+    cfg.train_dataloader.dataset = dict(known, type='PrefixOfDataChecks')
+    assert len(start(cfg).train_dataloader.dataset) == 5
+    known.pop('data_root')
+    cfg.train_dataloader.dataset = dict(known, type='FoldersOfDataChecks', folder=str(data), ann_file='train.json')
+    assert len(start(cfg).train_dataloader.dataset) == 5
+    cfg.train_dataloader.dataset.ann_file = 'none.json'
+    start_says(cfg, r'ann_file: .*none\.json cannot be read by FoldersOfDataChecks: FileNotFoundError')
+    cfg.train_dataloader.dataset = dict(type='BareOfDataChecks', ann_file='list of a root of its own')
+    check_data(cfg, 'train')
 
 
 def test_a_class_without_its_comma(cfg, tmp_path):
@@ -808,8 +854,9 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
         return results
 
     (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', box, {})))
-    voc.train_dataloader.dataset.pipeline = [*LOAD, order, dict(type='PackDetInputs')]
-    build_dataset(voc, 'train')
+    for pack in ([dict(type='PackDetInputs')], []):  # which a MultiImageMixDataset does later
+        voc.train_dataloader.dataset.pipeline = [*LOAD, order, *pack]
+        build_dataset(voc, 'train')
     voc.train_dataloader.dataset.pipeline = [*LOAD, dict(type='PackDetInputs')]
     says(voc, '1 of the 3 boxes are not x1 <= x2')
 
@@ -1049,9 +1096,7 @@ def test_a_class_that_reads_its_own_way_is_left_alone(cfg):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_no_image_of_a_class_that_reads_its_own_way(cfg, split):
     cfg[f'{split}_dataloader'].dataset = dict(type='BareOfDataChecks', count=0)
-    words = (
-        rf'^{split}_dataloader\.dataset: BareOfDataChecks gives no image, .*; give it the files of your images \(docs/'
-    )
+    words = rf'^{split}_dataloader\.dataset: BareOfDataChecks gives no image; look at its .* hold \(docs/'
     says(cfg, words, split)
     start_says(cfg, words)
 
