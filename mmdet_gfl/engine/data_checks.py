@@ -37,6 +37,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
+from torch import nn
 
 from mmdet_gfl.engine.errors import UserError, note, some
 from mmdet_gfl.engine.type_checks import friendly_errors, nodes
@@ -526,7 +527,8 @@ def observe(runner: Runner, *splits: str) -> None:
         if loop is None:
             continue
         check_length(f'{split}_dataloader.dataset', loop.dataloader.dataset)
-        if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+        model = runner.model if isinstance(runner.model, nn.Module) else nn.Module()  # not built by a FlexibleRunner
+        if any(isinstance(module, DenseGFLMixin) for module in model.modules()):
             check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
         check_split(split, records)
         if split != 'train':

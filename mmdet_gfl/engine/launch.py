@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import distributed
+from torch import distributed, nn
 
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
@@ -210,7 +210,8 @@ def build_runner(cfg: Config) -> Runner:
     """
     with friendly_errors(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    check_losses(runner.model)
+    if isinstance(runner.model, nn.Module):  # a FlexibleRunner builds it when it trains
+        check_losses(runner.model)
     return runner
 
 

@@ -203,6 +203,26 @@ def test_lazy_and_unserialized_sets_stay_so(cfg, lazy, serialize):
     assert type(built) is CocoDataset and len(built) == 3 and bool(len(built.data_list)) is not serialize
 
 
+def test_a_flexible_runner_builds_its_model_after_the_data(cfg, data):
+    cfg.runner_type, cfg.env_cfg = 'FlexibleRunner', dict()
+
+    def train():
+        cfg.experiment_name = f'start{next(STARTS)}'
+        runner = launch.build_runner(cfg)
+        runner.register_hook(EndOfStart())
+        launch.observe(runner, 'train', 'val')
+        built.append(runner.train_dataloader.dataset)
+        runner.train()
+
+    built = []
+    with pytest.raises(End):
+        launch.run(train, cfg)
+    assert type(built[0]) is CocoDataset and len(built[0]) == 5
+    (data / 'train' / 'train1.jpg').unlink()
+    with pytest.raises(UserError, match='1 of the 5 images'):
+        launch.run(train, cfg)
+
+
 def wrapped(kind, inner):
     return {
         'RepeatDataset': dict(type=kind, times=2, dataset=inner),
