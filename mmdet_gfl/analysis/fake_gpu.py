@@ -163,9 +163,7 @@ def _mapped(what: Any, kind: type, function: Callable[[Any], Any]) -> Any:
         return function(what)
     if isinstance(what, (list, tuple)):
         parts = [_mapped(part, kind, function) for part in what]
-        return (
-            type(what)._make(parts) if hasattr(what, '_make') else type(what)(parts)
-        )  # a NamedTuple takes them singly
+        return getattr(what, '_make', type(what))(parts)  # a NamedTuple takes them singly
     if isinstance(what, (dict, InstanceData)):
         mapped = {key: _mapped(part, kind, function) for key, part in what.items()}
         return mapped if isinstance(what, dict) else InstanceData(**mapped)
