@@ -24,20 +24,26 @@ ROOT = Path(__file__).parents[1]
 #: Answers of torch before 2.3 to float16 on a CPU, and to one_hot on the device of the fake GPU.
 LACKING = re.compile("not implemented for 'Half'|AutocastCPU only support Bfloat16|number of classes from meta tensor")
 WARM_PYTHON = pytest.StashKey[WarmPython]()
+TEMPORARY_FILES = pytest.StashKey[str]()
 MEMORY = '/dev/shm'
 
 
 def pytest_configure(config):
     """Choose the place of temporary files, and start the Python that the tests share while these are collected."""
-    keep_temporary_files_in_memory()
+    if (folder := folder_in_memory()) is not None:
+        os.environ['TMPDIR'] = tempfile.tempdir = config.stash[TEMPORARY_FILES] = folder
     if sys.platform == 'linux' and config.getoption('numprocesses', None) and not hasattr(config, 'workerinput'):
         config.stash[WARM_PYTHON] = WarmPython()
 
 
-def keep_temporary_files_in_memory():
-    """Let temporary files, of which reading a config alone writes six, wait for no disk; TMPDIR decides otherwise."""
-    if 'TMPDIR' not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
-        os.environ['TMPDIR'] = tempfile.tempdir = MEMORY
+def folder_in_memory():
+    """A new folder for temporary files, of which reading a config writes six; None where there is no place for it.
+
+    It is removed at the end; with ``TMPDIR`` set, that is the place, and pytest keeps what it holds.
+    """
+    if 'TMPDIR' in os.environ or not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        return None
+    return tempfile.mkdtemp(dir=MEMORY) if shutil.disk_usage(MEMORY).free > 4 * 2**30 else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,9 +54,11 @@ def pytest_configure_node(node):
 
 
 def pytest_unconfigure(config):
-    """End it."""
+    """End what :func:`pytest_configure` has begun."""
     if WARM_PYTHON in config.stash:
         config.stash[WARM_PYTHON].close()
+    if TEMPORARY_FILES in config.stash:
+        shutil.rmtree(config.stash[TEMPORARY_FILES], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -70,7 +78,7 @@ def pytest_collection_modifyitems(items):
 
 
 def read_configs_once():
-    """Parse each config file of this package and of MMDetection once for an environment; who reads it gets a copy."""
+    """Parse each config file of this package and of MMDetection once for an environment; each reader gets a copy."""
     import mmdet
     from mmengine.config import Config
 

@@ -144,17 +144,18 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a tool and exit with its status: 2 for a :class:`RowError`, 0 where its reader, as ``head``, has gone."""
+    """Run a tool and exit with its status: 2 for a :class:`RowError`, 130 for Ctrl-C; a reader, as ``head``, may go."""
+    status = 0
     try:
-        status = main()
+        try:
+            status = main()
+        except RowError as error:
+            print(f'error: {error}', file=sys.stderr)
+            status = 2
+        except KeyboardInterrupt:  # while torch and MMDetection are imported
+            print('stopped; the same command resumes', file=sys.stderr)
+            status = 130
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at its end
-        status = 0
-    except RowError as error:
-        print(f'error: {error}', file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:  # while torch and MMDetection are imported
-        print('stopped; the same command resumes', file=sys.stderr)
-        status = 130
     sys.exit(status)

@@ -119,7 +119,7 @@ def dry_run(
     if features and preset.mini:
         extra = sum(features.values()) * (2 * preset.mini.train + preset.mini.val)  # images are mirrored at random
         total += jobs * extra
-        say(f'features of the frozen backbone: {_hours(extra)} of it, once; none if they are kept from before')
+        say(f'features of the frozen backbone: {_hours(extra)} of the total, once; none if they are kept from before')
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
@@ -132,8 +132,8 @@ def measure_kept(
 ) -> tuple[Timing | None, str | None]:
     """As :func:`measure`, with the features of a frozen backbone kept.
 
-    ``features`` has the seconds for those of an image by backbone, and gets that of a new one: what the first timing
-    takes more than a second of the same images.
+    ``features`` maps a backbone to the time that the features of an image take, in seconds. A new backbone is timed
+    twice on the same images, of which the first time computes the features.
     """
     timing, problem = measure(cfg, folder, launcher, visible)
     backbone = str(cfg.model.backbone)

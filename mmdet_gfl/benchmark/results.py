@@ -78,7 +78,7 @@ def headline(scores: Scores, undefined: str = 'not defined') -> str:
 
 
 def last_evaluation(run_dir: Path) -> dict[str, Any] | None:
-    """Values that a training has logged of its last evaluation, ``step`` is the epoch; None where there was none."""
+    """Values that a training has logged of its last evaluation (``step``: the epoch); None where there was none."""
     found = None
     for file in sorted(run_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():

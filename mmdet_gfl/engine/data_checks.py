@@ -18,7 +18,7 @@ import re
 import sys
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -67,22 +67,24 @@ def check_data(cfg: Config, *splits: str) -> None:
             (cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.', roots.METRICS),
         ):
             for key, node in nodes(value, place):
-                if ('ann_file' in node or 'data_prefix' in node) and takes_paths(type_of(node, registry, scope)):
-                    _check_paths(key, node, may_be_empty=registry is roots.DATASETS)
+                cls = type_of(node, registry, scope) if {'ann_file', 'data_prefix'} & node.keys() else None
+                if takes_paths(cls):
+                    _check_paths(key, node, needed=issubclass(cls or object, CocoMetric))
 
 
 def takes_paths(cls: type | None) -> bool:
     """True for a class that reads the paths of its config as MMDetection does, and not in a way of its own."""
-    makers = [getattr(cls, name) for name in ('__init__', '_join_prefix') if hasattr(cls, name)] if cls else [None]
+    names = ('__init__', '_join_prefix', 'full_init', 'load_data_list')
+    makers = [getattr(cls, name) for name in names if hasattr(cls, name)] if cls else [None]
     return all(getattr(one, '__module__', '').partition('.')[0] in ('mmdet_gfl', *READERS) for one in makers)
 
 
-def _check_paths(key: str, node: dict[str, Any], may_be_empty: bool) -> None:
+def _check_paths(key: str, node: dict[str, Any], needed: bool) -> None:
     """Raise for the annotation file and the prefix in a config; see :func:`check_data`."""
     path, prefix = node.get('ann_file'), node.get('data_prefix')
     if isinstance(prefix, str):
         raise UserError(f'{key}data_prefix={prefix!r} is a text; write data_prefix=dict(img={prefix!r})')
-    if path == '' and not may_be_empty:
+    if path == '' and needed:
         raise UserError(f'{key}ann_file={path!r} names no file; give one, or None for the objects of the data set')
     if not isinstance(path, str) or not path:
         return
@@ -106,7 +108,8 @@ def _contents(path: Path) -> str:
 def type_of(node: Mapping[str, Any], registry: Registry, scope: str | None = None) -> type | None:
     """The class of a part's config; None where it cannot be told."""
     kind = node.get('type')
-    if isinstance(kind, str) and '_scope_' not in node:
+    if isinstance(kind, str):
+        scope = node.get('_scope_', scope)  # of a config that inherits from another package's
         with suppress(ImportError, RuntimeError), registry.switch_scope_and_registry(scope) as scoped:
             kind = scoped.get(kind)
     return kind if isinstance(kind, type) else None
@@ -313,7 +316,7 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         record.left_out['in images that filter_cfg leaves out'] += [value] * (record.read - len(instances))
     if not infos:
         what = f'gives no image under {value} (left out: {record.sentence()[2] or "nothing"})'
-        raise UserError(f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or change that')
+        raise UserError(f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or other settings')
     record.images = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
     paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
     if missing := missing_files(paths):
@@ -385,9 +388,12 @@ def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
 
 def check_length(key: str, dataset: Any) -> None:
     """Raise for a data set without images, of whatever class."""
-    if isinstance(dataset, Sized) and not len(dataset):
+    length = None
+    with suppress(TypeError, NotImplementedError):  # of an endless one
+        length = len(dataset)
+    if length == 0:
         what = f'{type(dataset).__name__} gives no image'
-        raise UserError(f'{key}: {what}; look at its arguments, and at what its files hold ({PAGE})')
+        raise UserError(f'{key}: {what}; look at its arguments, and at what its files hold')
 
 
 def check_split(split: str, records: list[Record]) -> None:

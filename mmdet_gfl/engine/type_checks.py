@@ -122,7 +122,8 @@ def missing_operator(error: Exception) -> str | None:
     layers = [one for one in called if isinstance(one, nn.Module)]
     if not layers:  # a backward pass
         return sentence
-    names = {layer: f'model.{name}' for name, layer in layers[0].named_modules() if name}
+    model = getattr(layers[0], 'module', layers[0])  # wrapped for several processes
+    names = {layer: f'model.{name}' for name, layer in model.named_modules() if name}
     return f'{names.get(layers[-1], "model")} ({type(layers[-1]).__name__}): {sentence}'
 
 

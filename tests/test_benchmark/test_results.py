@@ -79,6 +79,8 @@ def test_a_result_holds_all_that_is_to_be_known(tmp_path):
     assert kept['image_seconds'] == 0.125 and kept['class_scores'] == dict(star=50)
     unknown = results.result_of(GFL, 3, metrics(0.25), 61.4, preset, cfg, run_dir)
     assert unknown['image_seconds'] is None
+    nothing = results.result_of(GFL, 3, dict(time=0.75, data_time=0.25, step=2), 61.4, preset, cfg, run_dir)
+    assert nothing['scores'] == dict.fromkeys(results.COLUMNS, 0.0) and nothing['image_seconds'] == 0.125
     assert json.loads(json.dumps(kept)) == kept
     assert (kept['config'], kept['seed'], kept['scores'], kept['seconds']) == (GFL, 3, scores, 61)
     assert kept['preset'] == 'mini' and kept['mini']['size'] == 64 and kept['options'] == {'a.b': 1}

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections import Counter
+from pathlib import Path
 from xml.etree import ElementTree
 
 import cv2
@@ -23,7 +24,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from mmdet_gfl.engine import data_checks, launch
-from mmdet_gfl.engine.data_checks import build_dataset, check_data, missing_files
+from mmdet_gfl.engine.data_checks import build_dataset, check_data, check_length, missing_files
 from mmdet_gfl.engine.launch import UserError
 
 CLASSES = ('cat', 'dog', 'bird')
@@ -335,9 +336,7 @@ def test_no_annotation_file(cfg):
 @pytest.mark.parametrize('indices', [0, []])
 def test_indices_of_no_image(cfg, indices):
     cfg.train_dataloader.dataset.indices = indices
-    words = (
-        rf'gives no image under filter_cfg=None, indices={re.escape(str(indices))} .*; give the file of .*change that'
-    )
+    words = rf'gives no image under filter_cfg=None, indices={re.escape(str(indices))} .*; give the file of .* settings'
     start_says(cfg, words)
 
 
@@ -367,6 +366,14 @@ class PrefixOfDataChecks(CocoDataset):
         super()._join_prefix()
 
 
+@DATASETS.register_module(force=True)
+class ListOfDataChecks(CocoDataset):
+    def load_data_list(self):
+        (self.ann_file,) = Path(self.ann_file).parent.glob(Path(self.ann_file).name)
+        self.ann_file = str(self.ann_file)
+        return super().load_data_list()
+
+
 def test_paths_that_a_class_reads_in_its_own_way_are_left_to_it(cfg, data):
     known = dict(cfg.train_dataloader.dataset, data_prefix='train/')
     cfg.train_dataloader.dataset = dict(known, type='PrefixOfDataChecks')
@@ -378,6 +385,31 @@ def test_paths_that_a_class_reads_in_its_own_way_are_left_to_it(cfg, data):
     start_says(cfg, r'ann_file: .*none\.json cannot be read by FoldersOfDataChecks: FileNotFoundError')
     cfg.train_dataloader.dataset = dict(type='BareOfDataChecks', ann_file='list of a root of its own')
     check_data(cfg, 'train')
+
+
+def test_a_list_of_files_that_a_class_finds_itself(cfg):
+    cfg.train_dataloader.dataset.update(type='ListOfDataChecks', ann_file='annotations/tr*n.json')
+    assert len(start(cfg).train_dataloader.dataset) == 5
+
+
+def test_an_evaluator_that_takes_no_file_for_none_is_left_to_it(cfg):
+    cfg.val_evaluator = dict(type='CocoPanopticMetric', ann_file='')
+    check_data(cfg, 'val')
+
+
+def test_a_missing_file_of_a_config_that_inherits_from_mmdetection(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'own.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n")
+    cfg = Config.fromfile(tmp_path / 'own.py')
+    assert cfg.train_dataloader.dataset._scope_ == 'mmdet'
+    with pytest.raises(UserError, match=r'^train_dataloader\.dataset\.ann_file: .*train2017\.json does not exist'):
+        check_data(cfg, 'train')
+
+
+def test_data_of_a_config_that_inherits_from_mmdetection_is_looked_at(cfg):
+    cfg.train_dataloader.dataset._scope_ = 'mmdet'
+    cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'dog', 'unicorn')
+    start_says(cfg, "'unicorn' is no category of it")
 
 
 def test_a_class_without_its_comma(cfg, tmp_path):
@@ -1116,9 +1148,21 @@ def test_a_class_that_reads_its_own_way_is_left_alone(cfg):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_no_image_of_a_class_that_reads_its_own_way(cfg, split):
     cfg[f'{split}_dataloader'].dataset = dict(type='BareOfDataChecks', count=0)
-    words = rf'^{split}_dataloader\.dataset: BareOfDataChecks gives no image; look at its .* hold \(docs/'
+    words = rf'^{split}_dataloader\.dataset: BareOfDataChecks gives no image; look at its .* hold$'
     says(cfg, words, split)
     start_says(cfg, words)
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from iter(dict, None)
+
+    def __len__(self):
+        raise TypeError('it has no end')
+
+
+def test_an_endless_data_set_is_left_alone():
+    check_length('train_dataloader.dataset', Endless())
 
 
 def test_the_error_of_an_own_class_keeps_its_traceback(voc):

@@ -230,6 +230,19 @@ def test_these_are_the_words_of_compiled_mmcv():
         launch.run(Head(operator), Config())
 
 
+def test_the_layer_is_named_as_in_the_config_where_several_processes_train():
+    class Wrapper(torch.nn.Module):  # as DistributedDataParallel
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self):
+            return self.module()
+
+    with pytest.raises(launch.UserError, match=r'^model\.bbox_head\.loss_cls \(Loss\): mmcv is installed here'):
+        launch.run(Wrapper(Head(missing_operator('roi_align_forward'))), Config())
+
+
 def test_the_layer_of_an_operator_that_the_stand_in_lacks_is_named():
     said = r"^model\.bbox_head\.loss_cls \(Loss\): mmcv is installed here without .*'roi_align_forward' is not in"
     with pytest.raises(launch.UserError, match=said):

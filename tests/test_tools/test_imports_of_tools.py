@@ -19,9 +19,11 @@ def faults(code: str) -> list[str]:
     nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in sorted(nodes, key=lambda node: node.lineno):
         names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-        packages, line = {name.partition('.')[0] for name in names}, code.splitlines()[node.lineno - 1]
-        ready |= 'mmdet_gfl' in packages
-        if (OTHERS & packages and not ready) or (names == ['mmdet_gfl'] and '# isort: skip' not in line):
+        line, early = code.splitlines()[node.lineno - 1], False
+        for name in names:
+            ready |= name.partition('.')[0] == 'mmdet_gfl'
+            early |= name.partition('.')[0] in OTHERS and not ready
+        if early or (names == ['mmdet_gfl'] and '# isort: skip' not in line):
             found.append(line.strip())
     return found
 
@@ -37,5 +39,6 @@ def test_what_is_a_fault():
     assert not faults(f'import torch\n{first}{late}') and not faults('from mmdet_gfl.engine import launch\n' + late)
     assert faults(late + first) == ['from mmdet.utils import x']
     assert faults('import mmdet_gfl\n') == ['import mmdet_gfl']  # ruff would put it behind mmdet
-    assert faults('import mmengine.config, mmdet_gfl\n' + first) == []
+    assert faults('import mmengine.config, mmdet_gfl\n') == ['import mmengine.config, mmdet_gfl']
+    assert not faults('import mmdet_gfl, mmengine.config\n')
     assert faults(f'def main():\n    import mmcv\n{first}') == ['import mmcv']
