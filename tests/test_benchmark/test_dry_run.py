@@ -69,7 +69,8 @@ def test_features_of_a_frozen_backbone_are_counted_once(tmp_path, monkeypatch):
     dry_run.dry_run([BASE, GFL], [0], tmp_path, preset, Launcher('none', 1), 1, (), False, lines.append)
     assert seen == [Path(BASE).stem, Path(BASE).stem, Path(GFL).stem]
     # 0.8 s for a step of 8 images, (2 x 800 + 400) images: 200 s. A row takes 12 x 100 x 0.25 s + 400 x 0.02 s = 308 s.
-    assert lines[-2] == 'features of the frozen backbone: 0.06 h (3 min) of the total, once; none if they are kept from before'
+    words = 'features of the frozen backbone: 0.06 h (3 min) of the total, once; none if they are kept from before'
+    assert lines[-2] == words
     assert lines[-1] == 'in all about 0.23 h (14 min)'
     assert lines[-3] == f'  {GFL}, 1 x: 800 images x 12 epochs, 0.09 h (5 min) each'
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_gfl.benchmark import report
-from mmdet_gfl.benchmark.compare import compare
+from mmdet_gfl.benchmark.compare import compare, effect
 from mmdet_gfl.benchmark.rows import read_tables
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'mini_benchmark'
@@ -50,6 +50,27 @@ def effect_lines(folder):
                     f'| {comparison.table.name} | {row.table_row.label} | {len(effect.difference.seeds)} | '
                     f'{effect.difference.show(1)} | {paper} | {effect.verdict} |'
                 )
+    return lines
+
+
+#: Rows that are compared with another than the first of their table.
+BETWEEN = [
+    ('1a', 'ATSS, joint w/ QFL', 'ATSS, IoU-branch'),
+    ('1a', 'FCOS, joint w/ QFL', 'FCOS, IoU-branch'),
+    ('1a', 'FCOS, joint w/ QFL', 'FCOS, centerness-branch'),
+    ('2a', 'ATSS, General w/ DFL', 'ATSS, General'),
+]
+
+
+def between_lines():
+    """The page's lines of differences between two rows, of which none is a baseline."""
+    results, tables, lines = comparisons_of(PAGE / 'pretrained')[1], {table.name: table for table in read_tables()}, []
+    for name, label, other in BETWEEN:
+        rows = {row.label: row for row in tables[name].rows}
+        found = effect(rows[label], rows[other], results, 'AP')
+        words = f'{label} less {other.partition(", ")[2]}'
+        seeds, shown = len(found.difference.seeds), found.difference.show(1)
+        lines.append(f'| {name} | {words} | {seeds} | {shown} | {found.paper:+.1f} | {found.verdict} |')
     return lines
 
 
@@ -109,6 +130,7 @@ def rare_lines():
     'lines',
     [
         pytest.param(partial(effect_lines, PAGE / 'pretrained'), id='frozen backbone'),
+        pytest.param(between_lines, id='between'),
         pytest.param(partial(effect_lines, PAGE / 'pretrained_long'), id='long'),
         pytest.param(noise_lines, id='noise'),
         pytest.param(rare_lines, id='rare class'),
