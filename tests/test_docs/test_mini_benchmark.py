@@ -102,6 +102,7 @@ RARE = [
     ('short', 'FCOS', 'rare_short', 'fcos/fcos_r50-caffe_fpn_1x_coco.py'),
     ('short', 'FCOS, QFL', 'rare_short', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
     ('short', 'FCOS, QFL, uniform', 'rare_short_uniform', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
+    ('short', 'FCOS, QFL, quality', 'rare_short_quality', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
     ('long', 'FCOS', 'rare_long', 'fcos/fcos_r50-caffe_fpn_1x_coco.py'),
     ('long', 'FCOS, QFL', 'rare_long', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
     ('long', 'ATSS', 'rare_long', 'atss/atss_r50_fpn_1x_coco.py'),
