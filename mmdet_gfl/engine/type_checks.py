@@ -57,7 +57,7 @@ def friendly_errors(cfg: Config) -> Iterator[None]:
         yield
     except (FileNotFoundError, KeyError, RuntimeError, TypeError, ValueError) as error:
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        sentence = unknown_type(cfg, error) or unknown_argument(cfg, error) or missing_operator(error)
+        sentence = unknown_type(cfg, error) or unknown_argument(cfg, error) or unavailable_operator(error)
         ours = (CheckpointError, FileNotFoundError, ValueError)
         if isinstance(error, ours) and place.is_relative_to(PACKAGE):
             sentence = str(error)
@@ -108,7 +108,7 @@ def unknown_argument(cfg: Config, error: Exception) -> str | None:
     return f'{error}; the config sets it in {some(keys)}' if keys else None
 
 
-def missing_operator(error: Exception) -> str | None:
+def unavailable_operator(error: Exception) -> str | None:
     """A sentence on an operator that mmcv lacks here, and the layer that needs it; None for other errors."""
     if said := NOT_BUILT.search(str(error)):
         lite = '`pip uninstall -y mmcv && pip install "mmcv-lite<2.2"`, for which mmdet_gfl has NMS, soft-NMS, sigmoid '

@@ -412,7 +412,7 @@ def test_an_image_that_cannot_be_read(cfg, workers, shapes, tmp_path):
 
 @DATASETS.register_module(force=True)
 class NoImages(Dataset):
-    """A class that is none of MMEngine's."""
+    """A data set that does not inherit from MMEngine's."""
 
     metainfo: ClassVar = dict(classes=('a', 'b'))
 
