@@ -67,7 +67,7 @@ def check_data(cfg: Config, *splits: str) -> None:
             (cfg.get(f'{split}_evaluator') if loader else None, f'{split}_evaluator.', roots.METRICS),
         ):
             for key, node in nodes(value, place):
-                cls = type_of(node, registry, scope) if {'ann_file', 'data_prefix'} & node.keys() else None
+                cls = type_of(node, registry, scope) if 'ann_file' in node else None
                 if takes_paths(cls):
                     _check_paths(key, node, needed=issubclass(cls or object, CocoMetric))
 
@@ -80,10 +80,8 @@ def takes_paths(cls: type | None) -> bool:
 
 
 def _check_paths(key: str, node: dict[str, Any], needed: bool) -> None:
-    """Raise for the annotation file and the prefix in a config; see :func:`check_data`."""
-    path, prefix = node.get('ann_file'), node.get('data_prefix')
-    if isinstance(prefix, str):
-        raise UserError(f'{key}data_prefix={prefix!r} is a text; write data_prefix=dict(img={prefix!r})')
+    """Raise for the annotation file in a config; see :func:`check_data`."""
+    path = node.get('ann_file')
     if path == '' and needed:
         raise UserError(f'{key}ann_file={path!r} names no file; give one, or None for the objects of the data set')
     if not isinstance(path, str) or not path:
@@ -148,6 +146,16 @@ class _Observed(BaseDataset):
 
     record: ClassVar[Record]
     observed_class: ClassVar[Any]
+
+    def _join_prefix(self) -> None:
+        """Join the folders of the config; raise for a prefix that is a text, where the class takes none."""
+        try:
+            super()._join_prefix()
+        except AttributeError as error:
+            if not isinstance(prefix := self.data_prefix, str):
+                raise
+            what = f'{self.record.key}data_prefix={prefix!r} is a text'
+            raise UserError(f'{what}; write data_prefix=dict(img={prefix!r})') from error
 
     def full_init(self) -> None:
         """Build the data set, look at its list of images, and then serialize it where the config wants that.

@@ -346,9 +346,21 @@ def test_an_annotation_file_that_is_no_local_path(cfg, ann_file):
     check_data(cfg, 'train')
 
 
-def test_a_prefix_that_is_a_text(cfg):
-    cfg.train_dataloader.dataset.data_prefix = 'train2017/'
-    says(cfg, r"^train_dataloader\.dataset\.data_prefix='train2017/' .* data_prefix=dict\(img='train2017/'\)$")
+@DATASETS.register_module(force=True)
+class PassesOnOfDataChecks(CocoDataset):
+    def __init__(self, img_dir, **options):
+        super().__init__(data_prefix=img_dir, **options)
+
+
+@pytest.mark.parametrize('key', ['data_prefix', 'img_dir'])
+def test_a_prefix_that_is_a_text(cfg, key):
+    dataset = cfg.train_dataloader.dataset
+    del dataset['data_prefix']
+    dataset[key] = 'train2017/'
+    dataset.type = 'CocoDataset' if key == 'data_prefix' else 'PassesOnOfDataChecks'
+    words = r"^train_dataloader\.dataset\.data_prefix='train2017/' .* data_prefix=dict\(img='train2017/'\)$"
+    says(cfg, words)
+    start_says(cfg, words)
 
 
 @DATASETS.register_module(force=True)
