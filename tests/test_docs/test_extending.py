@@ -102,10 +102,12 @@ def targets_of(gt_bboxes, centers, stride=8.0):
     return Targets(pos, labels, torch.tensor(gt_bboxes), locations, None, float(len(centers)), 1)
 
 
-def positives():
+def positives(logits=(0.0, 0.0)):
     """Two locations in an object of 100 x 100 pixels: its middle, with half of the box, and a quarter in, all of it."""
     targets = targets_of([[0.0, 0.0, 100.0, 100.0]] * 2, [[50.0, 50.0], [25.0, 50.0]])
-    return Positives(torch.zeros(2, 1), torch.tensor([[0.0, 0.0, 100.0, 50.0], [0.0, 0.0, 100.0, 100.0]]), targets)
+    return Positives(
+        torch.tensor(logits)[:, None], torch.tensor([[0.0, 0.0, 100.0, 50.0], [0.0, 0.0, 100.0, 100.0]]), targets
+    )
 
 
 def same_weights(ours, theirs):
@@ -149,7 +151,7 @@ def steps(head, feats):
 
 
 def test_each_example_is_one_short_file():
-    assert len(EXAMPLES) == len(NAMES) == 5 and set(FILES) - set(EXAMPLES) == {'my_config.py'}
+    assert len(EXAMPLES) == len(NAMES) == 6 and set(FILES) - set(EXAMPLES) == {'my_config.py'}
     assert all(len(FILES[name].splitlines()) <= 80 for name in EXAMPLES)
 
 
@@ -282,6 +284,43 @@ def test_what_the_quality_with_a_measure_refuses(config):
         with_quality('ATSS', 'CenterIoUQuality', iou_share=1.5)
     with pytest.raises(ValueError, match=r'did you mean mmdet_gfl\.CenterIoUQuality'):
         with_quality('ATSS', 'CenterIoUQualty')
+
+
+# The quality with a floor -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'options, step, expected',
+    [
+        ({}, 0, [0.1, 0.6]),
+        (dict(floor=0.25), 7, [0.25, 0.6]),
+        (dict(steps=100), 0, [1.0, 1.0]),
+        (dict(steps=100), 70, [0.3, 0.6]),
+        (dict(floor=0.25, steps=100), 80, [0.25, 0.6]),
+        (dict(floor=0.25, steps=100), 300, [0.25, 0.6]),
+        (dict(box_weight='quality', floor=0.7), 0, [0.7, 1.0]),  # IoU 0.5 and 1
+    ],
+)
+def test_the_floored_weights_by_hand(config, monkeypatch, options, step, expected):
+    quality = MODELS.get('FlooredJointQuality')(**options)
+    monkeypatch.setitem(MessageHub.get_current_instance().runtime_info, 'iter', step)
+    weights = quality.box_weights(positives([math.log(1 / 9), math.log(6 / 4)]), quality.resolve_box_weight())
+    torch.testing.assert_close(weights, torch.tensor(expected))
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_without_a_floor_it_is_the_joint_quality_and_with_1_uniform(config, host):
+    feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
+
+    def losses(name, **options):
+        head = with_quality(host, name, **options)
+        return head.loss_by_feat(*head(feats), gts, metas(SIZE, 2))
+
+    for floored, plain in (({}, {}), (dict(floor=1.0, box_weight='score'), dict(box_weight='uniform'))):
+        ours, theirs = losses('FlooredJointQuality', **floored), losses('JointQuality', **plain)
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value)
 
 
 @pytest.mark.parametrize('host', HOSTS)
