@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='the pinned versions need Python 3.11')
 MADE_FROM = ('constraints.txt', 'setup.cfg', 'pyproject.toml', 'tools/setup_env.sh')
+#: Variables of the script that somebody who runs the tests may have set.
+HEEDED = ('CONSTRAINTS', 'MMCV', 'PYTHON', 'TORCH_INDEX_URL', 'VENV')
 # Stands for a Python that has nothing but torch and numpy, which are fakes: the real ones take seconds to import.
 # Its pip writes down its arguments, then does what `pip_does` holds; that the stand-in is placed is written down too.
 STUB = """#!/usr/bin/env bash
@@ -33,6 +35,11 @@ FAKES = {
 }
 
 
+def clean_environ() -> dict[str, str]:
+    """The variables without those of the script."""
+    return {name: value for name, value in os.environ.items() if name not in HEEDED}
+
+
 @dataclass
 class Checkout:
     """A copy of the script and of what it reads, in a folder with a blank, with a virtual environment of stubs."""
@@ -40,9 +47,8 @@ class Checkout:
     root: Path
 
     def set_up(self, **env: str) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if name not in ('VENV', 'PYTHON', 'MMCV')}
         command = ['bash', str(self.root / 'tools' / 'setup_env.sh')]
-        return subprocess.run(command, env=clean | env, capture_output=True, text=True, cwd='/')
+        return subprocess.run(command, env=clean_environ() | env, capture_output=True, text=True, cwd='/')
 
     def write_python(self, stub: str) -> None:
         python = self.root / '.venv' / 'bin' / 'python'
@@ -254,7 +260,9 @@ def test_the_copy_in_a_wheel_makes_no_environment(tmp_path: Path, script: str, m
     for name in {'constraints.txt', 'setup.cfg', 'pyproject.toml'} - {missing}:
         shutil.copy(ROOT / name, installed)
     before = sorted(installed.iterdir())
-    result = subprocess.run(['bash', installed / 'tools' / script], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run(
+        ['bash', installed / 'tools' / script], env=clean_environ(), capture_output=True, text=True, cwd=tmp_path
+    )
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f'error: {installed} has no {missing}, so it is no checkout of mmdet_gfl: clone it')
