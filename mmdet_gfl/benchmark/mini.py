@@ -63,7 +63,8 @@ class Mini:
             return Parts(dict(RESNET), WIDTHS, *sizes)
         from . import frozen  # imports MMDetection's layers, which takes seconds
 
-        return Parts(dict(type='mmdet_gfl.FrozenEfficientNetLite0'), frozen.WIDTHS, *sizes, frozen.MEAN, frozen.STD)
+        backbone = dict(type='mmdet_gfl.FrozenEfficientNetLite0')
+        return Parts(backbone, frozen.WIDTHS, *sizes, frozen.MEAN, frozen.STD, learns=False)
 
 
 #: Channels of the stages of a ResNet-18 of quarter width.

@@ -34,6 +34,7 @@ class Parts:
         num_classes: Classes of the data.
         mean: Of the images' RGB channels.
         std: Likewise.
+        learns: Whether the backbone does.
     """
 
     backbone: dict[str, Any]
@@ -44,6 +45,7 @@ class Parts:
     num_classes: int
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    learns: bool = True
 
     def stages(self, first: int) -> dict[str, Any]:
         """The backbone with the outputs of the stages from this one on."""
@@ -64,14 +66,15 @@ def shrink(cfg: Config, parts: Parts, values: dict[str, Any], seed: int) -> Conf
     """
     small = copy.deepcopy(cfg)
     model = small.model
-    replace_entries(model, KINDS.get(model.neck.type, _fpn)(model.neck, parts))
-    replace_entries(model.bbox_head, _head(model.neck.type, parts))
+    kind = model.neck.type
+    replace_entries(model, KINDS.get(kind, _fpn)(model.neck, parts))
+    replace_entries(model.bbox_head, _head(kind, parts))
     model.data_preprocessor = dict(
         type='DetDataPreprocessor',
         mean=list(parts.mean),
         std=list(parts.std),
         bgr_to_rgb=True,
-        pad_size_divisor=1 if model.neck.type == 'SSDNeck' else 32,
+        pad_size_divisor=1 if kind == 'SSDNeck' else 32,
     )
     replace_entries(small, values)
     small.custom_hooks = [hook for hook in small.get('custom_hooks', []) if hook.type not in SCHEDULE_HOOKS]
@@ -113,24 +116,33 @@ def _rtmdet(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
 
 
 def _ssd(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
-    """Three stages and a level more, instead of VGG-16."""
+    """Three stages and a level more, instead of VGG-16.
+
+    The head is one convolution per level, which learns nothing from features that do not: behind a backbone that does
+    not learn stands an FPN.
+    """
+    below, widths = parts.widths[1:], _ssd_widths(parts)
     small = dict(
-        type=neck.type,
-        in_channels=parts.widths[1:],
-        out_channels=(*parts.widths[1:], parts.channels),
-        level_strides=(2,),
-        level_paddings=(1,),
-        l2_norm_scale=None,
+        in_channels=list(below), out_channels=parts.channels, num_outs=len(widths), add_extra_convs='on_output'
     )
-    return dict(backbone=parts.stages(1), neck=small)
+    if parts.learns:
+        small = dict(
+            in_channels=below, out_channels=widths, level_strides=(2,), level_paddings=(1,), l2_norm_scale=None
+        )
+    return dict(backbone=parts.stages(1), neck=dict(small, type=neck.type if parts.learns else 'FPN'))
 
 
-#: Backbone and neck by the type of the neck, which the head's widths and levels follow from; any other is like an FPN.
+def _ssd_widths(parts: Parts) -> tuple[int, ...]:
+    """Channels of the levels of SSD."""
+    return (*parts.widths[1:], parts.channels) if parts.learns else (parts.channels,) * len(SSD_STRIDES)
+
+
+#: Backbone and neck by the type of a shipped config's neck; any other is like an FPN.
 KINDS = dict(CSPNeXtPAFPN=_rtmdet, SSDNeck=_ssd)
 
 
 def _head(neck: str, parts: Parts) -> dict[str, Any]:
-    """Arguments of a head behind a neck of this type."""
+    """Arguments of a head whose shipped config has a neck of this type."""
     if neck == 'SSDNeck':
         sizes = [round(share * parts.size) for share in SSD_SIZES]
         generator = dict(
@@ -141,8 +153,7 @@ def _head(neck: str, parts: Parts) -> dict[str, Any]:
             min_sizes=sizes[:-1],
             max_sizes=sizes[1:],
         )
-        widths = (*parts.widths[1:], parts.channels)
-        return dict(in_channels=widths, anchor_generator=generator, num_classes=parts.num_classes)
+        return dict(in_channels=_ssd_widths(parts), anchor_generator=generator, num_classes=parts.num_classes)
     norm = dict(norm_cfg=dict(NORM)) if neck == 'CSPNeXtPAFPN' else {}
     return dict(
         in_channels=parts.channels,
