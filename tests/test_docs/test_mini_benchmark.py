@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_gfl.benchmark import report
-from mmdet_gfl.benchmark.compare import compare, effect
+from mmdet_gfl.benchmark.compare import by_seed, compare, effect, paired
 from mmdet_gfl.benchmark.rows import read_tables
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'mini_benchmark'
@@ -53,24 +53,78 @@ def effect_lines(folder):
     return lines
 
 
-#: Rows that are compared with another than the first of their table.
+#: Rows that are compared with another than the first of their table: report, table, labels.
 BETWEEN = [
-    ('1a', 'ATSS, joint w/ QFL', 'ATSS, IoU-branch'),
-    ('1a', 'FCOS, joint w/ QFL', 'FCOS, IoU-branch'),
-    ('1a', 'FCOS, joint w/ QFL', 'FCOS, centerness-branch'),
-    ('2a', 'ATSS, General w/ DFL', 'ATSS, General'),
+    ('pretrained', '1a', 'ATSS, joint w/ QFL', 'ATSS, IoU-branch'),
+    ('pretrained', '1a', 'FCOS, joint w/ QFL', 'FCOS, IoU-branch'),
+    ('pretrained', '1a', 'FCOS, joint w/ QFL', 'FCOS, centerness-branch'),
+    ('pretrained', '2a', 'ATSS, General w/ DFL', 'ATSS, General'),
+    ('pretrained_hosts', '2a', 'FCOS, General w/ DFL', 'FCOS, General'),
+    ('pretrained_hosts', '1c', 'beta = 2', 'beta = 1'),
+    ('pretrained_hosts', '1c', 'beta = 2', 'beta = 4'),
+    ('pretrained_hosts', '2c', 'delta = 1', 'delta = 4'),
 ]
 
 
 def between_lines():
     """The page's lines of differences between two rows, of which none is a baseline."""
-    results, tables, lines = comparisons_of(PAGE / 'pretrained')[1], {table.name: table for table in read_tables()}, []
-    for name, label, other in BETWEEN:
+    tables, lines = {table.name: table for table in read_tables()}, []
+    for folder, name, label, other in BETWEEN:
         rows = {row.label: row for row in tables[name].rows}
-        found = effect(rows[label], rows[other], results, 'AP')
-        words = f'{label} less {other.partition(", ")[2]}'
+        found = effect(rows[label], rows[other], comparisons_of(PAGE / folder)[1], 'AP')
+        words = f'{label} less {other.rpartition(", ")[2]}'
         seeds, shown = len(found.difference.seeds), found.difference.show(1)
         lines.append(f'| {name} | {words} | {seeds} | {shown} | {found.paper:+.1f} | {found.verdict} |')
+    return lines
+
+
+#: Hosts: report, configs of the baseline, the joint row, full GFL and GFLv2.
+HOST_ROWS = {
+    'FCOS': ('pretrained_hosts', 'fcos/fcos_r50-caffe_fpn{}_1x_coco.py'),
+    'RetinaNet': ('pretrained_hosts', 'retinanet/retinanet_r50_fpn{}_1x_coco.py'),
+    'FoveaBox': ('pretrained_hosts', 'foveabox/fovea_r50_fpn{}_4xb4-1x_coco.py'),
+    'SSD': ('ssd_long', 'ssd/ssd512{}_coco.py'),
+}
+
+
+def host_lines():
+    """AP of the baseline, and what full GFL and then GFLv2 add to it, seed by seed."""
+    lines = []
+    for host, (folder, config) in HOST_ROWS.items():
+        results = comparisons_of(PAGE / folder)[1]
+        base, gfl, gflv2 = (by_seed(results[config.format(end)], 'AP') for end in ('', '_gfl', '_gflv2'))
+        added = ' | '.join(paired(*pair).show(1) for pair in ((gfl, base), (gflv2, gfl)))
+        lines.append(f'| {host} | {len(base)} | {statistics.fmean(base.values()):.1f} | {added} |')
+    return lines
+
+
+#: Runs with changed settings: what, their report, the config, and that of what they are compared with.
+CHANGED = [
+    ('SSD joint, QFL with weight 4', 'ssd_long_weight4', 'ssd/ssd512_joint_coco.py', 'ssd_long', 'ssd/ssd512_coco.py'),
+    (
+        'RetinaNet, GIoU in place of L1',
+        'retina_giou',
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+        'pretrained_hosts',
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+    ),
+    (
+        'FCOS, centerness-guided, uniform box weights',
+        'guided_uniform',
+        'fcos/fcos_r50-caffe_fpn_centerness-guided_1x_coco.py',
+        'guided',
+        'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco.py',
+    ),
+]
+
+
+def changed_lines():
+    """Effects of settings on AP."""
+    lines = []
+    for words, folder, config, base_folder, base in CHANGED:
+        runs = [comparisons_of(PAGE / one)[1][name] for one, name in ((folder, config), (base_folder, base))]
+        found = paired(*(by_seed(one, 'AP') for one in runs))
+        lines.append(f'| {words} | {len(found.seeds)} | {found.show(1)} |')
     return lines
 
 
@@ -97,33 +151,39 @@ def noise_lines():
     return lines
 
 
-#: Rows of the page's table of a rare class: words, reports (score, uniform), config.
+#: Rows of the page's table of a rare class: schedule, words, report, config, and the report with their baseline.
 RARE = [
-    ('short', 'FCOS', 'rare_short', 'fcos/fcos_r50-caffe_fpn_1x_coco.py'),
-    ('short', 'FCOS, QFL', 'rare_short', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
-    ('short', 'FCOS, QFL, uniform', 'rare_short_uniform', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
-    ('short', 'FCOS, QFL, quality', 'rare_short_quality', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
-    ('long', 'FCOS', 'rare_long', 'fcos/fcos_r50-caffe_fpn_1x_coco.py'),
-    ('long', 'FCOS, QFL', 'rare_long', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'),
-    ('long', 'ATSS', 'rare_long', 'atss/atss_r50_fpn_1x_coco.py'),
-    ('long', 'ATSS, QFL', 'rare_long', 'atss/atss_r50_fpn_joint_1x_coco.py'),
-    ('short, own start', 'FCOS, GFL', 'rare_score', 'fcos/fcos_r50-caffe_fpn_gfl_1x_coco.py'),
-    ('short, own start', 'FCOS, GFL, uniform', 'rare_uniform', 'fcos/fcos_r50-caffe_fpn_gfl_1x_coco.py'),
-    ('short, own start', 'ATSS', 'rare_score', 'atss/atss_r50_fpn_1x_coco.py'),
-    ('short, own start', 'ATSS, QFL', 'rare_score', 'atss/atss_r50_fpn_joint_1x_coco.py'),
-    ('short, own start', 'ATSS, DFL', 'rare_score', 'atss/atss_r50_fpn_general-dfl_1x_coco.py'),
-    ('short, own start', 'ATSS, GFL', 'rare_score', 'gfl/gfl_r50_fpn_1x_coco.py'),
+    ('short', 'FCOS', 'rare', 'fcos/fcos_r50-caffe_fpn_1x_coco.py', ''),
+    ('short', 'FCOS, QFL', 'rare', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'uniform', 'rare_uniform', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'quality', 'rare_quality', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'floor of 0.25', 'rare_floor', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'warm-up', 'rare_warm_up', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'RetinaNet', 'rare', 'retinanet/retinanet_r50_fpn_1x_coco.py', ''),
+    ('short', 'RetinaNet, QFL', 'rare', 'retinanet/retinanet_r50_fpn_joint_1x_coco.py', 'rare'),
+    ('short', 'FoveaBox', 'rare', 'foveabox/fovea_r50_fpn_4xb4-1x_coco.py', ''),
+    ('short', 'FoveaBox, QFL', 'rare', 'foveabox/fovea_r50_fpn_joint_4xb4-1x_coco.py', 'rare'),
+    ('short', 'ATSS', 'rare', 'atss/atss_r50_fpn_1x_coco.py', ''),
+    ('short', 'ATSS, QFL', 'rare', 'atss/atss_r50_fpn_joint_1x_coco.py', 'rare'),
+    ('long', 'FCOS', 'rare_long', 'fcos/fcos_r50-caffe_fpn_1x_coco.py', ''),
+    ('long', 'FCOS, QFL', 'rare_long', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py', 'rare_long'),
+    ('long', 'ATSS', 'rare_long', 'atss/atss_r50_fpn_1x_coco.py', ''),
+    ('long', 'ATSS, QFL', 'rare_long', 'atss/atss_r50_fpn_joint_1x_coco.py', 'rare_long'),
 ]
 
 
 def rare_lines():
-    """AP of all classes and of each, means over the seeds."""
+    """AP of all classes and of each, means over the seeds, and what the rare class gains over the row before QFL."""
     lines = []
-    for schedule, row, folder, config in RARE:
+    for schedule, row, folder, config, base_folder in RARE:
         runs = comparisons_of(PAGE / folder)[1][config]
         values = zip(*((run['scores']['AP'], *run['class_scores'].values()) for run in runs))
         means = ' | '.join(f'{statistics.fmean(value):.1f}' for value in values)
-        lines.append(f'| {schedule} | {row} | {len(runs)} | {means} |')
+        gained = ''
+        if base_folder:
+            base = comparisons_of(PAGE / base_folder)[1][config.replace('_joint', '')]
+            gained = paired(*({run['seed']: run['class_scores']['star'] for run in one} for one in (runs, base))).show(1)
+        lines.append(f'| {schedule} | {row} | {len(runs)} | {means} | {gained} |')
     return lines
 
 
@@ -131,6 +191,10 @@ def rare_lines():
     'lines',
     [
         pytest.param(partial(effect_lines, PAGE / 'pretrained'), id='frozen backbone'),
+        pytest.param(partial(effect_lines, PAGE / 'pretrained_hosts'), id='other tables'),
+        pytest.param(partial(effect_lines, PAGE / 'ssd_long'), id='SSD'),
+        pytest.param(host_lines, id='hosts'),
+        pytest.param(changed_lines, id='changed settings'),
         pytest.param(between_lines, id='between'),
         pytest.param(partial(effect_lines, PAGE / 'pretrained_long'), id='long'),
         pytest.param(noise_lines, id='noise'),
