@@ -34,7 +34,7 @@ class Parts:
         num_classes: Classes of the data.
         mean: Of the images' RGB channels.
         std: Likewise.
-        learns: Whether the backbone does.
+        learns: Whether the backbone learns.
     """
 
     backbone: dict[str, Any]
@@ -118,18 +118,16 @@ def _rtmdet(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
 def _ssd(neck: ConfigDict, parts: Parts) -> dict[str, Any]:
     """Three stages and a level more, instead of VGG-16.
 
-    The head is one convolution per level, which learns nothing from features that do not: behind a backbone that does
-    not learn stands an FPN.
+    The head is one convolution per level, which is too little where the backbone does not learn: an FPN stands there.
     """
-    below, widths = parts.widths[1:], _ssd_widths(parts)
-    small = dict(
-        in_channels=list(below), out_channels=parts.channels, num_outs=len(widths), add_extra_convs='on_output'
-    )
+    small: dict[str, Any]
     if parts.learns:
-        small = dict(
-            in_channels=below, out_channels=widths, level_strides=(2,), level_paddings=(1,), l2_norm_scale=None
-        )
-    return dict(backbone=parts.stages(1), neck=dict(small, type=neck.type if parts.learns else 'FPN'))
+        small = dict(type=neck.type, level_strides=(2,), level_paddings=(1,), l2_norm_scale=None)
+        small |= dict(in_channels=parts.widths[1:], out_channels=_ssd_widths(parts))
+    else:
+        small = dict(type='FPN', num_outs=len(SSD_STRIDES), add_extra_convs='on_output')
+        small |= dict(in_channels=list(parts.widths[1:]), out_channels=parts.channels)
+    return dict(backbone=parts.stages(1), neck=small)
 
 
 def _ssd_widths(parts: Parts) -> tuple[int, ...]:

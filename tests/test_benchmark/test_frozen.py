@@ -146,7 +146,9 @@ def test_a_mini_row_on_it_learns(name, tmp_path, monkeypatch):
     assert torch.equal(model.backbone.stem.conv.weight, weights['stem.conv.weight'])
     learning = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
     assert learning and not any(key.startswith('backbone') for key in learning)
-    assert all(level.requires_grad for level in model.extract_feat(torch.zeros(2, 3, 128, 128)))  # a head learns little
+    assert all(
+        level.requires_grad for level in model.extract_feat(torch.zeros(2, 3, 128, 128))
+    )  # not from the head alone
     with torch.no_grad():
         levels = model(torch.zeros(2, 3, 128, 128), mode='tensor')[0]
     assert levels[0].shape[-1] == 16

@@ -323,6 +323,11 @@ def test_without_a_floor_it_is_the_joint_quality_and_with_1_uniform(config, host
             torch.testing.assert_close(ours[key], value)
 
 
+def test_what_the_quality_with_a_floor_refuses(config):
+    with pytest.raises(ValueError, match=r'floor=1\.5; accepted: from 0'):
+        with_quality('ATSS', 'FlooredJointQuality', floor=1.5)
+
+
 @pytest.mark.parametrize('host', HOSTS)
 def test_the_class_loss_of_the_page(host):
     (code,) = re.findall(
