@@ -151,7 +151,7 @@ def steps(head, feats):
 
 
 def test_each_example_is_one_short_file():
-    assert len(EXAMPLES) == len(NAMES) == 6 and set(FILES) - set(EXAMPLES) == {'my_config.py'}
+    assert len(EXAMPLES) == len(NAMES) == 8 and set(FILES) - set(EXAMPLES) == {'my_config.py'}
     assert all(len(FILES[name].splitlines()) <= 80 for name in EXAMPLES)
 
 
@@ -326,6 +326,56 @@ def test_without_a_floor_it_is_the_joint_quality_and_with_1_uniform(config, host
 def test_what_the_quality_with_a_floor_refuses(config):
     with pytest.raises(ValueError, match=r'floor=1\.5; accepted: from 0'):
         with_quality('ATSS', 'FlooredJointQuality', floor=1.5)
+
+
+# The boxes that tell why a Gaussian lags ----------------------------------------------------------------------------
+
+
+def example_box(name):
+    """An ATSS head with box ``name``, and two positives at (50, 50) and (25, 50) of stride 8 in 100 x 100 pixels."""
+    head = build(host_config('ATSS') | dict(box=part(name)))
+    return head, targets_of([[0.0, 0.0, 100.0, 100.0]] * 2, [[50.0, 50.0], [25.0, 50.0]])
+
+
+def test_linear_distances_by_hand(config):
+    head, targets = example_box('LinearBox')
+    outputs = torch.tensor([[6.25, 6.25, 6.25, -1.0], [3.125, 6.25, 9.375, 6.25]], requires_grad=True)
+    boxes = head.box.decode(outputs, targets.locations, head)
+    assert boxes.tolist() == [[0, 0, 100, 50], [0, 0, 100, 100]]
+    losses = head.box.losses(outputs, boxes, targets, torch.tensor([1.0, 0.5]), torch.tensor(4.0), head)
+    # GIoU of half the box is 0.5, of all of it 1; the head's loss has a weight of 2.
+    torch.testing.assert_close(losses, dict(loss_bbox=torch.tensor(2 * (1.0 * 0.5 + 0.5 * 0.0) / 4)))
+    losses['loss_bbox'].backward()
+    assert outputs.grad[0, 1] != 0 and outputs.grad[0, 3] == 0
+
+
+def test_linear_distances_start_at_the_prior(config):
+    head, _ = example_box('LinearBox')
+    head.init_weights()
+    assert head.atss_reg.bias.tolist() == [4.0] * 4  # half of an anchor of eight strides
+
+
+def test_a_gaussian_of_the_hosts_numbers_by_hand(config):
+    head, targets = example_box('GaussianHostBox')
+    anchors = torch.tensor([[18.0, 18.0, 82.0, 82.0], [-7.0, 18.0, 57.0, 82.0]])
+    targets = targets._replace(locations=Locations.of_priors(anchors, targets.locations.strides))
+    numbers = head.host_coder.encode(targets.gt_bboxes, targets.locations)
+    outputs = torch.stack((numbers + torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0] * 4]), torch.zeros(2, 4)), dim=-1)
+    outputs[1, 2, 1] = 2 * math.log(3.0)  # a standard deviation of 3, and no error
+    outputs = outputs.reshape(2, 8)
+    boxes = head.box.decode(outputs, targets.locations, head)
+    torch.testing.assert_close(boxes[1], targets.gt_bboxes[1])
+    # The first number moves the middle by half the width of an anchor of 64 pixels, in the coder's deviation of 0.1.
+    torch.testing.assert_close(boxes[0], torch.tensor([3.2, 0.0, 103.2, 100.0]))
+    losses = head.box.losses(outputs, boxes, targets, torch.tensor([1.0, 2.0]), torch.tensor(4.0), head)
+    torch.testing.assert_close(losses, dict(loss_bbox=torch.tensor((0.5**2 / 2 + 2 * math.log(3.0)) / 4)))
+
+
+@pytest.mark.parametrize('name', ['LinearBox', 'GaussianHostBox'])
+@pytest.mark.parametrize('host', HOSTS)
+def test_each_host_trains_with_them(config, host, name):
+    head = build(host_config(host, box='gaussian') | dict(box=part(name)))
+    steps(head, host_features(host, SIZE, 2))
 
 
 @pytest.mark.parametrize('host', HOSTS)
