@@ -69,7 +69,7 @@ class LogBox(BoxRepresentation):
 
 
 def to_bins(distances: Tensor, values: Tensor) -> Tensor:
-    """Where distances lie among ascending values (n + 1,): bin numbers in [0, n], linear in between."""
+    """Positions of distances among ascending values (n + 1,): bin numbers in [0, n], linear in between."""
     distances = distances.clamp(min=0).minimum(values[-1])
     left = torch.searchsorted(values, distances, right=True).sub(1).clamp(0, len(values) - 2)
     return left + (distances - values[left]) / (values[left + 1] - values[left])
