@@ -516,6 +516,17 @@ def observed(node: Any, key: str, records: list[Record]) -> Any:
     return dict(node) | inner
 
 
+def check_heads(runner: Runner, split: str) -> None:
+    """Raise for a head of this package with more or fewer classes than the data set of a split, once both are built."""
+    from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+    from mmdet_gfl.models.dense_heads import DenseGFLMixin
+
+    model = runner.model if isinstance(runner.model, nn.Module) else nn.Module()  # FlexibleRunner's, before it trains
+    if any(isinstance(module, DenseGFLMixin) for module in model.modules()):
+        dataset = getattr(runner, f'{split}_loop').dataloader.dataset
+        check_num_classes(runner.model, dataset, f'{split}_dataloader.dataset')
+
+
 def observe(runner: Runner, *splits: str) -> None:
     """Have a Runner build its data sets and evaluators, look at each while it does, and then at all of them together.
 
@@ -528,9 +539,6 @@ def observe(runner: Runner, *splits: str) -> None:
             training's classes in another order.
         ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
     """
-    from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
-    from mmdet_gfl.models.dense_heads import DenseGFLMixin
-
     seen: dict[str, list[Record]] = {split: [] for split in splits}
     for split, records in seen.items():
         loader = getattr(runner, f'_{split}_dataloader', None)
@@ -541,9 +549,7 @@ def observe(runner: Runner, *splits: str) -> None:
         if loop is None:
             continue
         check_length(f'{split}_dataloader.dataset', loop.dataloader.dataset)
-        model = runner.model if isinstance(runner.model, nn.Module) else nn.Module()  # not built by a FlexibleRunner
-        if any(isinstance(module, DenseGFLMixin) for module in model.modules()):
-            check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+        check_heads(runner, split)
         check_split(split, records)
         if split != 'train':
             check_evaluator(split, loop.evaluator, records)

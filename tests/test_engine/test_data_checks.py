@@ -86,9 +86,10 @@ def rewrite(data, split, change):
 class ToyOfDataChecks(BaseModel):
     """A model to start a Runner with."""
 
-    def __init__(self):
+    def __init__(self, head=None):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
+        self.bbox_head = MODELS.build(head) if head else None
 
     def forward(self, *args, **options):
         raise AssertionError('the run ends before')
@@ -219,6 +220,14 @@ def test_a_flexible_runner_builds_its_model_after_the_data(cfg, data):
     with pytest.raises(End):
         launch.run(train, cfg)
     assert type(built[0]) is CocoDataset and len(built[0]) == 5
+    head, qfl = dict(num_classes=len(CLASSES) + 1, in_channels=8), dict(type='mmdet.QualityFocalLoss')
+    cfg.model.head = dict(type='mmdet_gfl.RetinaGFLHead', **head)
+    with pytest.raises(UserError, match=rf'model\.bbox_head\.num_classes={len(CLASSES) + 1}, but the data set of train_'):
+        launch.run(train, cfg)
+    cfg.model.head = dict(type='RetinaHead', loss_cls=qfl, **head)
+    with pytest.raises(UserError, match=r"use model\.bbox_head\.type='mmdet_gfl\.RetinaGFLHead'"):
+        launch.run(train, cfg)
+    cfg.model.pop('head')
     (data / 'train' / 'train1.jpg').unlink()
     with pytest.raises(UserError, match='1 of the 5 images'):
         launch.run(train, cfg)
