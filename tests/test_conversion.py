@@ -227,6 +227,16 @@ def test_gfl_with_another_quality_is_an_atss_head_that_loads_gfls_layers(tmp_pat
     assert torch.equal(head.atss_reg.bias, stock.gfl_reg.bias)
 
 
+def test_box_weights_are_an_argument_of_the_quality(tmp_path, capsys):
+    head = convert(tmp_path, 'gfl_r50_fpn_1x_coco', '--box-weight', 'uniform').model.bbox_head
+    assert head.type == 'mmdet_gfl.ATSSGFLHead' and head.box.reg_max == 16
+    assert head.quality == dict(type='mmdet_gfl.JointQuality', box_weight='uniform')
+    said = capsys.readouterr().out
+    assert 'JointQuality with uniform box weights and GeneralBox' in said and 'fills all layers\n' in said
+    with pytest.raises(UserError, match=r"quality\.box_weight='flat'; accepted: auto, quality, score, uniform"):
+        main(['convert', 'atss_r50_fpn_1x_coco', '--box-weight', 'flat'])
+
+
 def test_gfl_with_dirac_boxes_gets_the_coder_of_anchors():
     cfg, _, _ = conversion.read('gfl_r50_fpn_1x_coco')
     (found,) = conversion.convert_config(cfg, None, 'DiracBox')
@@ -357,6 +367,8 @@ def test_files_are_not_overwritten_and_named_after_the_choice(tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ['atss_r50_fpn_1x_coco_gfl-IoUBranch-DiracBox.py']
     assert main(['convert', 'atss_r50_fpn_1x_coco', '--quality', 'IoUBranch', '--box', 'DiracBox']) == 2
     assert 'exists and is not overwritten' in capsys.readouterr().err
+    assert main(['convert', 'atss_r50_fpn_1x_coco', '--box-weight', 'uniform']) == 0
+    assert Path('atss_r50_fpn_1x_coco_gfl-uniform.py').is_file()
     assert main(['convert', 'atss_r50_fpn_1x_coco', '-o', 'none/x.py']) == 2
     assert main(['convert', 'atss_r50_fpn_1x_coco', '--gflv2', '--quality', 'IoUBranch']) == 2
 

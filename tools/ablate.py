@@ -53,7 +53,9 @@ def parse_args() -> argparse.Namespace:
 def add_ablation_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
     command.add_argument('--rows', nargs='+', metavar='ROW', help='of baseline qfl dfl gfl gflv2; default: all')
-    command.add_argument('--row', action='append', default=[], metavar='NAME:quality=Q,box=B', help='any other row')
+    command.add_argument(
+        '--row', action='append', default=[], metavar='NAME:quality=Q,box=B,box_weight=W', help='any other row'
+    )
     command.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     command.add_argument('--epochs', type=int, help='for a quick look; the schedule is scaled to them')
     command.add_argument('--fraction', type=float, help='for a quick look: share of the training images, as 0.1')

@@ -44,11 +44,13 @@ class AblationRow:
         name: Of its folder.
         quality: Name of a registered quality; ``'baseline'``: the host's own; None: the host's default.
         box: Name of a registered box representation; None for the user's config as it is.
+        box_weight: That of the quality; None: its default.
     """
 
     name: str
     quality: str | None = None
     box: str | None = None
+    box_weight: str | None = None
 
 
 #: The rows of table 3, and GFLv2.
@@ -69,7 +71,7 @@ def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[Ablatio
 
     Args:
         names: Of :data:`ROWS`; None: all of them.
-        own: Texts of ``--row``, as ``NAME:quality=...,box=...``.
+        own: Texts of ``--row``, as ``NAME:quality=...,box=...,box_weight=...``.
 
     Raises:
         RowError: There is no such row, one is given twice, or a text is no row.
@@ -89,7 +91,7 @@ def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[Ablatio
 
 
 def read_row(text: str) -> AblationRow:
-    """A row from ``NAME:quality=QUALITY,box=BOX``, either key optional.
+    """A row from ``NAME:quality=QUALITY,box=BOX,box_weight=WEIGHT``, where a key or two may be left out.
 
     Raises:
         RowError: The text is not of that form.
@@ -97,12 +99,13 @@ def read_row(text: str) -> AblationRow:
     name, _, rest = text.partition(':')
     pairs = [pair.partition('=') for pair in rest.split(',')] if rest else []
     given = {key: value for key, _, value in pairs if value}
-    if not re.fullmatch(r'[\w-]+', name) or len(given) != max(len(pairs), 1) or not given.keys() <= {'quality', 'box'}:
+    known = given.keys() <= {'quality', 'box', 'box_weight'}
+    if not re.fullmatch(r'[\w-]+', name) or len(given) != max(len(pairs), 1) or not known:
         raise RowError(
-            f'--row {text}: write NAME:quality=QUALITY,box=BOX, one of the two or both, with a NAME of letters, '
-            'digits, _ and -'
+            f'--row {text}: write NAME:quality=QUALITY,box=BOX,box_weight=WEIGHT, one or more of the three, with a '
+            'NAME of letters, digits, _ and -'
         )
-    return AblationRow(name, given.get('quality'), given.get('box', 'GeneralBox'))
+    return AblationRow(name, **dict(dict(box='GeneralBox'), **given))
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -215,14 +218,14 @@ class Ablation(Plan):
         free = conversion.free_host(self.host)  # of GFL the ATSS head
         quality = {None: free.default_quality, 'baseline': free.baseline_quality}.get(row.quality, row.quality)
         try:
-            return self.convert(quality, row.box)
+            return self.convert(quality, row.box, row.box_weight)
         except launch.UserError as error:
             raise RowError(f'row {row.name} does not fit this config: {error}') from error
 
     @cached_property
-    def convert(self) -> Callable[[str | None, str | None], list[conversion.Conversion]]:
-        """The config's conversion to a quality and a box, see :func:`.conversion.convert_config`, made once."""
-        return cache(lambda quality, box: conversion.convert_config(self.cfg, quality, box, own=True))
+    def convert(self) -> Callable[..., list[conversion.Conversion]]:
+        """The config's conversion to a quality, a box and a box weight; each is made once."""
+        return cache(lambda quality, box, weight=None: conversion.convert_config(self.cfg, quality, box, True, weight))
 
     @cached_property
     def stock(self) -> list[conversion.Conversion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmengine.config import Config, ConfigDict
@@ -32,6 +32,24 @@ CODE_LOSS = dict(type='SmoothL1Loss', beta=0.11, loss_weight=1.0)
 ANCHOR_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])
 
 
+class Axes(NamedTuple):
+    """Where a head is moved to; None: the default of its host."""
+
+    quality: str | None  #: name of a registered quality
+    box: str | None  #: name of a registered box representation
+    box_weight: str | None = None  #: argument of the quality
+
+    def quality_cfg(self, default: str) -> dict[str, Any]:
+        """Config of the quality, whose name is ``default`` if none is given."""
+        weight = dict(box_weight=self.box_weight) if self.box_weight else {}
+        return dict(type=PREFIX + (self.quality or default), **weight)
+
+    def is_default(self, host: Any) -> bool:
+        """True for the quality and the box that a host has without any."""
+        plain = self.quality in (None, host.default_quality) and not self.box_weight
+        return plain and self.box in (None, 'GeneralBox')
+
+
 @dataclass
 class Conversion:
     """Conversion of one head of a config.
@@ -54,7 +72,7 @@ class Conversion:
 
 
 def convert_config(
-    cfg: Config, quality: str | None = None, box: str | None = None, own: bool = False
+    cfg: Config, quality: str | None = None, box: str | None = None, own: bool = False, box_weight: str | None = None
 ) -> list[Conversion]:
     """Convert the heads of a config; the config itself is not changed.
 
@@ -64,6 +82,7 @@ def convert_config(
             that of the stock head.
         box: Name of a registered box representation likewise; None: ``GeneralBox``, with DFL.
         own: Take GFL heads too, and move them to that quality and box, whose arguments stay where the type does.
+        box_weight: That of the quality; None: its default.
 
     Raises:
         UserError: The config has no head that can be converted, or quality, box and host do not fit together.
@@ -85,7 +104,7 @@ def convert_config(
     found = [head for head in heads if head.stock is not None]
     if not found:
         raise UserError(nothing_to_convert(heads, model))
-    return [_convert(head, cfg, quality, box) for head in found]
+    return [_convert(head, cfg, Axes(quality, box, box_weight)) for head in found]
 
 
 def apply(cfg: Config, conversions: list[Conversion]) -> Config:
@@ -123,24 +142,24 @@ def _checked(key: str, name: str, kind: type) -> str:
     return bare
 
 
-def _convert(found: HeadConfig, cfg: Config, quality: str | None, box: str | None) -> Conversion:
+def _convert(found: HeadConfig, cfg: Config, axes: Axes) -> Conversion:
     own = found.is_gfl
     host: Any = found.stock if own else hosts_of_stock_heads()[found.stock]
-    if quality == 'baseline':
-        quality = host.baseline_quality if host.free_axes else None
+    if axes.quality == 'baseline':
+        axes = axes._replace(quality=host.baseline_quality if host.free_axes else None)
     given = {name: value for name, value in found.node.items() if name not in ('type', 'quality', 'box')}
     given = {name: value for name, value in given.items() if value is not None or not name.startswith('loss_')}
-    head_cfg = _on_host(host, given, quality, box)
+    head_cfg = _on_host(host, given, axes)
     if own:
         _keep_axes(head_cfg, found, host)
     try:
         _fit_box_loss(head_cfg, found)
         head = found.build(head_cfg)
     except UserError as error:  # with_deform of FoveaBox, as an example
-        if box is not None or own:
+        if axes.box is not None or own:
             raise
         try:
-            conversion = _convert(found, cfg, quality, 'DiracBox')
+            conversion = _convert(found, cfg, axes._replace(box='DiracBox'))
         except UserError:
             raise error from None
         conversion.notes.insert(1, f'DiracBox, since GeneralBox does not fit here: {error}')
@@ -153,36 +172,37 @@ def _convert(found: HeadConfig, cfg: Config, quality: str | None, box: str | Non
     return Conversion(found.key, dict(found.node), head_cfg, head, own, list(notes(found, head_cfg['type'], head, cfg)))
 
 
-def _on_host(host: Any, given: dict[str, Any], quality: str | None, box: str | None) -> dict[str, Any]:
+def _on_host(host: Any, given: dict[str, Any], axes: Axes) -> dict[str, Any]:
     """Config of a host's head from the arguments of its stock head."""
-    if not host.free_axes and (quality not in (None, host.default_quality) or box not in (None, 'GeneralBox')):
-        return _on_plane(host, given, quality, box)
+    if not host.free_axes and not axes.is_default(host):
+        return _on_plane(host, given, axes)
     head_cfg: dict[str, Any] = dict(type=PREFIX + host.__name__, **given)
-    if quality not in (None, host.default_quality):
-        head_cfg['quality'] = dict(type=PREFIX + quality)
-    if box not in (None, 'GeneralBox'):
-        head_cfg['box'] = dict(type=PREFIX + box)
-    soft = MODELS.get(quality or host.default_quality).soft_labels
+    if axes.box_weight or axes.quality not in (None, host.default_quality):
+        head_cfg['quality'] = axes.quality_cfg(host.default_quality)
+    if axes.box not in (None, 'GeneralBox'):
+        head_cfg['box'] = dict(type=f'{PREFIX}{axes.box}')
+    soft = MODELS.get(axes.quality or host.default_quality).soft_labels
     if not soft and given.get('loss_cls') and takes_quality(given['loss_cls']):
         head_cfg['loss_cls'] = dict(FOCAL_LOSS)
     return head_cfg
 
 
-def _on_plane(host: Any, given: dict[str, Any], quality: str | None, box: str | None) -> dict[str, Any]:
+def _on_plane(host: Any, given: dict[str, Any], axes: Axes) -> dict[str, Any]:
     """Config for another quality or box than those of a host without free axes."""
     free = free_host(host)
     if takes_quality(given.get('loss_cls') or {}):
         given = dict(given, loss_cls=dict(given['loss_cls'], use_sigmoid=True))  # of GFocalHead, which takes False too
-    if box in (None, 'GeneralBox'):
+    general = axes.box in (None, 'GeneralBox')
+    if general and not axes.box_weight:
         others: list[Any] = list(registered_hosts().values())
         for other in others:  # a host of that quality keeps the names of the layers
-            if issubclass(other, free) and not other.free_axes and other.default_quality == quality:
+            if issubclass(other, free) and not other.free_axes and other.default_quality == axes.quality:
                 return dict(type=PREFIX + other.__name__, **_accepted(given, other))
     rest = _accepted(given, free)
     rest.pop('init_cfg', None)  # it names the layers of the other head
     rest.pop('bbox_coder', None)
-    head_cfg = _on_host(free, rest, quality, box)
-    if box in (None, 'GeneralBox'):
+    head_cfg = _on_host(free, rest, axes)
+    if general:
         head_cfg['box'] = dict(type=f'{PREFIX}GeneralBox')
         head_cfg['box'] |= {name: given[name] for name in ('reg_max', 'loss_dfl') if name in given}
     return head_cfg
@@ -201,7 +221,8 @@ def _keep_axes(head_cfg: dict[str, Any], found: HeadConfig, host: Any) -> None:
         if node.get(axis) and bare_name(node[axis]['type']) == bare_name(
             head_cfg.get(axis, dict(type=default))['type']
         ):
-            head_cfg[axis] = dict(node[axis])
+            asked = {name: value for name, value in head_cfg.get(axis, {}).items() if name != 'type'}
+            head_cfg[axis] = dict(node[axis], **asked)
 
 
 def _fit_box_loss(head_cfg: dict[str, Any], found: HeadConfig) -> None:

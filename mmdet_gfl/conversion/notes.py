@@ -41,8 +41,9 @@ def notes(found: HeadConfig, name: str, head: Any, cfg: Config) -> Iterator[str]
 
 
 def axes_of(head: Any) -> str:
-    """Quality and box of a head in words."""
-    return f'{type(head.quality).__name__} and {type(head.box).__name__}'
+    """Quality and box of a head in words, with the quality's box weights where they are not the usual."""
+    weight = '' if head.quality.box_weight == 'auto' else f' with {head.quality.box_weight} box weights'
+    return f'{type(head.quality).__name__}{weight} and {type(head.box).__name__}'
 
 
 def _loss_notes(found: HeadConfig, head: Any) -> Iterator[str]:

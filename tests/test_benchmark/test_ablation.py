@@ -131,6 +131,31 @@ def test_a_row_of_ones_own_equals_a_named_one():
     assert head(plan, 'iou').quality.type == 'mmdet_gfl.IoUBranch'
 
 
+@pytest.mark.parametrize('name', ['retinanet_r50_fpn_1x_coco', 'gfl_r50_fpn_1x_coco', 'rtmdet_tiny_8xb32-300e_coco'])
+def test_a_row_may_have_other_box_weights(name):
+    own = ['uniform:box_weight=uniform', 'iou:quality=IoUBranch,box=DiracBox,box_weight=quality']
+    plan = read_ablation(name, ['baseline', 'gfl'], own)
+    assert not plan.repeated().keys() & {'uniform', 'iou'}
+    quality = 'AssignedQuality' if 'rtmdet' in name else 'JointQuality'
+    assert head(plan, 'uniform').quality == dict(type=f'mmdet_gfl.{quality}', box_weight='uniform')
+    assert f': {quality} with uniform box weights and GeneralBox' in plan.describe(plan.rows['uniform'])
+    assert ': IoUBranch with quality box weights and DiracBox' in plan.describe(plan.rows['iou'])
+    with pytest.raises(RowError, match=r"quality\.box_weight='flat'; accepted: auto, quality, score, uniform"):
+        wrong = read_ablation(name, ['baseline'], ['flat:box_weight=flat'])
+        wrong.config(wrong.path_of('flat'), 0)
+
+
+def test_box_weights_are_added_to_a_quality_of_the_configs():
+    options = {'model.bbox_head.quality': dict(type='mmdet_gfl.IoUGuided', box_weight='score')}
+    own = ['same:quality=IoUGuided', 'uniform:quality=IoUGuided,box_weight=uniform']
+    plan = read_ablation('configs/atss/atss_r50_fpn_iou-guided_1x_coco.py', ['baseline'], own, options=options)
+    assert [head(plan, row).quality.box_weight for row in ('baseline', 'same', 'uniform')] == [
+        'score',
+        'score',
+        'uniform',
+    ]
+
+
 def test_a_stock_head_with_another_loss_is_no_point_of_the_host():
     """Hard labels take the focal loss, so the stock head with QFL is not the host's point without quality."""
     options = {'model.bbox_head.loss_cls': dict(_delete_=True, type='QualityFocalLoss', use_sigmoid=True)}
