@@ -33,7 +33,7 @@ ANCHOR_CODER = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0]
 
 
 class Axes(NamedTuple):
-    """Where a head is moved to; None: the default of its host."""
+    """Quality and box that a head gets; None: the default of its host."""
 
     quality: str | None  #: name of a registered quality
     box: str | None  #: name of a registered box representation
