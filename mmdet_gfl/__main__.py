@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         '--quality', metavar='NAME', help="default: the host's, as a rule JointQuality; baseline: the stock head's"
     )
     convert.add_argument('--box', metavar='NAME', help='default: GeneralBox, with Distribution Focal Loss')
-    convert.add_argument('--box-weight', metavar='W', help="the quality's: score, quality, uniform or auto (default)")
+    convert.add_argument(
+        '--box-weight', choices=['auto', 'quality', 'score', 'uniform'], help="the quality's weights of the box losses"
+    )
     convert.add_argument('--gflv2', action='store_true', help='short for --quality DistributionGuidedQuality')
     convert.set_defaults(run=_convert)
 
@@ -99,8 +101,9 @@ def _convert(args: argparse.Namespace) -> int:
     quality = 'DistributionGuidedQuality' if args.gflv2 else args.quality
     with redirect_stdout(sys.stderr):  # MMEngine logs to standard output
         cfg, path, shipped = conversion.read(args.config)
-        conversions = conversion.convert_config(cfg, quality, args.box, box_weight=args.box_weight)
-    suffix = 'gflv2' if args.gflv2 else '-'.join(filter(None, ('gfl', args.quality, args.box, args.box_weight)))
+        given = (quality, args.box, args.box_weight)
+        conversions = conversion.convert_config(cfg, *given, own=any(given))  # which may move a GFL head elsewhere
+    suffix = '-'.join(filter(None, ('gflv2' if args.gflv2 else 'gfl', args.quality, args.box, args.box_weight)))
     out = args.output or Path(f'{path.stem}_{suffix}.py')
     text = conversion.child_config(path, shipped, cfg, conversions, out)
     status = _write(out, text)

@@ -233,8 +233,32 @@ def test_box_weights_are_an_argument_of_the_quality(tmp_path, capsys):
     assert head.quality == dict(type='mmdet_gfl.JointQuality', box_weight='uniform')
     said = capsys.readouterr().out
     assert 'JointQuality with uniform box weights and GeneralBox' in said and 'fills all layers\n' in said
-    with pytest.raises(UserError, match=r"quality\.box_weight='flat'; accepted: auto, quality, score, uniform"):
+    (tmp_path / 'again').mkdir()
+    head = convert(tmp_path / 'again', str(tmp_path / 'converted.py'), '--box-weight', 'auto').model.bbox_head
+    assert head.quality.box_weight == 'auto' and head.box.reg_max == 16
+    with pytest.raises(SystemExit):
         main(['convert', 'atss_r50_fpn_1x_coco', '--box-weight', 'flat'])
+    assert "invalid choice: 'flat'" in capsys.readouterr().err
+
+
+def test_a_gfl_head_may_be_moved_by_a_choice(tmp_path):
+    gfl = Path(__file__).parents[1] / 'configs' / 'gfl' / 'gfl_r50_fpn_1x_coco.py'
+    head = convert(tmp_path, str(gfl), '--box-weight', 'uniform').model.bbox_head
+    assert head.type == 'mmdet_gfl.ATSSGFLHead' and head.quality.box_weight == 'uniform'
+    assert (
+        main(
+            [
+                'convert',
+                str(gfl.parents[1] / 'atss' / 'atss_r50_fpn_joint_1x_coco.py'),
+                '--box',
+                'GeneralBox',
+                '-o',
+                str(tmp_path / 'atss.py'),
+            ]
+        )
+        == 0
+    )
+    assert 'box' not in Config.fromfile(tmp_path / 'atss.py').model.bbox_head
 
 
 def test_gfl_with_dirac_boxes_gets_the_coder_of_anchors():

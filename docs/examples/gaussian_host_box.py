@@ -12,13 +12,16 @@ from mmdet_gfl.registry import MODELS
 
 @MODELS.register_module()
 class GaussianHostBox(GaussianBox):
-    """A Gaussian of each of the host's own four numbers: its coding, but a loss that looks at one number at a time."""
+    """A Gaussian of each of the host's own four numbers: its coding, but a loss that looks at one number at a time.
+
+    Made for hosts with anchors, where outputs of 0 are the anchor; elsewhere the boxes start empty.
+    """
 
     uses_host_coder = True
     statistics = ()
 
     def init_weights(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
-        """Start the means at the prior and the log-variances at 0, both 0 in numbers relative to an anchor."""
+        """Start means and log-variances at 0: at the anchor, with a standard deviation of 1."""
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
 from mmdet_gfl.models.boxes import BoxRepresentation
@@ -12,7 +15,13 @@ from mmdet_gfl.registry import MODELS
 
 @MODELS.register_module()
 class LinearBox(BoxRepresentation):
-    """The distances l, t, r, b in strides, one number each, trained by the host's IoU loss of the decoded boxes."""
+    """The distances l, t, r, b in strides, one number each, trained by an IoU loss of the decoded boxes."""
+
+    def build_modules(self, head: Any) -> dict[str, nn.Module]:
+        """``loss_bbox``: the head's, if it compares boxes, else GIoU with weight 2."""
+        if 'IoU' in type(head.loss_bbox).__name__:
+            return {}
+        return dict(loss_bbox=MMDET_MODELS.build(dict(type='GIoULoss', loss_weight=2.0)))
 
     def init_weights(self, conv: nn.Conv2d, prior_distances: Tensor) -> None:
         """Start at ``prior_distances`` (A, 4) in strides."""

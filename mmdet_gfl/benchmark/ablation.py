@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class AblationRow:
         name: Of its folder.
         quality: Name of a registered quality; ``'baseline'``: the host's own; None: the host's default.
         box: Name of a registered box representation; None for the user's config as it is.
-        box_weight: That of the quality; None: its default.
+        box_weight: Argument of the quality; None: its default.
     """
 
     name: str
@@ -91,7 +91,7 @@ def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[Ablatio
 
 
 def read_row(text: str) -> AblationRow:
-    """A row from ``NAME:quality=QUALITY,box=BOX,box_weight=WEIGHT``, where a key or two may be left out.
+    """A row from ``NAME:quality=QUALITY,box=BOX,box_weight=WEIGHT``, any key optional, at least one given.
 
     Raises:
         RowError: The text is not of that form.
@@ -105,7 +105,7 @@ def read_row(text: str) -> AblationRow:
             f'--row {text}: write NAME:quality=QUALITY,box=BOX,box_weight=WEIGHT, one or more of the three, with a '
             'NAME of letters, digits, _ and -'
         )
-    return AblationRow(name, **dict(dict(box='GeneralBox'), **given))
+    return AblationRow(name, **{'box': 'GeneralBox', **given})
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -225,7 +225,8 @@ class Ablation(Plan):
     @cached_property
     def convert(self) -> Callable[..., list[conversion.Conversion]]:
         """The config's conversion to a quality, a box and a box weight; each is made once."""
-        return cache(lambda quality, box, weight=None: conversion.convert_config(self.cfg, quality, box, True, weight))
+        convert = partial(conversion.convert_config, self.cfg, own=True)
+        return cache(convert)
 
     @cached_property
     def stock(self) -> list[conversion.Conversion]:
@@ -250,8 +251,8 @@ class Ablation(Plan):
         """
         conversions = self.converted(row)
         if conversions is not None:
-            return conversions[0].converted
-        stock, point = self.stock[0].stock, self.stock[0].converted
+            return _point(conversions[0])
+        stock, point = self.stock[0].stock, _point(self.stock[0])
         if self.stock[0].own:
             return point
         kept = all(point.get(key) == value for key, value in stock.items() if key.startswith('loss_'))
@@ -265,6 +266,12 @@ class Ablation(Plan):
             gfl = '' if self.host.free_axes or own else ', which is GFL: the other rows are its ablations'
             return f'{name} as in the config{": " + axes_of(self.stock[0].head) if own else gfl}'
         return f'{conversions[0].converted["type"]}: {axes_of(conversions[0].head)}'
+
+
+def _point(found: conversion.Conversion) -> dict[str, Any]:
+    """Config of a head with its quality by name, and the box weights that this comes to."""
+    quality = dict(type=conversion.PREFIX + type(found.head.quality).__name__) | found.converted.get('quality', {})
+    return dict(found.converted, quality=dict(quality, box_weight=found.head.box_weight))
 
 
 def _type_name(part: Any) -> str | None:

@@ -72,7 +72,7 @@ class Conversion:
 
 
 def convert_config(
-    cfg: Config, quality: str | None = None, box: str | None = None, own: bool = False, box_weight: str | None = None
+    cfg: Config, quality: str | None = None, box: str | None = None, box_weight: str | None = None, own: bool = False
 ) -> list[Conversion]:
     """Convert the heads of a config; the config itself is not changed.
 
@@ -81,8 +81,8 @@ def convert_config(
         quality: Name of a registered quality, with or without ``mmdet_gfl.``; None: the host's default. ``'baseline'``:
             that of the stock head.
         box: Name of a registered box representation likewise; None: ``GeneralBox``, with DFL.
+        box_weight: Argument of the quality; None: its default.
         own: Take GFL heads too, and move them to that quality and box, whose arguments stay where the type does.
-        box_weight: That of the quality; None: its default.
 
     Raises:
         UserError: The config has no head that can be converted, or quality, box and host do not fit together.
@@ -145,6 +145,8 @@ def _checked(key: str, name: str, kind: type) -> str:
 def _convert(found: HeadConfig, cfg: Config, axes: Axes) -> Conversion:
     own = found.is_gfl
     host: Any = found.stock if own else hosts_of_stock_heads()[found.stock]
+    if axes.box_weight == 'auto' and not own:  # there is no other to take back
+        axes = axes._replace(box_weight=None)
     if axes.quality == 'baseline':
         axes = axes._replace(quality=host.baseline_quality if host.free_axes else None)
     given = {name: value for name, value in found.node.items() if name not in ('type', 'quality', 'box')}
@@ -202,10 +204,19 @@ def _on_plane(host: Any, given: dict[str, Any], axes: Axes) -> dict[str, Any]:
     rest.pop('init_cfg', None)  # it names the layers of the other head
     rest.pop('bbox_coder', None)
     head_cfg = _on_host(free, rest, axes)
+    if axes.quality == host.default_quality:
+        head_cfg.get('quality', {}).update(_quality_arguments(given))
     if general:
         head_cfg['box'] = dict(type=f'{PREFIX}GeneralBox')
         head_cfg['box'] |= {name: given[name] for name in ('reg_max', 'loss_dfl') if name in given}
     return head_cfg
+
+
+def _quality_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``GFocalHead`` that its quality has under other names."""
+    names = dict(reg_topk='topk', reg_channels='channels')
+    mean = {} if given.get('add_mean', True) else dict(statistics=('topk',))
+    return {names[name]: given[name] for name in names if name in given} | mean
 
 
 def _accepted(given: dict[str, Any], host: type) -> dict[str, Any]:

@@ -34,13 +34,14 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 from torch import nn
 
 from mmdet_gfl.engine.errors import UserError, note, some
-from mmdet_gfl.engine.type_checks import friendly_errors, nodes
+from mmdet_gfl.engine.type_checks import check_losses, friendly_errors, nodes
 
 PAGE = 'docs/your_data.md'
 #: Packages whose errors are about a file that is not there or has other content.
@@ -516,15 +517,26 @@ def observed(node: Any, key: str, records: list[Record]) -> Any:
     return dict(node) | inner
 
 
-def check_heads(runner: Runner, split: str) -> None:
+def check_heads(runner: Any, splits: Iterable[str]) -> None:
     """Raise for a head of this package with more or fewer classes than the data set of a split, once both are built."""
     from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
     from mmdet_gfl.models.dense_heads import DenseGFLMixin
 
-    model = runner.model if isinstance(runner.model, nn.Module) else nn.Module()  # FlexibleRunner's, before it trains
-    if any(isinstance(module, DenseGFLMixin) for module in model.modules()):
-        dataset = getattr(runner, f'{split}_loop').dataloader.dataset
-        check_num_classes(runner.model, dataset, f'{split}_dataloader.dataset')
+    if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+        for split in splits:
+            if (loop := getattr(runner, f'{split}_loop')) is not None:
+                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
+
+
+class _CheckModelHook(Hook):
+    """Hook that looks at the model of a FlexibleRunner, which is not built before it runs."""
+
+    def __init__(self, splits: Iterable[str]) -> None:
+        self.splits = splits
+
+    def before_run(self, runner: Any) -> None:
+        check_losses(runner.model)
+        check_heads(runner, self.splits)
 
 
 def observe(runner: Runner, *splits: str) -> None:
@@ -539,6 +551,8 @@ def observe(runner: Runner, *splits: str) -> None:
             training's classes in another order.
         ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
     """
+    if not isinstance(runner.model, nn.Module):
+        runner.register_hook(_CheckModelHook(splits))
     seen: dict[str, list[Record]] = {split: [] for split in splits}
     for split, records in seen.items():
         loader = getattr(runner, f'_{split}_dataloader', None)
@@ -549,7 +563,8 @@ def observe(runner: Runner, *splits: str) -> None:
         if loop is None:
             continue
         check_length(f'{split}_dataloader.dataset', loop.dataloader.dataset)
-        check_heads(runner, split)
+        if isinstance(runner.model, nn.Module):
+            check_heads(runner, [split])
         check_split(split, records)
         if split != 'train':
             check_evaluator(split, loop.evaluator, records)

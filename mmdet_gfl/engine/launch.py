@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -25,7 +24,7 @@ from torch import distributed, nn
 from mmdet_gfl import shipped_configs
 from mmdet_gfl.compat.checkpoint import allow_unsafe_checkpoints
 from mmdet_gfl.engine.checkpoint_checks import CheckCheckpointHook, check_checkpoint, check_fit, find_checkpoint
-from mmdet_gfl.engine.data_checks import build_dataset, check_data, check_heads, observe
+from mmdet_gfl.engine.data_checks import build_dataset, check_data, observe
 from mmdet_gfl.engine.errors import UserError, is_first_rank, note
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, OptionsAction
 from mmdet_gfl.engine.processes import end_with_parent
@@ -211,20 +210,9 @@ def build_runner(cfg: Config) -> Runner:
     """
     with friendly_errors(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if isinstance(runner.model, nn.Module):
+    if isinstance(runner.model, nn.Module):  # a FlexibleRunner builds it when it runs, and ``observe`` sees to it
         check_losses(runner.model)
-    else:
-        runner.register_hook(_CheckModelHook())
     return runner
-
-
-class _CheckModelHook(Hook):
-    """Hook for a FlexibleRunner, which builds its model when it trains."""
-
-    def before_train(self, runner: Any) -> None:
-        """Look at the model and the numbers of its classes, as :func:`build_runner` and ``observe`` do for a Runner."""
-        check_losses(runner.model)
-        check_heads(runner, 'train')
 
 
 def run(action: Callable[[], Any], cfg: Config) -> None:

@@ -145,6 +145,30 @@ def test_a_row_may_have_other_box_weights(name):
         wrong.config(wrong.path_of('flat'), 0)
 
 
+@pytest.mark.parametrize(
+    'name, row, same',
+    [
+        ('retinanet_r50_fpn_1x_coco', 'box_weight=score', 'gfl'),
+        ('retinanet_r50_fpn_1x_coco', 'box=DiracBox,box_weight=uniform', 'qfl'),
+        ('retinanet_r50_fpn_1x_coco', 'quality=baseline,box=DiracBox,box_weight=uniform', 'baseline'),
+        ('fcos_r50-caffe_fpn_gn-head_1x_coco', 'box_weight=auto', 'gfl'),
+        ('gfl_r50_fpn_1x_coco', 'box_weight=auto', 'baseline'),
+    ],
+)
+def test_box_weights_that_a_row_has_anyway_make_no_other(name, row, same):
+    plan = read_ablation(name, ['baseline', 'qfl', 'gfl'], [f'other:{row}'])
+    assert plan.repeated()['other'] == same
+
+
+def test_gflv2_keeps_its_arguments_under_other_box_weights():
+    options = {'model.bbox_head.reg_topk': 2, 'model.bbox_head.reg_channels': 32, 'model.bbox_head.add_mean': False}
+    own = ['uniform:quality=DistributionGuidedQuality,box_weight=uniform']
+    plan = read_ablation('configs/gflv2/gflv2_r50_fpn_1x_coco.py', ['baseline'], own, options=options)
+    assert head(plan, 'uniform').quality == dict(
+        type='mmdet_gfl.DistributionGuidedQuality', box_weight='uniform', topk=2, channels=32, statistics=('topk',)
+    )
+
+
 def test_box_weights_are_added_to_a_quality_of_the_configs():
     options = {'model.bbox_head.quality': dict(type='mmdet_gfl.IoUGuided', box_weight='score')}
     own = ['same:quality=IoUGuided', 'uniform:quality=IoUGuided,box_weight=uniform']

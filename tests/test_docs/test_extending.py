@@ -375,6 +375,7 @@ def test_a_gaussian_of_the_hosts_numbers_by_hand(config):
 @pytest.mark.parametrize('host', HOSTS)
 def test_each_host_trains_with_them(config, host, name):
     head = build(host_config(host, box='gaussian') | dict(box=part(name)))
+    assert ('IoU' if name == 'LinearBox' else 'GaussianNLL') in type(head.loss_bbox).__name__
     steps(head, host_features(host, SIZE, 2))
 
 

@@ -1,8 +1,8 @@
 """docs/mini_benchmark: its tables are what the results in its report.json give."""
 
 import json
+import re
 import statistics
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,19 +38,13 @@ def test_the_report(folder):
     assert all((folder / name).is_file() for name in drawn.values())
 
 
-def effect_lines(folder):
-    """The page's lines of a report: rows with several seeds, and whether their effect on AP is told from 0."""
-    lines = []
+def effects_of(folder):
+    """Table, label and effect on AP of each row of a report that has several seeds, as its baseline has."""
     for comparison in comparisons_of(folder)[2]:
         for row in comparison.rows:
-            effect = row.effects.get('AP')
-            if effect is not None and effect.interval is not None:
-                paper = '' if effect.paper is None else f'{effect.paper:+.1f}'
-                lines.append(
-                    f'| {comparison.table.name} | {row.table_row.label} | {len(effect.difference.seeds)} | '
-                    f'{effect.difference.show(1)} | {paper} | {effect.verdict} |'
-                )
-    return lines
+            found = row.effects.get('AP')
+            if found is not None and found.interval is not None:
+                yield comparison.table.name, row.table_row.label, found
 
 
 #: Rows that are compared with another than the first of their table: report, table, labels.
@@ -99,23 +93,27 @@ def host_lines():
     return lines
 
 
+FCOS = [f'fcos/fcos_r50-caffe_fpn_{row}1x_coco.py' for row in ('', 'joint_', 'gfl_')]
+ATSS = ['atss/atss_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_joint_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py']
+RETINANET = [f'retinanet/retinanet_r50_fpn_{row}1x_coco.py' for row in ('', 'joint_', 'gfl_')]
+FOVEABOX = [f'foveabox/fovea_r50_fpn_{row}4xb4-1x_coco.py' for row in ('', 'joint_', 'gfl_')]
+SSD = [f'ssd/ssd512_{row}coco.py' for row in ('', 'joint_')]
+GUIDED = 'fcos/fcos_r50-caffe_fpn_centerness-guided_1x_coco.py', 'atss/atss_r50_fpn_centerness-guided_1x_coco.py'
+NO_QUALITY = 'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco.py', 'atss/atss_r50_fpn_no-quality_1x_coco.py'
+GAUSSIAN = 'atss/atss_r50_fpn_gaussian_1x_coco.py'
 #: Runs with changed settings: what, their report, the config, and that of what they are compared with.
 CHANGED = [
-    ('SSD joint, QFL with weight 4', 'ssd_long_weight4', 'ssd/ssd512_joint_coco.py', 'ssd_long', 'ssd/ssd512_coco.py'),
-    (
-        'RetinaNet, GIoU in place of L1',
-        'retina_giou',
-        'retinanet/retinanet_r50_fpn_1x_coco.py',
-        'pretrained_hosts',
-        'retinanet/retinanet_r50_fpn_1x_coco.py',
-    ),
-    (
-        'FCOS, centerness-guided, uniform box weights',
-        'guided_uniform',
-        'fcos/fcos_r50-caffe_fpn_centerness-guided_1x_coco.py',
-        'guided',
-        'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco.py',
-    ),
+    ('FCOS, centerness-guided, uniform box weights', 'guided_uniform', GUIDED[0], 'guided', NO_QUALITY[0]),
+    ('ATSS, centerness-guided, uniform box weights', 'guided_uniform', GUIDED[1], 'guided', NO_QUALITY[1]),
+    ('ATSS, Gaussian', 'gaussian', GAUSSIAN, 'gaussian', ATSS[0]),
+    ('ATSS, Gaussian, likelihood of weight 0.25', 'gaussian_weight', GAUSSIAN, 'gaussian', ATSS[0]),
+    ("ATSS, Gaussian of the host's own numbers", 'gaussian_host', GAUSSIAN, 'gaussian', ATSS[0]),
+    ('ATSS, linear distances, GIoU', 'gaussian_linear', GAUSSIAN, 'gaussian', ATSS[0]),
+    ('RetinaNet, GIoU in place of L1', 'retina_giou', RETINANET[0], 'pretrained_hosts', RETINANET[0]),
+    ('SSD joint, QFL with weight 4', 'ssd_long_weight4', SSD[1], 'ssd_long', SSD[0]),
+    ('RetinaNet, full GFL: uniform less score', 'gfl_uniform', RETINANET[2], 'pretrained_hosts', RETINANET[2]),
+    ('FoveaBox, full GFL: uniform less score', 'gfl_uniform', FOVEABOX[2], 'pretrained_hosts', FOVEABOX[2]),
+    ('FCOS, full GFL: uniform less score', 'gfl_uniform', FCOS[2], 'pretrained_hosts', FCOS[2]),
 ]
 
 
@@ -131,7 +129,7 @@ def changed_lines():
 
 #: Of the table of what was tried against noise: report, words of the page.
 TRIED = {
-    '.': 'ResNet-18 of quarter width, from scratch',
+    'scratch': 'ResNet-18 of quarter width, from scratch',
     'pretrained_own_start': 'frozen backbone',
     'pretrained': 'frozen backbone, neck and towers of a seed start alike',
     'pretrained_long': 'the same with three times the images and steps',
@@ -152,57 +150,47 @@ def noise_lines():
     return lines
 
 
-FCOS, FCOS_JOINT = 'fcos/fcos_r50-caffe_fpn_1x_coco.py', 'fcos/fcos_r50-caffe_fpn_joint_1x_coco.py'
-ATSS, ATSS_JOINT = 'atss/atss_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_joint_1x_coco.py'
-#: Rows of the page's table of a rare class: schedule, words, report and config; those of its row without and with QFL.
-RARE = [
-    ('short', 'FCOS', ('rare', FCOS), None, None),
-    ('short', 'FCOS, QFL', ('rare', FCOS_JOINT), ('rare', FCOS), None),
-    ('short', 'uniform', ('rare_uniform', FCOS_JOINT), ('rare', FCOS), ('rare', FCOS_JOINT)),
-    ('short', 'quality', ('rare_quality', FCOS_JOINT), ('rare', FCOS), ('rare', FCOS_JOINT)),
-    ('short', 'floor of 0.25', ('rare_floor', FCOS_JOINT), ('rare', FCOS), ('rare', FCOS_JOINT)),
-    ('short', 'warm-up', ('rare_warm_up', FCOS_JOINT), ('rare', FCOS), ('rare', FCOS_JOINT)),
-    ('short', 'full GFL', ('rare', 'fcos/fcos_r50-caffe_fpn_gfl_1x_coco.py'), ('rare', FCOS), ('rare', FCOS_JOINT)),
-    ('long', 'FCOS', ('rare_long', FCOS), None, None),
-    ('long', 'FCOS, QFL', ('rare_long', FCOS_JOINT), ('rare_long', FCOS), None),
-    ('long', 'ATSS', ('rare_long', ATSS), None, None),
-    ('long', 'ATSS, QFL', ('rare_long', ATSS_JOINT), ('rare_long', ATSS), None),
-]
+#: Hosts with a rare class: report, configs of baseline, QFL and full GFL; report and config of QFL and of full GFL with
+#: uniform box weights, where these are others.
+RARE = {
+    'FCOS': ('rare', FCOS, ('rare_uniform', FCOS[1]), ('rare_uniform', FCOS[2])),
+    'ATSS': ('rare', ATSS, ('rare_uniform', ATSS[1]), ('rare_uniform_gfl', ATSS[1])),
+    'RetinaNet': ('rare', RETINANET, None, ('rare_uniform', RETINANET[2])),
+    'FoveaBox': ('rare', FOVEABOX, None, ('rare_uniform', FOVEABOX[2])),
+    'SSD': ('rare_ssd', SSD, None, None),
+    'FCOS, long': ('rare_long', FCOS, None, None),
+    'ATSS, long': ('rare_long', ATSS, None, None),
+}
+
+
+def scores_of(folder, config):
+    """AP of the rare class, and the mean of the others', by seed."""
+    runs = comparisons_of(PAGE / folder)[1][config]
+    classes = {run['seed']: dict(run['class_scores']) for run in runs}
+    rare = {seed: scores.pop('star') for seed, scores in classes.items()}
+    return rare, {seed: statistics.fmean(scores.values()) for seed, scores in classes.items()}
 
 
 def rare_lines():
-    """AP of all classes and of each, means over the seeds; the rare class's less that without and with QFL."""
-
-    def runs_of(place):
-        folder, config = place
-        return comparisons_of(PAGE / folder)[1][config]
-
-    def stars(runs):
-        return {run['seed']: run['class_scores']['star'] for run in runs}
-
+    """AP of the rare class and of the others, and what QFL, full GFL and uniform box weights change."""
     lines = []
-    for schedule, words, place, *others in RARE:
-        runs = runs_of(place)
-        values = zip(*((run['scores']['AP'], *run['class_scores'].values()) for run in runs))
-        cells = [schedule, words, str(len(runs)), *(f'{statistics.fmean(value):.1f}' for value in values)]
-        cells += [paired(stars(runs), stars(runs_of(other))).show(1) if other else '' for other in others]
+    for host, (folder, (base, joint, *gfl), uniform_joint, uniform_gfl) in RARE.items():
+        start, qfl = scores_of(folder, base), scores_of(folder, joint)
+        full = scores_of(folder, gfl[0]) if gfl else None
+        cells = [host, str(len(start[0])), *(f'{statistics.fmean(one.values()):.1f}' for one in start)]
+        cells += [paired(one, other).show(1) for one, other in zip(qfl, start)]
+        cells += [paired(scores_of(*uniform_joint)[0], qfl[0]).show(1) if uniform_joint else '']
+        cells += [paired(one, other).show(1) for one, other in zip(full, start)] if full else ['', '']
+        cells += [paired(scores_of(*uniform_gfl)[0], full[0]).show(1) if uniform_gfl else '']
         lines.append(f'| {" | ".join(cells)} |')
     return lines
 
 
-@pytest.mark.parametrize(
-    'lines',
-    [
-        pytest.param(partial(effect_lines, PAGE / 'pretrained'), id='frozen backbone'),
-        pytest.param(partial(effect_lines, PAGE / 'pretrained_hosts'), id='other tables'),
-        pytest.param(partial(effect_lines, PAGE / 'ssd_long'), id='SSD'),
-        pytest.param(host_lines, id='hosts'),
-        pytest.param(changed_lines, id='changed settings'),
-        pytest.param(between_lines, id='between'),
-        pytest.param(noise_lines, id='noise'),
-        pytest.param(rare_lines, id='rare class'),
-    ],
-)
+#: Settings of FCOS's joint row with a rare class, which are compared with the row as it is.
+RARE_SETTINGS = ['rare_quality', 'rare_floor', 'rare_warm_up', 'rare_uniform']
+
+
+@pytest.mark.parametrize('lines', [host_lines, changed_lines, between_lines, noise_lines, rare_lines])
 def test_the_tables_of_the_page(lines):
     expected = lines()
     page = (PAGE / 'README.md').read_text().splitlines()
@@ -210,7 +198,31 @@ def test_the_tables_of_the_page(lines):
     assert page[first : first + len(expected) + 1] == [*expected, '']
 
 
-def test_from_scratch_no_effect_is_told_apart():
-    lines = effect_lines(PAGE)
-    assert len(lines) == 11 and all(line.endswith('| not told apart |') for line in lines)
-    assert 'of the effects with several none is told apart from 0' in (PAGE / 'README.md').read_text()
+#: A difference and its interval, of which a sentence may leave out the sign.
+SHOWN = re.compile(r'\d+\.\d+ ± \d+\.\d+')
+
+
+def test_the_numbers_in_the_sentences_are_of_a_report():
+    known = [found.difference.show(1) for folder in REPORTS for _, _, found in effects_of(folder)]
+    known += between_lines() + host_lines() + changed_lines() + rare_lines()
+    for folder in RARE_SETTINGS:
+        known += [
+            paired(one, other).show(1) for one, other in zip(scores_of(folder, FCOS[1]), scores_of('rare', FCOS[1]))
+        ]
+    page = re.sub(r'^```.*?^```$', '', (PAGE / 'README.md').read_text(), flags=re.MULTILINE | re.DOTALL)
+    sentences = '\n'.join(line for line in page.splitlines() if not line.startswith('|'))
+    shown = SHOWN.findall(sentences)
+    assert len(shown) > 20 and set(shown) <= set(SHOWN.findall(' '.join(known)))
+
+
+def test_the_line_of_the_readme():
+    rows = {
+        row.table_row.label: row
+        for c in comparisons_of(PAGE / 'pretrained')[2]
+        if c.table.name == '3'
+        for row in c.rows
+    }
+    scores = ', '.join(f'{statistics.fmean(row.measured["AP"].values):.1f}' for row in rows.values())
+    effects = ', '.join(row.effects['AP'].difference.show(1) for row in rows.values() if 'AP' in row.effects)
+    line = next(line for line in (PAGE.parents[1] / 'README.md').read_text().splitlines() if 'short training' in line)
+    assert f'| {scores} |' in line and f'; {effects} by seed' in line

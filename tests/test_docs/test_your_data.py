@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -134,13 +135,15 @@ def test_the_page_has_its_parts():
         'tools/analysis_tools/regression_targets.py',
         'tools/train.py',
         'tools/test.py',
+        'tools/ablate.py',
+        '-m',
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', FILES)
 def test_a_set_is_measured_trained_and_tested(name, checkout, monkeypatch, capsys):
-    measure, train, test = (line.replace('my_coco', Path(name).stem) for line in COMMANDS)
+    measure, train, test = (line.replace('my_coco', Path(name).stem) for line in COMMANDS[:3])
     work = Path('work_dirs') / Path(name).stem
     run(measure, monkeypatch, ['train_dataloader.num_workers=0'])
     out = capsys.readouterr().out
@@ -154,6 +157,20 @@ def test_a_set_is_measured_trained_and_tested(name, checkout, monkeypatch, capsy
 
     run(test.replace('epoch_12', 'epoch_1'), monkeypatch)
     assert average_precision(capsys.readouterr().out) == trained and 0 <= trained <= 1
+
+
+def test_uniform_box_weights_are_compared_and_written(checkout):
+    def said(command):
+        words = shlex.split(command, comments=True)
+        return subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True, text=True).stdout
+
+    ablate, convert = COMMANDS[3:]
+    rows = said(f'{ablate} --dry-run')
+    assert 'GFLHead as in the config' in rows and 'is baseline on this host: not run' in rows
+    assert 'mmdet_gfl.ATSSGFLHead: JointQuality with uniform box weights and GeneralBox' in rows
+    assert 'my_coco_gfl-uniform.py inherits from my_coco.py' in said(convert)
+    head = Config.fromfile('my_coco_gfl-uniform.py').model.bbox_head
+    assert head.quality.box_weight == 'uniform' and head.num_classes == 4
 
 
 def test_both_formats_give_the_same_objects(checkout):

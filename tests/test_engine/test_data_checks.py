@@ -222,8 +222,14 @@ def test_a_flexible_runner_builds_its_model_after_the_data(cfg, data):
     assert type(built[0]) is CocoDataset and len(built[0]) == 5
     head, qfl = dict(num_classes=len(CLASSES) + 1, in_channels=8), dict(type='mmdet.QualityFocalLoss')
     cfg.model.head = dict(type='mmdet_gfl.RetinaGFLHead', **head)
-    with pytest.raises(UserError, match=rf'model\.bbox_head\.num_classes={len(CLASSES) + 1}, but the data set of train_'):
+    with pytest.raises(
+        UserError, match=rf'model\.bbox_head\.num_classes={len(CLASSES) + 1}, but the data set of train_'
+    ):
         launch.run(train, cfg)
+    cfg.model.head, cfg.val_dataloader.dataset.metainfo.classes = dict(cfg.model.head, num_classes=3), CLASSES[:2]
+    with pytest.raises(UserError, match=r'num_classes=3, but the data set of val_dataloader\.dataset has 2 classes'):
+        launch.run(train, cfg)
+    cfg.val_dataloader.dataset.metainfo.classes = CLASSES
     cfg.model.head = dict(type='RetinaHead', loss_cls=qfl, **head)
     with pytest.raises(UserError, match=r"use model\.bbox_head\.type='mmdet_gfl\.RetinaGFLHead'"):
         launch.run(train, cfg)
