@@ -205,6 +205,8 @@ SHOWN = re.compile(r'\d+\.\d+ ± \d+\.\d+')
 def test_the_numbers_in_the_sentences_are_of_a_report():
     known = [found.difference.show(1) for folder in REPORTS for _, _, found in effects_of(folder)]
     known += between_lines() + host_lines() + changed_lines() + rare_lines()
+    retinanet = [comparisons_of(PAGE / folder)[1][RETINANET[2]] for folder in ('rare_uniform', 'rare')]
+    known.append(paired(*(by_seed(runs, 'AP') for runs in retinanet)).show(1))
     for folder in RARE_SETTINGS:
         known += [
             paired(one, other).show(1) for one, other in zip(scores_of(folder, FCOS[1]), scores_of('rare', FCOS[1]))
