@@ -41,7 +41,7 @@ def notes(found: HeadConfig, name: str, head: Any, cfg: Config) -> Iterator[str]
 
 
 def axes_of(head: Any) -> str:
-    """Quality and box of a head in words, with the quality's box weights where they are not the usual."""
+    """Quality and box of a head in words, with the quality's box weights where these are not 'auto'."""
     weight = '' if head.quality.box_weight == 'auto' else f' with {head.quality.box_weight} box weights'
     return f'{type(head.quality).__name__}{weight} and {type(head.box).__name__}'
 

@@ -535,6 +535,7 @@ class _CheckModelHook(Hook):
         self.splits = splits
 
     def before_run(self, runner: Any) -> None:
+        """Raise as :func:`check_losses` and :func:`check_heads` do."""
         check_losses(runner.model)
         check_heads(runner, self.splits)
 
