@@ -19,8 +19,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_gfl.analysis import fake_gpu
 from mmdet_gfl.analysis.counterparts import Heads
-from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved
 from mmdet_gfl.analysis.ideal_predictions import grid_sizes
 from mmdet_gfl.analysis.measuring import Allocation, allocation, bytes_kept_for_backward, times_in_turn
 from mmdet_gfl.engine.launch import UserError
@@ -241,18 +241,15 @@ class Work:
         more = random_predictions(self.like.eval(), self.case, logits=MORE_LOGITS)[0]
         return [more, *self.test_predictions[1:]]
 
-    def in_float32(self, head: Any = None, move: Callable[[Tensor], Tensor] = Tensor.float) -> Work:
-        """The same values without AMP and compilation.
-
-        Args:
-            head: A copy of the head elsewhere; default: the head itself.
-            move: Gives a tensor's copy in that place.
-        """
+    def in_float32(self, device: torch.device) -> Work:
+        """The same values on a device, without AMP and compilation."""
         there = copy.copy(self)
-        there.case, there.head = self.case._replace(amp=False), self.head if head is None else head
+        there.case = self.case._replace(amp=False, device=device)
+        there.head = copy.deepcopy(self.head).to(device)
+        there.gts = [objects.to(device) for objects in self.gts]
         there.loss_by_feat, there.predict_by_feat = there.head.loss_by_feat, there.head.predict_by_feat
         there.predictions, there.test_predictions, there.more_predictions = (
-            [[move(level.detach().float()).requires_grad_() for level in levels] for levels in kinds]
+            [[level.detach().to(device, torch.float32).requires_grad_() for level in levels] for levels in kinds]
             for kinds in (self.predictions, self.test_predictions, self.more_predictions)
         )
         return there
@@ -318,9 +315,8 @@ class Work:
         In float32 always: no autocast reaches the fake GPU.
         """
         counts = {}
-        with FakeGPU() as gpu:
-            there = self.in_float32(move_module(copy.deepcopy(self.head).cpu()), lambda level: moved(level.cpu()))
-            there.gts = moved([objects.cpu() for objects in self.gts])
+        with fake_gpu.FakeGPU() as gpu:
+            there = self.in_float32(fake_gpu.DEVICE)
             for part in parts:
                 there.part(part)()
                 before = len(gpu.host_syncs)
@@ -375,7 +371,7 @@ def check_equal(ours: Work, theirs: Work, name: str = 'here') -> None:
     Raises:
         UserError: Names the first loss, gradient or image that differs, and both values.
     """
-    exact = theirs.in_float32() if ours.case.amp else theirs
+    exact = theirs.in_float32(ours.case.device) if ours.case.amp else theirs
     _check_step(name, ours.step(), exact.step(), *TOLERANCES[ours.case.amp])
     if not ours.case.amp:
         for more in (False, True):

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import torch
 from mmengine.structures import InstanceData, instance_data
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
@@ -226,15 +226,3 @@ def moved(what: Any) -> Any:
 def values(what: Any) -> Any:
     """Inverse of :func:`moved`: the values held, on the CPU, without a host synchronization."""
     return _mapped(what, FakeGPUTensor, _held)
-
-
-def move_module(module: nn.Module) -> nn.Module:
-    """Move parameters and buffers in place, while a :class:`FakeGPU` is entered."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(moved(parameter), parameter.requires_grad)
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = moved(buffer)
-    return module

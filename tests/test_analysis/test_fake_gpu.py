@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import autocast, nn
 
-from mmdet_gfl.analysis.fake_gpu import DEVICE, FakeGPU, FakeGPUTensor, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import DEVICE, FakeGPU, FakeGPUTensor, moved, values
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_modules_and_instance_data(gpu):
     x = torch.randn(1, 2, 4, 4)
     expected = module.eval()(x)
     parameters = [parameter.requires_grad for parameter in module.parameters()]
-    move_module(module)
+    module.to(DEVICE)
     assert [parameter.requires_grad for parameter in module.parameters()] == parameters
     torch.testing.assert_close(values(module(moved(x))), expected)
     objects = moved([InstanceData(bboxes=torch.ones(2, 4), labels=torch.tensor([3, 4]))])

@@ -23,7 +23,7 @@ from cases import (
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from mmdet_gfl.analysis.fake_gpu import FakeGPU, FakeGPUTensor, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import DEVICE, FakeGPU, FakeGPUTensor, moved, values
 
 SIZE = (160, 224)
 
@@ -47,7 +47,7 @@ def on_gpu(head, outs, *targets):
     """The same on the fake GPU, with values of the CPU, and the host synchronizations."""
     head = copy.deepcopy(head)
     with FakeGPU() as gpu:
-        move_module(head)
+        head.to(DEVICE)
         there = moved(outs), *moved(list(targets))
         before = len(gpu.host_syncs)
         losses, gradients = step(head, *there)
@@ -158,7 +158,7 @@ def test_assignment_synchronizes_for_numbers_of_cells_and_positives_alone(host):
     head = MODELS.build(host_config(host))
     sizes = [tuple(level.shape[-2:]) for level in host_features(host, SIZE, 1)]
     with FakeGPU() as gpu:
-        move_module(head)
+        head.to(DEVICE)
         gts = moved(objects([3, 2, 9], SIZE))
         head.targets(head.assignment_batch(sizes, gts, metas(SIZE, 3)))  # the first time copies tables
         before = len(gpu.host_syncs)
@@ -180,7 +180,7 @@ def test_detections(host, with_distribution, rescale):
     here = head.predict_by_feat(*outs, **arguments)
     there = copy.deepcopy(head)
     with FakeGPU():
-        move_module(there)
+        there.to(DEVICE)
         results = values(there.predict_by_feat(*moved(outs), **arguments))
     assert_same_detections(results, here, least=50)
     if with_distribution:
@@ -196,7 +196,7 @@ def test_decoding_synchronizes_as_often_for_any_number_of_images(host):
     for images in (2, 5):
         there = copy.deepcopy(head)
         with FakeGPU() as gpu, torch.no_grad():
-            move_module(there)
+            there.to(DEVICE)
             outs = there(moved(host_features(host, SIZE, images)))
             for _ in range(2):
                 before = len(gpu.host_syncs)

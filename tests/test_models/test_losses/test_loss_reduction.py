@@ -10,7 +10,7 @@ import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from torch import Tensor, nn
 
-from mmdet_gfl.analysis.fake_gpu import FakeGPU, move_module, moved, values
+from mmdet_gfl.analysis.fake_gpu import DEVICE, FakeGPU, moved, values
 from mmdet_gfl.registry import MODELS
 
 SOFT_LABEL_LOSSES = ('QualityFocalLoss', 'VarifocalLoss', 'MatchabilityAwareLoss')
@@ -96,7 +96,7 @@ def test_no_host_synchronization(name):
     loss = build(name)(pred.requires_grad_(), target)
     loss.backward()
     with FakeGPU() as gpu:
-        module, there, labels = move_module(build(name)), moved(pred), moved(target)
+        module, there, labels = build(name).to(DEVICE), moved(pred), moved(target)
         gpu.host_syncs.clear()
         result = module(there, labels)
         result.backward()
