@@ -51,20 +51,20 @@ class Objects(NamedTuple):
     labels: np.ndarray
     ignored: np.ndarray
 
-    def of_class(self, label: int) -> Objects:
-        """The objects of one class."""
-        return Objects(*(values[self.labels == label] for values in self))
-
 
 def ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU (N, M) of boxes (N, 4) with others (M, 4); 0 where both are empty."""
     return _overlaps(boxes, others, 'iou')
 
 
-def overlaps(boxes: np.ndarray, objects: Objects) -> np.ndarray:
-    """IoU (N, M) of boxes (N, 4) with objects; with an ignored object, the share of the box that lies in it."""
-    inside = _overlaps(boxes, objects.boxes, 'iof')
-    return np.where(objects.ignored[None], inside, ious(boxes, objects.boxes))
+def class_overlaps(detections: Detections, objects: Objects) -> np.ndarray:
+    """IoU (N, M) of detections with objects of their class, 0 with others.
+
+    With an ignored object, the share of the detection that lies in it.
+    """
+    inside = _overlaps(detections.boxes, objects.boxes, 'iof')
+    overlap = np.where(objects.ignored, inside, ious(detections.boxes, objects.boxes))
+    return np.where(detections.labels[:, None] == objects.labels, overlap, 0.0)
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray, mode: str) -> np.ndarray:
@@ -78,32 +78,28 @@ def best_overlaps(detections: Detections, objects: Objects) -> tuple[np.ndarray,
     Returns:
         With objects that count (IoU), and with ignored ones (share of the detection).
     """
-    overlap = overlaps(detections.boxes, objects)
-    overlap = np.where(detections.labels[:, None] == objects.labels[None], overlap, 0.0)
+    overlap = class_overlaps(detections, objects)
     ordinary = overlap[:, ~objects.ignored].max(axis=1, initial=0.0)
     return ordinary, overlap[:, objects.ignored].max(axis=1, initial=0.0)
 
 
 def match(detections: Detections, objects: Objects, iou: float) -> np.ndarray:
-    """COCO's matching: class by class, by falling score, each detection takes the best object that is still free.
+    """COCO's matching: by falling score, each detection takes the best object of its class that is still free.
 
     Args:
         detections: Of an image.
         objects: Of the same image.
-        iou: The least overlap of a match.
+        iou: The least overlap of a match, above 0.
 
     Returns:
         (N,): ``TRUE`` with an object; ``IGNORED`` where there is none but an ignored object; else ``FALSE``. An ignored
         object takes any number of detections.
     """
-    outcome = np.full(len(detections.scores), FALSE)
-    for label in np.unique(detections.labels):
-        members = np.flatnonzero(detections.labels == label)
-        members = members[np.argsort(-detections.scores[members], kind='stable')]
-        of_class = objects.of_class(label)
-        overlap = overlaps(detections.boxes[members], of_class)
-        outcome[members[(overlap[:, of_class.ignored] >= iou).any(axis=1)]] = IGNORED
-        outcome[members[[index for index, _ in matched(overlap[:, ~of_class.ignored], iou)]]] = TRUE
+    order = np.argsort(-detections.scores, kind='stable')
+    overlap = class_overlaps(detections, objects)[order]
+    outcome = np.full(len(order), FALSE)
+    outcome[order[(overlap[:, objects.ignored] >= iou).any(axis=1)]] = IGNORED
+    outcome[order[[index for index, _ in matched(overlap[:, ~objects.ignored], iou)]]] = TRUE
     return outcome
 
 

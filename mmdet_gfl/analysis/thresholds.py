@@ -55,21 +55,18 @@ def select_thresholds(
     """The lowest score threshold of each class at which its detections have the wanted precision.
 
     Args:
-        images: Detections and objects of each.
+        images: Detections and objects of each, at least one.
         classes: Names by index.
         precision: Wanted, in (0, 1].
         iou: The overlap from which on a detection is right.
     """
-    labels, scores, right = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0, bool)]
-    counts = np.zeros(len(classes), int)
+    found, counts = [], np.zeros(len(classes), int)
     for detections, objects in images:
         outcome = match(detections, objects, iou)
         counted = outcome != IGNORED
-        labels.append(detections.labels[counted])
-        scores.append(detections.scores[counted])
-        right.append(outcome[counted] == TRUE)
+        found.append((detections.labels[counted], detections.scores[counted], outcome[counted] == TRUE))
         counts += np.bincount(objects.labels[~objects.ignored], minlength=len(classes))
-    of_class, score, hit = np.concatenate(labels), np.concatenate(scores), np.concatenate(right)
+    of_class, score, hit = map(np.concatenate, zip(*found))
     answers = []
     for index, name in enumerate(classes):
         points = operating_points(score[of_class == index], hit[of_class == index], int(counts[index]))

@@ -8,7 +8,17 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_gfl.analysis.matching import FALSE, IGNORED, TRUE, Detections, Objects, best_overlaps, ious, match, overlaps
+from mmdet_gfl.analysis.matching import (
+    FALSE,
+    IGNORED,
+    TRUE,
+    Detections,
+    Objects,
+    best_overlaps,
+    class_overlaps,
+    ious,
+    match,
+)
 
 RIGHT, CROWD = [0.0, 0, 10, 10], [20.0, 0, 40, 10]
 
@@ -28,12 +38,13 @@ def detections(boxes, scores, labels=None):
 
 
 def test_overlaps_by_hand():
-    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [30, 0, 50, 10], [3, 3, 3, 3]])
+    found = detections([RIGHT, [5, 0, 15, 10], [30, 0, 50, 10], [3, 3, 3, 3]], [1.0] * 4)
     # 50 of 150 shared; the crowd takes the share of the box: 10 of 20 wide.
     expected = [[1, 0], [1 / 3, 0], [0, 0.5], [0, 0]]
-    np.testing.assert_allclose(overlaps(boxes, objects([RIGHT, CROWD], ignored=[0, 1])), expected)
-    np.testing.assert_allclose(ious(boxes, np.array([RIGHT, CROWD]))[2], [0, 1 / 3])
-    assert overlaps(boxes[:0], objects([RIGHT])).shape == (0, 1) and ious(boxes, boxes[:0]).shape == (4, 0)
+    np.testing.assert_allclose(class_overlaps(found, objects([RIGHT, CROWD], ignored=[0, 1])), expected)
+    np.testing.assert_allclose(ious(found.boxes, np.array([RIGHT, CROWD]))[2], [0, 1 / 3])
+    none = detections([], [])
+    assert class_overlaps(none, objects([RIGHT])).shape == (0, 1) and ious(found.boxes, none.boxes).shape == (4, 0)
 
 
 def test_best_overlaps_are_of_the_same_class():
