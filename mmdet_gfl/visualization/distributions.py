@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from mmcv.ops import nms
 from mmengine.structures import InstanceData
 
 from mmdet_gfl.analysis.matching import as_array, ious
@@ -90,13 +91,8 @@ def color(rank: int) -> str:
 
 def distinct(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Indices, by falling score, of the boxes (N, 4) that no box of a higher score nearly coincides with."""
-    order = np.argsort(-scores, kind='stable')
-    iou = ious(boxes[order], boxes[order])
-    kept: list[int] = []
-    for rank in range(len(order)):
-        if iou[rank, kept].max(initial=0.0) < _COINCIDE:
-            kept.append(rank)
-    return order[np.array(kept, int)]
+    _, kept = nms(boxes.astype(np.float32), scores.astype(np.float32), _COINCIDE)
+    return kept
 
 
 def nearest_box(box: np.ndarray, others: np.ndarray) -> np.ndarray | None:
