@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 from mmengine.structures import InstanceData
 
@@ -19,8 +20,8 @@ from .distributions import draw
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
-#: Boxes (M, 4), xyxy in pixels, by the file name in an annotation file, grouped by its last part.
-GroundTruth = dict[str, dict[str, np.ndarray]]
+#: Boxes (M, 4), xyxy in pixels, by the file name in an annotation file.
+GroundTruth = dict[str, np.ndarray]
 
 
 def image_files(path: Path) -> list[Path]:
@@ -47,7 +48,6 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """
     if not path.is_file():
         raise UserError(f'--ann-file {path} does not exist')
-    grouped: GroundTruth = defaultdict(dict)
     try:
         content = json.loads(path.read_text())
         boxes: dict[int | str, list[list[float]]] = {image['id']: [] for image in content['images']}
@@ -55,24 +55,22 @@ def read_ground_truth(path: Path) -> GroundTruth:
             if not one.get('iscrowd'):
                 x, y, width, height = one['bbox']
                 boxes[one['image_id']].append([x, y, x + width, y + height])
-        for image in content['images']:
-            name = image['file_name']
-            grouped[Path(name).name][name] = np.array(boxes[image['id']], float).reshape(-1, 4)
+        return {
+            Path(image['file_name']).as_posix(): np.array(boxes[image['id']], float).reshape(-1, 4)
+            for image in content['images']
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'--ann-file {path} is no COCO annotation file ({type(error).__name__}: {error}); it needs images and '
             f'annotations with bbox as x, y, width, height'
         ) from error
-    return grouped
 
 
 def boxes_of(truth: GroundTruth, image: Path) -> np.ndarray | None:
     """The boxes of an image file, (M, 4), if the annotation file lists it; folders in its name have to agree."""
-    path = image.absolute().as_posix()
-    for name, boxes in truth.get(image.name, {}).items():
-        if path.endswith(f'/{name.removeprefix("./")}'):
-            return boxes
-    return None
+    parts = image.absolute().parts[1:]
+    names = ('/'.join(parts[start:]) for start in range(len(parts)))
+    return next((truth[name] for name in names if name in truth), None)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -81,11 +79,11 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: It cannot be read.
     """
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise UserError(f'image {path} cannot be read: it is empty, damaged or no image')
-    return np.ascontiguousarray(image[..., ::-1])
+    try:
+        image: np.ndarray = mmcv.imread(path, channel_order='rgb')
+        return image
+    except cv2.error as error:
+        raise UserError(f'image {path} cannot be read: it is empty, damaged or no image') from error
 
 
 def detect(detector: Detector, image: Path, score_thr: float) -> InstanceData:
@@ -129,14 +127,14 @@ def draw_files(
     if not detector.cfg.get('test_dataloader'):
         raise UserError(f'config {detector.cfg.filename} has no test_dataloader, whose pipeline prepares the images')
     turn_on_distributions(detector)
-    if truth is not None and all(boxes_of(truth, file) is None for file in files):
+    boxes = [boxes_of(truth or {}, file) for file in files]
+    if truth is not None and all(one is None for one in boxes):
         raise UserError(f'--ann-file lists none of the images, such as {files[0]}; its file_name entries differ')
     outs = picture_files(files, out_dir)
     make_folder('--out-dir', out_dir)
-    for file, out in zip(files, outs):
+    for file, objects, out in zip(files, boxes, outs):
         image = read_image(file)
-        boxes = boxes_of(truth, file) if truth is not None else None
         results = detect(detector, file, score_thr)
-        figure = draw(image, results, detector.classes, boxes, max_boxes, max_rows)
+        figure = draw(image, results, detector.classes, objects, max_boxes, max_rows)
         figure.savefig(out)
         yield out
