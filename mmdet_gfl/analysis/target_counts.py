@@ -57,10 +57,10 @@ class TargetHistogram:
         self.clipped += int((distances / self.box.delta > self.box.reg_max).sum())
         values = distances.clamp(min=0).double().flatten()
         self.largest = max(self.largest, float(values.max()))
-        self.bins = _sum(self.bins, _counts((values * RESOLUTION).ceil()))
+        self.bins = _with_counts(self.bins, (values * RESOLUTION).ceil())
         # As in float32, so that n - TARGET_MARGIN itself needs no more than n.
         least = (values / self.box.delta + (TARGET_MARGIN - 1e-6)).ceil().clamp(min=1)
-        self.needs = _sum(self.needs, _counts(least))
+        self.needs = _with_counts(self.needs, least)
 
     @property
     def clipped_share(self) -> float:
@@ -89,15 +89,10 @@ class TargetHistogram:
         return 1 - self.bins.cumsum() / max(self.targets, 1)
 
 
-def _counts(values: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return torch.bincount(values.long()).numpy()
-
-
-def _sum(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Sum of two counts, of which one may be longer."""
-    total = np.zeros(max(len(a), len(b)), np.int64)
-    for counts in (a, b):
-        total[: len(counts)] += counts
+def _with_counts(counts: np.ndarray[Any, Any], values: Tensor) -> np.ndarray[Any, Any]:
+    """Counts of whole numbers, by number, and those of ``values`` added, which may be larger than any before."""
+    total: np.ndarray[Any, Any] = torch.bincount(values.long(), minlength=len(counts)).numpy()
+    total[: len(counts)] += counts
     return total
 
 
@@ -159,11 +154,9 @@ class Report:
 def density(histogram: TargetHistogram, width: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Left edges of bins of ``width`` strides, a multiple of 1 / :data:`RESOLUTION`, and the density in each."""
     step = round(width * RESOLUTION)
-    inside = histogram.bins[1:].copy()  # bin 0 is the target 0 itself
-    if len(inside):
-        inside[0] += histogram.bins[0]
-    padded = np.pad(inside, (0, -len(inside) % step)).reshape(-1, step).sum(axis=1)
-    return np.arange(len(padded)) * width, padded / max(histogram.targets, 1) / width
+    wide = (np.arange(len(histogram.bins)) - 1).clip(min=0) // step  # bin 0, the target 0 itself, is of the first
+    counts = np.bincount(wide, histogram.bins)
+    return np.arange(len(counts)) * width, counts / max(histogram.targets, 1) / width
 
 
 def by_area(boxes: Tensor) -> list[int]:
