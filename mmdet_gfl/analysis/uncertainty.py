@@ -5,7 +5,6 @@ Dimension letters: N detections, M objects, S sides. Lengths are pixels of the s
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -110,7 +109,7 @@ def read_annotations(path: str) -> dict[int, list[dict[str, Any]]]:
     Raises:
         UserError: The file is not of the shapes data set.
     """
-    content = json.loads(fileio.get_text(path))
+    content = fileio.load(path)
     objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for one in content['annotations']:
         if 'side_std' not in one:
