@@ -21,14 +21,12 @@ def draw_uncertainty(names: Sequence[str], models: Sequence[Sides]) -> Figure:
         models: Their sides.
     """
     figure = Figure(figsize=(3.8 * len(models) + 0.2, 6.6), dpi=110, layout='constrained')
-    grid = figure.subplots(2, len(models), squeeze=False)
+    grid = figure.subplots(2, len(models), squeeze=False, sharey='row')
     largest = max(float(np.percentile(np.concatenate([one.true, one.predicted]), 99.5)) for one in models)
     for column, (name, sides) in enumerate(zip(names, models)):
         _draw_deviations(grid[0, column], name, sides, largest)
         _draw_kinds(grid[1, column], sides)
-        grid[1, column].set_ylim(0, max(axes.get_ylim()[1] for axes in grid[1, : column + 1]))
-    for axes in grid[1]:
-        axes.set_ylim(grid[1, -1].get_ylim())
+    grid[1, 0].set_ylim(bottom=0)
     return figure
 
 
