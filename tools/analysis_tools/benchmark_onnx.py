@@ -128,15 +128,11 @@ def time_per_image(model: Any, session: Any, dataset: Any, repeats: int, count: 
         for batch in batches
     ]
     functions = dict(
-        torch=lambda: [model.predict(**_arguments(batch)) for batch in batches],
+        torch=lambda: [model.predict(batch['inputs'], batch['data_samples']) for batch in batches],
         onnxruntime=lambda: [session.run(None, feed) for feed in feeds],
     )
     times = times_in_turn(functions, repeats)
     return {name: [sample / len(batches) for sample in samples] for name, samples in times.items()}
-
-
-def _arguments(batch: dict[str, Any]) -> dict[str, Any]:
-    return dict(batch_inputs=batch['inputs'], batch_data_samples=batch['data_samples'])
 
 
 HEADER = """| model | AP, torch | AP, onnxruntime | MB | torch, ms | onnxruntime, ms | torch / onnxruntime |
