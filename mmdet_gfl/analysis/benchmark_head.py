@@ -105,13 +105,13 @@ class Result(NamedTuple):
 # Inputs -------------------------------------------------------------------------------------------------------------
 
 
-def random_objects(case: Case, num_classes: int, seed: int = 0) -> list[InstanceData]:
+def random_objects(case: Case, num_classes: int) -> list[InstanceData]:
     """Objects of each image, labels uniform, boxes inside the image.
 
     The square roots of their areas spread evenly in logarithm from 8 px, or half the shorter side of a smaller image,
     to 0.8 of that side.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     extent = torch.tensor([float(case.size[1]), float(case.size[0])])  # x, y
     smallest, largest = min(8.0, float(min(extent)) / 2), 0.8 * float(min(extent))
     objects = []
@@ -129,15 +129,13 @@ def random_objects(case: Case, num_classes: int, seed: int = 0) -> list[Instance
     return objects
 
 
-def random_predictions(
-    head: DenseGFLMixin, case: Case, seed: int = 1, logits: tuple[float, float] = LOGITS
-) -> list[list[Tensor]]:
+def random_predictions(head: DenseGFLMixin, case: Case, logits: tuple[float, float] = LOGITS) -> list[list[Tensor]]:
     """Class logits, box outputs and with a branch its logits: a list of levels (N, channels, H, W) each.
 
     Class logits have the mean and standard deviation ``logits`` (under a softmax the background's are that much higher
     instead), all else is standard normal; box outputs that are distances are 4 strides times its absolute value.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1)
     units = distance_units(head)
     kinds = []
     for kind, widths in enumerate(output_widths(head)):
