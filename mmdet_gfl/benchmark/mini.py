@@ -6,7 +6,6 @@ costs time: backbone, widths, images, schedule.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,18 +106,13 @@ def shrink(cfg: Config, mini: Mini = Mini(), seed: int = 0) -> Config:  # noqa: 
 def _data(mini: Mini) -> dict[str, Any]:
     """The loaders and the evaluator of the shapes, at the run's size."""
     shapes = shrinking.read_data('shapes_detection.py', mini.size)
-    for loader in (shapes.train_dataloader, shapes.val_dataloader):
-        loader.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
-        loader.dataset.update(data_root=mini.shapes.address, metainfo=dict(classes=CLASSES))
-    shapes.val_evaluator.classwise = mini.rare > 0
-    shapes.val_evaluator.ann_file = f'{mini.shapes.address}annotations/instances_val.json'
-    return dict(
-        train_dataloader=shapes.train_dataloader,
-        val_dataloader=shapes.val_dataloader,
-        test_dataloader=copy.deepcopy(shapes.val_dataloader),
-        val_evaluator=shapes.val_evaluator,
-        test_evaluator=copy.deepcopy(shapes.val_evaluator),
-    )
+    for key, node in shapes.items():
+        if key.endswith('_dataloader'):
+            node.update(batch_size=mini.batch_size, num_workers=0, persistent_workers=False)
+            node.dataset.update(data_root=mini.shapes.address, metainfo=dict(classes=CLASSES))
+        else:
+            node.update(classwise=mini.rare > 0, ann_file=f'{mini.shapes.address}annotations/instances_val.json')
+    return shapes
 
 
 def _schedule(mini: Mini) -> dict[str, Any]:

@@ -84,10 +84,11 @@ def shrink(cfg: Config, parts: Parts, values: dict[str, Any], seed: int) -> Conf
     return small
 
 
-def read_data(name: str, size: int) -> Config:
-    """A file of ``configs/_base_/datasets`` whose images are resized into a square of ``size`` px."""
-    data = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / name)
-    for loader in (data.train_dataloader, data.val_dataloader):
+def read_data(name: str, size: int) -> ConfigDict:
+    """Loaders and evaluators of a file of ``configs/_base_/datasets``; images fit into a square of ``size`` px."""
+    file = Config.fromfile(CONFIG_DIR / '_base_' / 'datasets' / name)
+    data = ConfigDict({key: file[key] for key in file if key.endswith(('_dataloader', '_evaluator'))})
+    for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = (size, size)

@@ -57,4 +57,4 @@ def _data() -> dict[str, Any]:
     coco.train_dataloader.num_workers = coco.val_dataloader.num_workers = 4
     coco.train_dataloader.batch_size = BATCH
     coco.train_dataloader.dataset.update(type='mmdet_gfl.CocoSubset', every=EVERY)
-    return {key: coco[key] for key in coco if key.endswith(('_dataloader', '_evaluator'))}
+    return coco
