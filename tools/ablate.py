@@ -73,7 +73,6 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
     from mmdet_gfl.benchmark import ablation, dry_run, running
     from mmdet_gfl.benchmark import work_dir as folder
 
-    ablation.check_seeds(args.seeds)
     rows = ablation.choose_rows(args.rows, args.row)
     devices = torch.cuda.device_count()
     with redirect_stdout(sys.stderr):  # MMEngine logs to standard output

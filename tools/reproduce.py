@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, configs: list[str]) -> int:
     where = -1 if args.launcher == 'slurm' else devices
     preset = presets.choose(args.preset, args.gpus, args.batch_size, mini, options, where, configs)
     launcher = launcher_of(args.launcher, preset.gpus, args.srun_args)
-    settings = (configs, list(dict.fromkeys(args.seeds)), args.work_dir, preset, launcher, args.jobs)
+    settings = (configs, args.seeds, args.work_dir, preset, launcher, args.jobs)
     visible = visible_gpus(os.environ, devices)
     if args.dry_run:
         return dry_run.dry_run(*settings, visible, args.quick, lambda line: print(line, flush=True))

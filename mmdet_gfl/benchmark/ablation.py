@@ -108,17 +108,6 @@ def read_row(text: str) -> AblationRow:
     return AblationRow(name, **{'box': 'GeneralBox', **given})
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse a seed that is given twice.
-
-    Raises:
-        RowError: Names it.
-    """
-    for seed in seeds:
-        if seeds.count(seed) > 1:
-            raise RowError(f'--seeds: {seed} is given {seeds.count(seed)} times; each seed counts once')
-
-
 @dataclass(frozen=True, kw_only=True)
 class Ablation(Plan):
     """A user's config and what its rows share.

@@ -128,7 +128,9 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raise for numbers out of range, and options that are not ``KEY=VALUE``; a command need not have all of them.
+    """Raise for numbers out of range, seeds given twice, and options that are not ``KEY=VALUE``.
+
+    A command need not have all of them.
 
     Raises:
         RowError: Names the option, its value and what is accepted.
@@ -139,6 +141,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         for number in given if isinstance(given, list) else [given]:
             if number is not None and number < least:
                 raise RowError(f'--{name.replace("_", "-")} {number}: give an integer from {least} up')
+    seeds = getattr(args, 'seeds', None) or []
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise RowError(f'--seeds: {seed} is given {seeds.count(seed)} times; each seed counts once')
     for name in ('mini', 'cfg_options'):
         check_options(f'--{name.replace("_", "-")}', getattr(args, name, None) or [])
 

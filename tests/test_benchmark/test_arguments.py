@@ -13,6 +13,7 @@ from mmdet_gfl.engine.errors import UserError
     'given, message',
     [
         (dict(seeds=[0, -1]), '--seeds -1: give an integer from 0 up'),
+        (dict(seeds=[0, 1, 0]), '--seeds: 0 is given 2 times; each seed counts once'),
         (dict(jobs=0), '--jobs 0: give an integer from 1 up'),
         (dict(gpus=0), '--gpus 0: give an integer from 1 up'),
         (dict(batch_size=-2), '--batch-size -2: give an integer from 1 up'),
