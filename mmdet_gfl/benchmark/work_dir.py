@@ -44,15 +44,13 @@ def prepare(work_dir: Path, preset: Plan, log: Callable[[str], None]) -> None:
         RowError: It is for others, or cannot be written to.
     """
     try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        (work_dir / '.prepare.lock').touch()
+        with locks.waiting(
+            work_dir / '.prepare.lock', lambda: log('waiting for another process that looks at the work dir ...')
+        ):
+            check_settings(work_dir, preset)
+            write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))
     except OSError as error:
         raise not_writable(work_dir, error) from error
-    with locks.waiting(
-        work_dir / '.prepare.lock', lambda: log('waiting for another process that looks at the work dir ...')
-    ):
-        check_settings(work_dir, preset)
-        write(work_dir / 'settings.json', json.dumps(preset.sizes(), indent=1))
 
 
 def not_writable(work_dir: Path, error: OSError) -> RowError:
