@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmdet_gfl.engine.files import write
 
 from . import locks
-from .mini import Mini
 from .plan import Plan
 from .results import read, read_result, read_results, run_dir_of
 from .rows import RowError
@@ -70,8 +69,6 @@ def check_settings(work_dir: Path, preset: Plan) -> None:
         kept = next(iter(read_results(work_dir).values()), None)
         mini = kept[0].get('mini') if kept else None
         found = dict(wanted, preset='mini' if mini else 'paper', **({'mini': mini} if mini else {})) if kept else wanted
-    if found.get('mini'):  # of a release with fewer sizes
-        found['mini'] = {**asdict(Mini()), **found['mini']}
     differing = _differences(found, wanted)
     if differing:
         raise RowError(
