@@ -70,7 +70,7 @@ class Preset(Plan):
             cfg = small.shrink(row, seed)
             cfg.train_dataloader.batch_size = self.batch_size or _share(small.BATCH, self.gpus, self.name)
         else:
-            cfg = as_in_paper(row, name, self.gpus, self.batch_size)
+            cfg = as_in_paper(row, name, self.batch_size)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its notes come once a row, and again in the row's log
                 launch.merge_options(cfg, copy.deepcopy(self.options))
@@ -196,8 +196,8 @@ def _share(batch: int, gpus: int, preset: str) -> int:
     return batch // gpus
 
 
-def as_in_paper(row: Config, name: str, gpus: int, batch_size: int | None = None) -> Config:
-    """A shipped config for these GPUs; the given one stays as it is.
+def as_in_paper(cfg: Config, name: str, batch_size: int | None = None) -> Config:
+    """Change a shipped config so that a GPU has its share of a step's images; return it.
 
     Its lr belongs to ``auto_scale_lr.base_batch_size`` images, 8 GPUs' together, and MMEngine scales it to what the
     GPUs really see.
@@ -205,7 +205,6 @@ def as_in_paper(row: Config, name: str, gpus: int, batch_size: int | None = None
     Raises:
         RowError: The config does not say which batch its lr is for.
     """
-    cfg = copy.deepcopy(row)
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not base:
         raise RowError(f'{name} has no auto_scale_lr.base_batch_size, the batch that its lr is for')

@@ -125,7 +125,7 @@ def test_a_config_without_a_batch_for_its_lr():
     cfg = Config.fromfile(CONFIG_DIR / GFL)
     cfg.auto_scale_lr = None
     with pytest.raises(RowError, match='mine.py has no auto_scale_lr.base_batch_size'):
-        presets.as_in_paper(cfg, 'mine.py', 8)
+        presets.as_in_paper(cfg, 'mine.py')
 
 
 def test_what_results_must_share():
