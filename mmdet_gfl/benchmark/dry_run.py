@@ -15,15 +15,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .commands import Launcher, environment
+from .hooks import ITERATIONS
 from .mini import Mini
 from .plan import Plan
 from .presets import Preset, lr_notes, missing
 from .progress import reason_of, span
 from .results import read
 from .work_dir import check_settings, not_writable, open_runs
-
-#: Iterations of a timing; the first two are warm-up.
-ITERATIONS = 6
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str
     folder.mkdir(exist_ok=True)
     out = folder / 'timing.json'
     timed = copy.deepcopy(cfg)
-    timed.custom_hooks = [*cfg.custom_hooks, dict(type='mmdet_gfl.TimingHook', out=str(out), iterations=ITERATIONS)]
+    timed.custom_hooks = [*cfg.custom_hooks, dict(type='mmdet_gfl.TimingHook', out=str(out))]
     timed.default_hooks.checkpoint.interval = -1
     timed.train_cfg.max_epochs = timed.train_cfg.val_interval = 10_000  # where an epoch is shorter than the timing
     timed.dump(folder / 'config.py')

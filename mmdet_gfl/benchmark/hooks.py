@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
@@ -25,6 +25,8 @@ from mmdet_gfl.registry import HOOKS
 
 #: What a result says of the place it comes from; written into the work dir.
 WHERE = 'where.json'
+#: Iterations of a timing; the first two are warm-up.
+ITERATIONS = 6
 #: Checkpoint of a timing, beside what the timing writes.
 CHECKPOINT = 'timing.pth'
 #: Progress of a training, in its work dir.
@@ -116,10 +118,9 @@ class FiniteHook(Hook):
 class WhereHook(Hook):
     """Hook that writes device, versions, processes, threads and parameters of a training into its work dir."""
 
+    @master_only
     def before_run(self, runner: Runner) -> None:
         """Writes, on the first rank."""
-        if get_rank() != 0:
-            return
         cuda = torch.cuda.is_available()
         names = ('torch', 'mmdet', 'mmengine', 'numpy')
         where = dict(
@@ -185,15 +186,14 @@ class StockSSDHook(Hook):
 
 @HOOKS.register_module()
 class TimingHook(Hook):
-    """Hook that ends a training after some iterations, and writes how long they took and the bytes they need.
+    """Hook that ends a training after :data:`ITERATIONS`, and writes how long they took and the bytes they need.
 
     Args:
         out: File for a :class:`mmdet_gfl.benchmark.dry_run.Timing`, as JSON.
-        iterations: Iterations to time; the first two are warm-up.
     """
 
-    def __init__(self, out: str, iterations: int = 6) -> None:
-        self.out, self.iterations = Path(out), iterations
+    def __init__(self, out: str) -> None:
+        self.out = Path(out)
         self.marks: list[float] = []
 
     def after_train_iter(
@@ -205,7 +205,7 @@ class TimingHook(Hook):
             SystemExit: With status 0, when the times are written.
         """
         self.marks.append(timer())
-        if len(self.marks) < self.iterations:
+        if len(self.marks) < ITERATIONS:
             return
         if get_rank() == 0:
             runner.save_checkpoint(str(self.out.parent), CHECKPOINT)
