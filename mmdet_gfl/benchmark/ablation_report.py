@@ -99,16 +99,15 @@ def write_report(work_dir: Path, lower: bool = False) -> str:
     known = read_rows(work_dir)
     states = {name: unfinished(row['path'], work_dir) for name, row in known.items()}  # before the results
     results = read_results(work_dir)
-    by_row = {name: results.get(row['path'], []) for name, row in known.items()}
-    scales = scales_of([run for runs in by_row.values() for run in runs], lower)
-    reports = rows_of(known, by_row, states, scales)
+    scales = scales_of([run for runs in results.values() for run in runs], lower)
+    reports = rows_of(known, results, states, scales)
     picture = 'report.png' if scales and any(report.measured[next(iter(scales))] for report in reports) else None
     if picture:
         draw(reports, scales, work_dir / picture)
     title = next(iter(known.values()))['path'].partition('/')[0]
-    text = page(title, reports, scales, by_row, read(work_dir / 'settings.json'), picture)
+    text = page(title, reports, scales, results, read(work_dir / 'settings.json'), picture)
     write(work_dir / 'report.md', text + '\n')
-    write(work_dir / 'report.json', json.dumps(as_json(reports, scales, by_row), indent=1, allow_nan=False))
+    write(work_dir / 'report.json', json.dumps(as_json(reports, scales, results), indent=1, allow_nan=False))
     return text
 
 
@@ -135,13 +134,13 @@ def scales_of(results: Sequence[Result], lower: bool = False) -> dict[str, Scale
 
 def rows_of(
     known: Mapping[str, Mapping[str, Any]],
-    by_row: Mapping[str, Sequence[Result]],
+    results: Mapping[str, Sequence[Result]],
     states: Mapping[str, Mapping[int, str]],
     scales: Mapping[str, Scale],
 ) -> list[RowReport]:
     """Each row with its scores and its differences to the baseline, in the order in which they were asked for."""
-    scaled = {name: [_scaled(run, scales) for run in runs] for name, runs in by_row.items()}
-    wanted = {seed for name in known for seed in (*(run['seed'] for run in by_row[name]), *states[name])}
+    scaled = {name: [_scaled(run, scales) for run in results.get(row['path'], ())] for name, row in known.items()}
+    wanted = {seed for name in known for seed in (*(run['seed'] for run in scaled[name]), *states[name])}
     reports = []
     for name, row in known.items():
         own, base = [] if row['same_as'] else scaled[name], scaled.get(BASELINE, ())
@@ -168,12 +167,12 @@ def page(
     title: str,
     reports: Sequence[RowReport],
     scales: Mapping[str, Scale],
-    by_row: Mapping[str, Sequence[Result]],
+    results: Mapping[str, Sequence[Result]],
     settings: Mapping[str, Any],
     picture: str | None,
 ) -> str:
     """The whole report in Markdown."""
-    parts = [f'# Does GFL pay on {title}?', _settings(settings, [run for runs in by_row.values() for run in runs])]
+    parts = [f'# Does GFL pay on {title}?', _settings(settings, [run for runs in results.values() for run in runs])]
     if scales:
         metric, scale = next(iter(scales.items()))
         parts += [f'![rows beside the baseline]({picture})'] if picture else []
@@ -253,7 +252,7 @@ def _differences_table(reports: Sequence[RowReport], scales: Mapping[str, Scale]
 
 
 def as_json(
-    reports: Sequence[RowReport], scales: Mapping[str, Scale], by_row: Mapping[str, Sequence[Result]]
+    reports: Sequence[RowReport], scales: Mapping[str, Scale], results: Mapping[str, Sequence[Result]]
 ) -> dict[str, Any]:
     """All numbers of the report, and the results that they come from, without their resolved configs."""
     rows = []
@@ -270,7 +269,7 @@ def as_json(
         lower_is_better=bool(metric and scales[metric].lower),
         factors=factors,
         rows=rows,
-        results=without_configs(by_row),
+        results=without_configs(results),
     )
 
 
