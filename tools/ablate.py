@@ -86,13 +86,13 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
             -1 if args.launcher == 'slurm' else devices,
         )
         repeated = plan.repeated()
-    launcher = launcher_of(args.launcher, plan.gpus, args.srun_args)
+    launcher = launcher_of(args.launcher, plan.gpus, args.srun_args, visible_gpus(os.environ, devices))
     folder.check_settings(work_dir, plan)
     print(ablation.listing(plan, args.seeds, work_dir), flush=True)
     if args.dry_run and not args.estimate:
         return 0
     configs = [plan.path_of(row.name) for row in rows if row.name not in repeated]
-    settings = (configs, args.seeds, work_dir, plan, launcher, args.jobs, visible_gpus(os.environ, devices))
+    settings = (configs, args.seeds, work_dir, plan, launcher, args.jobs)
     if args.estimate:
         return dry_run.dry_run(*settings, quick=False, say=lambda line: print(line, flush=True))
     folder.prepare(work_dir, plan, print)

@@ -79,12 +79,11 @@ def run(args: argparse.Namespace, configs: list[str]) -> int:
     devices = torch.cuda.device_count()
     where = -1 if args.launcher == 'slurm' else devices
     preset = presets.choose(args.preset, args.gpus, args.batch_size, mini, options, where, configs)
-    launcher = launcher_of(args.launcher, preset.gpus, args.srun_args)
+    launcher = launcher_of(args.launcher, preset.gpus, args.srun_args, visible_gpus(os.environ, devices))
     settings = (configs, args.seeds, args.work_dir, preset, launcher, args.jobs)
-    visible = visible_gpus(os.environ, devices)
     if args.dry_run:
-        return dry_run.dry_run(*settings, visible, args.quick, lambda line: print(line, flush=True))
-    return running.run_all(*settings, visible)
+        return dry_run.dry_run(*settings, args.quick, lambda line: print(line, flush=True))
+    return running.run_all(*settings)
 
 
 def main() -> int:

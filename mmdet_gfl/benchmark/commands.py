@@ -34,11 +34,13 @@ class Launcher:
         kind: ``'none'`` (one process), ``'pytorch'`` (torchrun on this machine) or ``'slurm'`` (srun).
         gpus: Processes, one per GPU.
         srun_args: Put behind our own arguments of srun, so that they win.
+        visible: GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` names them.
     """
 
     kind: str
     gpus: int
     srun_args: tuple[str, ...] = ()
+    visible: tuple[str, ...] = ()
 
     def command(self, tool: str, arguments: Sequence[str], name: str) -> list[str]:
         """The command line that runs ``tools/<tool>`` with these arguments; ``name`` is what squeue shows."""
@@ -56,7 +58,7 @@ class Launcher:
         return [*srun, *self.srun_args, *python, *script]
 
 
-def launcher_of(kind: str | None, gpus: int, srun_args: str | None) -> Launcher:
+def launcher_of(kind: str | None, gpus: int, srun_args: str | None, visible: Sequence[str] = ()) -> Launcher:
     """The launcher of a command line; without a kind, torchrun where a row has several GPUs.
 
     Raises:
@@ -68,7 +70,7 @@ def launcher_of(kind: str | None, gpus: int, srun_args: str | None) -> Launcher:
     if kind != 'slurm':
         if srun_args is not None:
             raise RowError(f'--srun-args are for --launcher slurm, and this is --launcher {kind}')
-        return Launcher(kind, gpus)
+        return Launcher(kind, gpus, visible=tuple(visible))
     if not any(os.access(Path(folder) / 'srun', os.X_OK) for folder in os.get_exec_path()):
         raise RowError('--launcher slurm: there is no srun on PATH; start this on a login node, or leave it out')
     try:
@@ -83,21 +85,20 @@ def gpus_of_slot(slot: int, gpus: int, visible: Sequence[str]) -> list[str]:
     return [visible[(slot * gpus + index) % len(visible)] for index in range(gpus)]
 
 
-def environment(launcher: Launcher, slot: int, jobs: int, visible: Sequence[str], name: str) -> dict[str, str]:
+def environment(launcher: Launcher, slot: int, jobs: int, name: str) -> dict[str, str]:
     """Variables of a row's processes beside those of this one.
 
     Args:
         launcher: What starts them.
         slot: Place of the job among those that run side by side, from 0.
         jobs: How many run side by side.
-        visible: GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` names them.
         name: Of the row; decides the port under Slurm, where jobs may meet on a node.
     """
     found = {'CUBLAS_WORKSPACE_CONFIG': ':4096:8', 'PYTHONUNBUFFERED': '1'}  # the first: repeatable products on GPUs
     if launcher.kind == 'slurm':
         return {**found, 'MASTER_PORT': str(20_000 + zlib.crc32(name.encode()) % 10_000)}
-    if visible:
-        return {**found, 'CUDA_VISIBLE_DEVICES': ','.join(gpus_of_slot(slot, launcher.gpus, visible))}
+    if launcher.visible:
+        return {**found, 'CUDA_VISIBLE_DEVICES': ','.join(gpus_of_slot(slot, launcher.gpus, launcher.visible))}
     return {**found, **threads(os.environ, cores(), jobs * launcher.gpus)}
 
 

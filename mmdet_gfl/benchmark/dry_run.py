@@ -58,7 +58,6 @@ def dry_run(
     preset: Plan,
     launcher: Launcher,
     jobs: int,
-    visible: Sequence[str],
     quick: bool,
     say: Callable[[str], None],
 ) -> int:
@@ -91,9 +90,7 @@ def dry_run(
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
             if problem is None and timing is None:
-                timing, problem = measure_kept(
-                    cfg, folder / Path(config).stem, launcher, visible, preset.mini, features
-                )
+                timing, problem = measure_kept(cfg, folder / Path(config).stem, launcher, preset.mini, features)
             if problem is not None or timing is None:
                 say(f'  cannot run: {config}: {problem}')
                 failed += 1
@@ -126,25 +123,25 @@ def dry_run(
 
 
 def measure_kept(
-    cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str], mini: Mini | None, features: dict[str, float]
+    cfg: Config, folder: Path, launcher: Launcher, mini: Mini | None, features: dict[str, float]
 ) -> tuple[Timing | None, str | None]:
     """As :func:`measure`, with the features of a frozen backbone kept.
 
     ``features`` maps a backbone to the time that the features of an image take, in seconds. A new backbone is timed
     twice on the same images, of which the first time computes the features.
     """
-    timing, problem = measure(cfg, folder, launcher, visible)
+    timing, problem = measure(cfg, folder, launcher)
     backbone = str(cfg.model.backbone)
     if timing is None or mini is None or not mini.pretrained or backbone in features:
         return timing, problem
     computing = timing.iteration
-    timing, problem = measure(cfg, folder, launcher, visible)  # the same images
+    timing, problem = measure(cfg, folder, launcher)  # the same images
     if timing is not None:
         features[backbone] = max(0.0, computing - timing.iteration) / mini.batch_size
     return timing, problem
 
 
-def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str]) -> tuple[Timing | None, str | None]:
+def measure(cfg: Config, folder: Path, launcher: Launcher) -> tuple[Timing | None, str | None]:
     """Train a few iterations and stop; return their times, or None and why there are none."""
     folder.mkdir(exist_ok=True)
     out = folder / 'timing.json'
@@ -154,7 +151,7 @@ def measure(cfg: Config, folder: Path, launcher: Launcher, visible: Sequence[str
     timed.train_cfg.max_epochs = timed.train_cfg.val_interval = 10_000  # where an epoch is shorter than the timing
     timed.dump(folder / 'config.py')
     command = launcher.command('train.py', [str(folder / 'config.py'), '--work-dir', str(folder)], 'timing')
-    env = {**os.environ, **environment(launcher, 0, 1, visible, 'timing'), 'MMDET_GFL_CACHE': str(folder.parent)}
+    env = {**os.environ, **environment(launcher, 0, 1, 'timing'), 'MMDET_GFL_CACHE': str(folder.parent)}
     with (folder / 'log').open('w') as log:
         code = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env

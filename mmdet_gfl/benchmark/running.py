@@ -74,7 +74,6 @@ class Queue:
     preset: Plan
     launcher: Launcher
     jobs: int
-    visible: Sequence[str]
     total: int
     waiting: deque[Run]
     log: Callable[[str], None]
@@ -152,7 +151,7 @@ class Queue:
         config = str(process.run_dir / 'config.py')
         name = f'{Path(process.run.config).stem}-{process.run.seed}'
         command = self.launcher.command(tool, [config, *arguments, '--work-dir', str(work_dir)], name)
-        env = {**os.environ, **environment(self.launcher, process.slot, self.jobs, self.visible, str(process.run))}
+        env = {**os.environ, **environment(self.launcher, process.slot, self.jobs, str(process.run))}
         with log.open('ab') as out:
             process.log, process.offset, process.earlier = log, out.tell(), progress_of(process.run_dir)
             process.popen = subprocess.Popen(
@@ -244,7 +243,6 @@ def run_all(
     preset: Plan,
     launcher: Launcher,
     jobs: int = 1,
-    visible: Sequence[str] = (),
 ) -> int:
     """Train every config with every seed that has no result yet; a run that fails does not stop the others.
 
@@ -258,7 +256,6 @@ def run_all(
         preset: How rows are trained.
         launcher: What starts their processes.
         jobs: Rows side by side.
-        visible: GPUs of this machine.
 
     Returns:
         Exit status: 1 if a run failed, else 0.
@@ -274,7 +271,7 @@ def run_all(
     for note in lr_notes(cfgs, preset.gpus):
         screen.log(note)
     prepare(work_dir, preset, screen.log)
-    queue = Queue(work_dir, preset, launcher, jobs, visible, len(waiting) + done, deque(waiting), screen.log)
+    queue = Queue(work_dir, preset, launcher, jobs, len(waiting) + done, deque(waiting), screen.log)
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         queue.run(screen)

@@ -34,6 +34,7 @@ def test_slurm(gpus, node):
 def test_the_launcher_of_a_command_line(tmp_path, monkeypatch):
     assert launcher_of(None, 1, None) == Launcher('none', 1)
     assert launcher_of(None, 8, None) == Launcher('pytorch', 8)
+    assert launcher_of(None, 2, None, ['4', '7']) == Launcher('pytorch', 2, visible=('4', '7'))
     with pytest.raises(RowError, match='--launcher none starts one process, and --gpus is 8'):
         launcher_of('none', 8, None)
     with pytest.raises(RowError, match='--srun-args are for --launcher slurm'):
@@ -55,7 +56,7 @@ def test_gpus_are_shared_out():
     assert [commands.gpus_of_slot(slot, 2, four) for slot in range(2)] == [['0', '1'], ['2', '3']]
     assert [commands.gpus_of_slot(slot, 1, ['4', '7']) for slot in range(3)] == [['4'], ['7'], ['4']]
     assert [commands.gpus_of_slot(slot, 1, ['0']) for slot in range(2)] == [['0'], ['0']]
-    assert environment(Launcher('none', 1), 2, 3, four, 'row')['CUDA_VISIBLE_DEVICES'] == '2'
+    assert environment(Launcher('none', 1, visible=tuple(four)), 2, 3, 'row')['CUDA_VISIBLE_DEVICES'] == '2'
     assert commands.visible_gpus({}, 2) == ['0', '1']
     assert commands.visible_gpus({'CUDA_VISIBLE_DEVICES': '5,GPU-ab'}, 2) == ['5', 'GPU-ab']
     assert commands.visible_gpus({'CUDA_VISIBLE_DEVICES': ''}, 0) == []
@@ -68,7 +69,7 @@ def test_cores_are_shared_out_unless_the_user_has():
 
 
 def test_jobs_on_a_node_have_ports_of_their_own():
-    launcher = Launcher('slurm', 8)
-    ports = {environment(launcher, 0, 1, (), f'row, seed {seed}')['MASTER_PORT'] for seed in range(3)}
+    launcher = Launcher('slurm', 8, visible=('0',))
+    ports = {environment(launcher, 0, 1, f'row, seed {seed}')['MASTER_PORT'] for seed in range(3)}
     assert len(ports) == 3 and all(20_000 <= int(port) < 30_000 for port in ports)
-    assert 'CUDA_VISIBLE_DEVICES' not in environment(launcher, 0, 1, ['0'], 'row')
+    assert 'CUDA_VISIBLE_DEVICES' not in environment(launcher, 0, 1, 'row')

@@ -27,7 +27,7 @@ def said(tmp_path, monkeypatch):
 
         monkeypatch.setattr(dry_run, 'measure', measure)
         lines: list[str] = []
-        status = dry_run.dry_run(configs, [0], work_dir, Preset('paper', 1), launcher, 1, (), False, lines.append)
+        status = dry_run.dry_run(configs, [0], work_dir, Preset('paper', 1), launcher, 1, False, lines.append)
         assert status == (set(timed) != set(configs))
         return lines
 
@@ -66,7 +66,7 @@ def test_features_of_a_frozen_backbone_are_counted_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dry_run, 'measure', measure)
     preset = Preset('mini', 1, mini=Mini(train=800, val=400, epochs=12, batch_size=8, pretrained=1))
-    dry_run.dry_run([BASE, GFL], [0], tmp_path, preset, Launcher('none', 1), 1, (), False, lines.append)
+    dry_run.dry_run([BASE, GFL], [0], tmp_path, preset, Launcher('none', 1), 1, False, lines.append)
     assert seen == [Path(BASE).stem, Path(BASE).stem, Path(GFL).stem]
     # 0.8 s for a step of 8 images, (2 x 800 + 400) images: 200 s. A row takes 12 x 100 x 0.25 s + 400 x 0.02 s = 308 s.
     words = 'features of the frozen backbone: 0.06 h (3 min) of the total, once; none if they are kept from before'

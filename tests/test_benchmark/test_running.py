@@ -174,7 +174,7 @@ def test_a_process_that_lives_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(running.Queue, 'start', start)
     monkeypatch.setattr(running, 'missing', lambda _: None)
     preset, said = choose('mini', 1, None, SIZES, None, -1), []
-    queue = running.Queue(tmp_path, preset, FastLauncher(), 1, (), 1, deque(), said.append)
+    queue = running.Queue(tmp_path, preset, FastLauncher(), 1, 1, deque(), said.append)
     queue.begin(Run(GFL, 0, 1))
     assert started[0].poll() is not None and queue.running == [] and len(queue.failed) == 1
     assert said == [f'[1/1] {queue.failed[0].replace(": ", ": failed: ", 1)}'] and 'No space left' in said[0]

@@ -28,7 +28,7 @@ def test_a_damaged_result_is_trained_again(tmp_path, monkeypatch, damaged):
 
     monkeypatch.setattr(running, 'missing', lambda cfg: 'no data')  # as far as a start
     said: list[str] = []
-    queue = running.Queue(tmp_path, Preset('paper', 1), Launcher('none', 1), 1, (), 3, deque(), said.append)
+    queue = running.Queue(tmp_path, Preset('paper', 1), Launcher('none', 1), 1, 3, deque(), said.append)
     for seed in (0, 1):
         queue.begin(Run(GFL, seed, seed + 1))
     assert said == [
