@@ -183,20 +183,13 @@ class _Observed(BaseDataset):
         self.record.dataset, self.record.api = self, None
         self.__class__ = self.observed_class
 
-    def COCOAPI(self, path: str) -> Any:
-        """Read a file in COCO format, as data sets of this format do, and keep its index."""
-        api = self.observed_class.COCOAPI(path)
-        if is_plain(api):
-            check_ids(f'{self.record.key}ann_file: {self.ann_file}', api)
-            self.record.api = api
-        return api
-
     def parse_data_info(self, raw: dict[str, Any], /) -> dict[str, Any] | list[dict[str, Any]]:
         """Read an image's entry, and count the objects that this leaves out."""
         self.record.entry = raw
-        if self.record.api is None and hasattr(self, 'lvis'):  # which MMDetection keeps while it reads
-            check_ids(f'{self.record.key}ann_file: {self.ann_file}', self.lvis)
-            self.record.api = self.lvis
+        kept = vars(self)  # MMDetection keeps the index there while it reads
+        if self.record.api is None and ('lvis' in kept or is_plain(kept.get('coco'))):
+            self.record.api = kept.get('lvis', kept.get('coco'))
+            check_ids(f'{self.record.key}ann_file: {self.ann_file}', self.record.api)
         info = super().parse_data_info(raw)
         self.record.entry = None
         if isinstance(info, dict) and 'instances' in info:
