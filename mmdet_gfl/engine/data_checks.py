@@ -38,7 +38,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import Registry
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
-from torch import nn
 
 from mmdet_gfl.engine.errors import UserError, note, some
 from mmdet_gfl.engine.type_checks import check_losses, friendly_errors, nodes
@@ -164,8 +163,6 @@ class _Observed(BaseDataset):
         Raises:
             UserError: A file cannot be read; or see :func:`examine`.
         """
-        if self._fully_initialized:
-            return
         serialize, self.serialize_data = vars(self)['serialize_data'], False
         gc.disable()  # it would walk through millions of entries, which hold no cycles, again and again
         try:
@@ -510,27 +507,22 @@ def observed(node: Any, key: str, records: list[Record]) -> Any:
     return dict(node) | inner
 
 
-def check_heads(runner: Any, splits: Iterable[str]) -> None:
-    """Raise for a head of this package with more or fewer classes than the data set of a split, once both are built."""
-    from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
-    from mmdet_gfl.models.dense_heads import DenseGFLMixin
-
-    if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
-        for split in splits:
-            if (loop := getattr(runner, f'{split}_loop')) is not None:
-                check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
-
-
 class _CheckModelHook(Hook):
-    """Hook that looks at the model of a FlexibleRunner, which is not built before it runs."""
+    """Hook that looks at the model once it and the data sets are built; a FlexibleRunner builds it when it runs."""
 
     def __init__(self, splits: Iterable[str]) -> None:
         self.splits = splits
 
     def before_run(self, runner: Any) -> None:
-        """Raise as :func:`check_losses` and :func:`check_heads` do."""
+        """Raise as :func:`check_losses` does, and for a head of this package with classes other than a data set's."""
+        from mmdet_gfl.engine.hooks.num_class_check_hook import check_num_classes
+        from mmdet_gfl.models.dense_heads import DenseGFLMixin
+
         check_losses(runner.model)
-        check_heads(runner, self.splits)
+        if any(isinstance(module, DenseGFLMixin) for module in runner.model.modules()):
+            for split in self.splits:
+                if (loop := getattr(runner, f'{split}_loop')) is not None:
+                    check_num_classes(runner.model, loop.dataloader.dataset, f'{split}_dataloader.dataset')
 
 
 def observe(runner: Runner, *splits: str) -> None:
@@ -543,10 +535,8 @@ def observe(runner: Runner, *splits: str) -> None:
     Raises:
         UserError: See :func:`examine`, :func:`check_split` and :func:`check_evaluator`; or the validation numbers the
             training's classes in another order.
-        ValueError: See :func:`~mmdet_gfl.engine.hooks.num_class_check_hook.check_num_classes`.
     """
-    if not isinstance(runner.model, nn.Module):
-        runner.register_hook(_CheckModelHook(splits))
+    runner.register_hook(_CheckModelHook(splits))
     seen: dict[str, list[Record]] = {split: [] for split in splits}
     for split, records in seen.items():
         loader = getattr(runner, f'_{split}_dataloader', None)
@@ -557,8 +547,6 @@ def observe(runner: Runner, *splits: str) -> None:
         if loop is None:
             continue
         check_length(f'{split}_dataloader.dataset', loop.dataloader.dataset)
-        if isinstance(runner.model, nn.Module):
-            check_heads(runner, [split])
         check_split(split, records)
         if split != 'train':
             check_evaluator(split, loop.evaluator, records)
