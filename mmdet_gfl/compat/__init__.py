@@ -3,18 +3,14 @@
 Importing this module imports neither torch nor mmcv.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec, spec_from_file_location
-from multiprocessing import current_process
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
-
-from mmdet_gfl.engine.errors import is_first_rank
 
 __all__ = ['activate', 'mmcv_flavour']
 
@@ -61,19 +57,7 @@ class _StandInFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != EXTENSION:
             return None
-        return spec_from_file_location(fullname, _STAND_IN, loader=_StandInLoader(fullname, str(_STAND_IN)))
-
-
-class _StandInLoader(SourceFileLoader):
-    """Run ``mmcv_ext.py`` under the name ``mmcv._ext`` and say so."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        if _is_main_process():
-            logging.getLogger('mmdet_gfl').warning(
-                'mmcv has no compiled operators here: mmdet_gfl stands in for NMS, soft-NMS, sigmoid focal loss and '
-                'deformable convolution; any other operator of mmcv raises an error'
-            )
+        return spec_from_file_location(fullname, _STAND_IN)
 
 
 class _CheckpointFinder(MetaPathFinder):
@@ -100,12 +84,3 @@ def _install_checkpoint_support() -> None:
     from mmdet_gfl.compat.checkpoint import install_checkpoint_support
 
     install_checkpoint_support()
-
-
-def _is_main_process() -> bool:
-    """True if this process may talk: no child of ``multiprocessing`` and, by the launcher's variables, rank 0.
-
-    ``torch.distributed`` cannot be asked, for mmcv is imported before the process group is made. A spawned child has
-    its name, but not yet its parent, while it imports the main module.
-    """
-    return is_first_rank() and current_process().name == 'MainProcess'

@@ -2,8 +2,11 @@
 
 Functions have the names and calling conventions of mmcv 2.x's extension, outputs written in place included. Those
 that are not here raise an error on their call, not on their look-up: ``mmcv.ops`` looks up all of its hundred
-operators when it is imported.
+operators when it is imported. The module says that it stands in, once for all processes.
 """
+
+import logging
+from multiprocessing import current_process
 
 from mmdet_gfl.compat.deform_conv import (
     deform_conv_backward_input,
@@ -15,6 +18,7 @@ from mmdet_gfl.compat.deform_conv import (
 from mmdet_gfl.compat.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
 from mmdet_gfl.compat.nms import nms, softnms
 from mmdet_gfl.compat.operators import Operator, missing_operator
+from mmdet_gfl.engine.errors import is_first_rank
 
 __all__ = [
     'deform_conv_backward_input',
@@ -29,6 +33,14 @@ __all__ = [
     'sigmoid_focal_loss_forward',
     'softnms',
 ]
+
+# torch.distributed cannot be asked for the rank: mmcv is imported before the process group is made. A child that
+# multiprocessing spawns has its name, but not yet its parent, while it imports the main module.
+if is_first_rank() and current_process().name == 'MainProcess':
+    logging.getLogger('mmdet_gfl').warning(
+        'mmcv has no compiled operators here: mmdet_gfl stands in for NMS, soft-NMS, sigmoid focal loss and '
+        'deformable convolution; any other operator of mmcv raises an error'
+    )
 
 
 def get_compiler_version() -> str:
