@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 
-from mmdet_gfl.compat.torchvision_weights import install_torchvision_weights
+from mmdet_gfl.compat.torchvision_weights import load_from_torchvision_address
 
 _ALLOW_UNSAFE = 'MMDET_GFL_ALLOW_UNSAFE_CHECKPOINT'
 _WAY_OUT = f'if you trust its origin, pass --allow-unsafe-checkpoint (tools of mmdet_gfl) or set {_ALLOW_UNSAFE}=1'
@@ -62,13 +62,14 @@ class UnsafeCheckpointError(CheckpointError):
 def install_checkpoint_support() -> None:
     """Make MMEngine load local checkpoints by :func:`load_from_local`, and its own training checkpoints safely.
 
-    The list of safe globals belongs to the process, so MMEngine's loaders for URLs profit too. Calling this again
-    changes nothing.
+    torchvision's weights are loaded by :func:`load_from_torchvision_address`. The list of safe globals belongs to the
+    process, so MMEngine's loaders for URLs profit too. Calling this again changes nothing.
     """
     from mmengine.runner.checkpoint import CheckpointLoader  # not above: its import calls this, see `activate`
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    install_torchvision_weights()
+    addresses = ('modelzoo://', 'torchvision://')
+    CheckpointLoader.register_scheme(prefixes=addresses, loader=load_from_torchvision_address, force=True)
     if HAS_SAFE_MODE:
         torch.serialization.add_safe_globals(_safe_globals())
 

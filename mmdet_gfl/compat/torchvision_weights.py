@@ -10,16 +10,7 @@ import mmengine
 
 from mmdet_gfl.compat.operators import torchvision_ops
 
-__all__ = ['install_torchvision_weights', 'load_from_torchvision_address']
-
-_PREFIXES = ('modelzoo://', 'torchvision://')
-
-
-def install_torchvision_weights() -> None:
-    """Make MMEngine load ``torchvision://`` weights by :func:`load_from_torchvision_address`."""
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    CheckpointLoader.register_scheme(prefixes=_PREFIXES, loader=load_from_torchvision_address, force=True)
+__all__ = ['load_from_torchvision_address']
 
 
 def load_from_torchvision_address(filename: str, map_location: Any = None) -> Any:
