@@ -203,18 +203,23 @@ def _origin(header: dict[str, Any]) -> str:
     )
 
 
-def paste(page: Path, name: str, text: str) -> None:
-    """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->`` of a page.
+def place_of(page: Path, name: str) -> re.Match[str]:
+    """The place between ``<!-- name -->`` and ``<!-- /name -->`` of a page.
 
     Raises:
         UserError: The page has no such place.
     """
-    place = rf'(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)'
-    old = page.read_text(encoding='utf-8') if page.is_file() else ''
-    new, count = re.subn(place, lambda match: f'{match[1]}{text}\n{match[2]}', old, flags=re.DOTALL)
-    if count != 1:
+    place = rf'(?<=<!-- {re.escape(name)} -->\n).*?(?=<!-- /{re.escape(name)} -->)'
+    found = list(re.finditer(place, page.read_text(encoding='utf-8') if page.is_file() else '', flags=re.DOTALL))
+    if len(found) != 1:
         raise UserError(f'--into {page}#{name}: needs one place in {page} from <!-- {name} --> to <!-- /{name} -->')
-    page.write_text(new, encoding='utf-8')
+    return found[0]
+
+
+def paste(page: Path, name: str, text: str) -> None:
+    """Put ``text`` into its place; see :func:`place_of`."""
+    place = place_of(page, name)
+    page.write_text(f'{place.string[: place.start()]}{text}\n{place.string[place.end() :]}', encoding='utf-8')
 
 
 # Curves -------------------------------------------------------------------------------------------------------------

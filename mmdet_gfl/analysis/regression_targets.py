@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -148,7 +148,8 @@ def measure(
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with friendly_errors(cfg):
-        head = build_head(head_config(cfg.model))  # that of ours which assigns the same targets as MMDetection's
+        # That of ours which assigns the same targets as MMDetection's.
+        head = build_head(head_config(cfg.get('model') or ConfigDict()))
     dataset = training_dataset(cfg, split)
     indices = list(range(len(dataset)))
     if 0 < images < len(indices):

@@ -220,6 +220,7 @@ def watched(cfg: Config, seed: int) -> Config:
     loader.worker_init_fn = dict(type='mmdet_gfl_seed_worker')
     loader.persistent_workers = False  # each epoch starts workers of its own seed
     cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
+    cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
     imports = cfg.get('custom_imports') or dict(imports=[])
     names = imports['imports'] if isinstance(imports['imports'], (list, tuple)) else [imports['imports']]
     cfg.custom_imports = dict(imports=[*names, 'mmdet_gfl.benchmark.hooks'], allow_failed_imports=False)

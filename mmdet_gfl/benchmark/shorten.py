@@ -76,8 +76,11 @@ def innermost(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def share_of(dataset: dict[str, Any], fraction: float) -> list[int]:
     """Indices of a random share of a data set, after its filter; the same at every call."""
-    count = len(DATASETS.build(dict(copy.deepcopy(dict(dataset)), pipeline=[])))
-    kept = max(1, round(count * fraction))
-    chosen = sorted(np.random.default_rng(0).permutation(count)[:kept].tolist())
-    given = dataset.get('indices')
-    return chosen if given is None or isinstance(given, int) else [given[index] for index in chosen]
+    unlimited = copy.deepcopy(dict(dataset))
+    given = unlimited.pop('indices', None)
+    whole = range(len(DATASETS.build(dict(unlimited, pipeline=[]))))
+    if isinstance(given, int):  # the first images, or with a negative number the last
+        given = whole[:given] if given >= 0 else whole[given:]
+    given = whole if given is None else given
+    kept = max(1, round(len(given) * fraction))
+    return [int(given[index]) for index in sorted(np.random.default_rng(0).permutation(len(given))[:kept])]

@@ -18,7 +18,7 @@ import re
 import sys
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -308,7 +308,7 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         labels = getattr(dataset, 'cat2label', None)
         if record.read and labels and [api.cats[number]['name'] for number in labels] != record.classes:
             check_classes(f'{key}ann_file: {dataset.ann_file}', record.classes, api)
-    instances = list(chain.from_iterable(info.get('instances', ()) for info in infos))
+    instances = list(chain.from_iterable(image.get('instances', ()) for image in image_entries(infos)))
     record.delivered = len(instances)
     value = f'filter_cfg={dataset.filter_cfg}' + f', indices={dataset._indices}' * (dataset._indices is not None)
     if dataset._indices is None:
@@ -316,7 +316,8 @@ def examine(record: Record, dataset: BaseDataset) -> None:
     if not infos:
         what = f'gives no image under {value} (left out: {record.sentence()[2] or "nothing"})'
         raise UserError(f'{key}ann_file: {dataset.ann_file} {what}; give the file of these images, or other settings')
-    record.images = {info['img_id']: os.path.basename(str(info.get('img_path'))) for info in infos if 'img_id' in info}
+    names = ((image['img_id'], str(image.get('img_path'))) for image in image_entries(infos) if 'img_id' in image)
+    record.images = {number: os.path.basename(path) for number, path in names}
     paths = {info['img_path']: info for info in infos if isinstance(info.get('img_path'), str)}
     if missing := missing_files(paths):
         try:
@@ -328,6 +329,11 @@ def examine(record: Record, dataset: BaseDataset) -> None:
             )
             raise UserError(f'{key}data_prefix={dataset.data_prefix}: {what}, {way}') from error
     _check_objects(record, dataset, instances)
+
+
+def image_entries(infos: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Entries of the images of a data set, of which a video holds several."""
+    return chain.from_iterable(info.get('images', (info,)) for info in infos)
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -358,7 +364,8 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
         (in_shares, boxes, 'boxes lie between 0 and 1, as shares of the image do, and not in pixels'),
     ):
         for first in np.flatnonzero(used & wrong)[:1]:
-            objects = ((info, k) for info in dataset.data_list for k, _ in enumerate(info.get('instances', ())))
+            images = image_entries(dataset.data_list)
+            objects = ((info, k) for info in images for k, _ in enumerate(info.get('instances', ())))
             info, number = next(islice(objects, int(first), None))
             if values is boxes and _repaired(dataset, info):
                 continue

@@ -42,6 +42,7 @@ def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
     for preset in (Preset('paper', 8), Preset('mini', 1, mini=Mini())):
         cfg = preset.config(GFL, 3)
         assert cfg.randomness == dict(seed=3)
+        assert cfg.test_cfg == dict(type='TestLoop')
         assert cfg.custom_imports.imports == ['mmdet_gfl', 'mmdet_gfl.benchmark.hooks']
         assert [hook.type for hook in cfg.custom_hooks[-4:]] == [
             f'mmdet_gfl.{n}Hook' for n in ('EpochSeed', 'Finite', 'Where', 'Progress')
@@ -50,6 +51,14 @@ def test_trainings_are_seeded_watched_and_tested_as_they_are_validated():
         assert cfg.train_dataloader.worker_init_fn == dict(type='mmdet_gfl_seed_worker')
         assert not cfg.train_dataloader.persistent_workers
         assert cfg.default_hooks.checkpoint == dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
+
+
+def test_a_config_that_is_never_tested_is_tested_as_it_is_validated():
+    cfg = Config.fromfile(CONFIG_DIR / GFL)
+    for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        cfg.pop(key)
+    watched = presets.watched(cfg, 0)
+    assert watched.test_cfg.type == 'TestLoop' and watched.test_evaluator == watched.val_evaluator
 
 
 def test_options_win_in_every_row():

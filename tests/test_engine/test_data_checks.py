@@ -1200,3 +1200,24 @@ def test_the_error_of_an_own_class_keeps_its_traceback(voc):
     voc.train_dataloader.dataset.type = Broken
     with pytest.raises(KeyError, match='mine'):
         build_dataset(voc, 'train')
+
+
+def test_images_of_videos_are_looked_at(cfg, data):
+    def film(wrong):
+        wrong['videos'] = [dict(id=1, name='walk', width=50, height=40)]
+        for frame, image in enumerate(wrong['images']):
+            image.update(video_id=1, frame_id=frame)
+
+    rewrite(data, 'train', film)
+    cfg.train_dataloader.dataset.update(type='BaseVideoDataset', data_prefix=dict(img_path='train/'), pipeline=[])
+    dataset = build_dataset(cfg, 'train')
+    assert len(dataset) == 1 and len(dataset.get_data_info(0)['images']) == 4  # one has no object
+
+    def turn(wrong):
+        wrong['annotations'][1]['bbox'] = [4, 6, float('inf'), 30]
+
+    rewrite(data, 'train', turn)
+    with pytest.raises(
+        UserError, match=r'1 of the 4 boxes are not .* object 0 of .*image .*train1.jpg is \[4.0, 6.0, inf'
+    ):
+        build_dataset(cfg, 'train')

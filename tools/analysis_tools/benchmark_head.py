@@ -74,8 +74,9 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise launch.UserError('--points says where a sweep measures; add --sweep boxes, classes or size')
     if args.into is not None:
         page, _, name = args.into.rpartition('#')
-        if not page or not name or not Path(page).is_file():
+        if not page or not name:
             raise launch.UserError(f'--into {args.into}: needs PAGE#NAME with a Markdown file that is there')
+        report.place_of(Path(page), name)
     if args.json:
         make_folder_of('--json', args.json)
     if args.png:
