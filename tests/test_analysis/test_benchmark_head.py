@@ -479,7 +479,8 @@ def tool():
         (['--batch', '0'], '--batch 0: needs whole numbers from 1 on'),
         (['--boxes', '4', '-1'], r'--boxes \[4, -1\]: needs whole numbers from 0 on'),
         (['--points', '4'], 'add --sweep'),
-        (['--into', 'nowhere.md#here'], 'needs PAGE#NAME'),
+        (['--into', 'nowhere.md'], 'needs PAGE#NAME'),
+        (['--into', 'nowhere.md#here'], 'needs one place in nowhere.md from <!-- here -->'),
         (['--device', 'meta'], 'cpu and cuda are what can be measured'),
     ],
 )

@@ -295,7 +295,7 @@ def test_a_share_of_the_images_is_the_same_for_all(tmp_path):
     first, again = (shorten(cfg, None, 0.25).train_dataloader.dataset.dataset.indices for _ in range(2))
     assert first == again and len(set(first)) == 5 and first != list(range(5)) and max(first) < 20
     for indices, images in ((8, range(8)), (-8, range(12, 20)), ([3, 5, 7, 9], (3, 5, 7, 9))):
-        inner['indices'] = indices
+        cfg.train_dataloader.dataset.dataset.indices = indices
         chosen = shorten(cfg, None, 0.5).train_dataloader.dataset.dataset.indices
         assert set(chosen) < set(images) and len(set(chosen)) == len(images) // 2
     assert shorten(cfg, None, 0.25).param_scheduler[0].end == 25
