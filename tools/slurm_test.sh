@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests as a Slurm job, one task a GPU:
+# Tests as a Slurm job, one task per GPU:
 #
 #   bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [ARGUMENTS OF tools/test.py]
 #

@@ -57,7 +57,7 @@ class Case(NamedTuple):
     Attributes:
         size: Height and width of the images in pixels.
         batch: N.
-        boxes: Objects an image.
+        boxes: Objects per image.
         device: Where.
         amp: Class logits (and branch logits) in half precision, losses under autocast.
     """

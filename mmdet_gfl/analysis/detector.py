@@ -182,7 +182,8 @@ def turn_on_distributions(detector: Detector) -> str:
         raise launch.UserError(f'config {name} has {what}, which predicts no distributions of the sides; {_TRAIN_ONE}')
     if not box.statistics:
         raise launch.UserError(
-            f'config {name} has a {type(box).__name__}: it predicts one number a side and no distribution; {_TRAIN_ONE}'
+            f'config {name} has a {type(box).__name__}: it predicts one number per side and no distribution; '
+            f'{_TRAIN_ONE}'
         )
     head.test_cfg.with_distribution = box.statistics[-1]
     return head.test_cfg.with_distribution

@@ -89,7 +89,7 @@ def samples(dataset: Any, indices: list[int], workers: int, seed: int) -> Iterat
     for index, item in zip(indices, loader):
         if isinstance(item, _Failure):
             raise UserError(
-                f'image {index} of the data set cannot be read: {item}. Mend it, or remove it and its entry in the '
+                f'image {index} of the data set cannot be read: {item}. Fix it, or remove it and its entry in the '
                 f'annotation file'
             )
         if not (isinstance(item, dict) and 'data_samples' in item):

@@ -224,7 +224,7 @@ class TimingHook(Hook):
 
     @staticmethod
     def _val_image(runner: Runner) -> float:
-        """Seconds an image of the second and third validation batch, read and detected in."""
+        """Seconds per image of the second and third validation batch, read and detected in."""
         model = getattr(runner.model, 'module', runner.model)
         model.eval()
         times, images, start = 0.0, 0, timer()

@@ -26,7 +26,7 @@ class Mini:
         train: Training images.
         val: Validation images.
         epochs: Epochs; the lr follows half a cosine down to a hundredth.
-        batch_size: Images a step.
+        batch_size: Images per step.
         lr: Learning rate of AdamW; from scratch, SGD would need a schedule of days.
         channels: Channels of the neck's outputs and of the heads.
         stacked_convs: Convolutions of a head's tower.

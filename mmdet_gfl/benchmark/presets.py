@@ -32,7 +32,7 @@ class Preset(Plan):
     """Settings by which the paper's rows are trained.
 
     Attributes:
-        batch_size: Images a GPU; None: an eighth of the row's batch, or the small preset's batch shared out.
+        batch_size: Images per GPU; None: an eighth of the row's batch, or the small preset's batch shared out.
     """
 
     batch_size: int | None = None
@@ -49,7 +49,7 @@ class Preset(Plan):
 
     @property
     def batch(self) -> int:
-        """Images a step that are the same for every row; 0 where each has its own."""
+        """Images per step that are the same for every row; 0 where each has its own."""
         return self.gpus * (self.batch_size or 0)
 
     def config(self, name: str, seed: int) -> Config:
@@ -97,7 +97,7 @@ def choose(
     Args:
         name: ``'paper'``, ``'small'`` or ``'mini'``.
         gpus: As asked for, 1 or more; None: 8 for the paper's, else 1.
-        batch_size: Images a GPU, as asked for, 1 or more.
+        batch_size: Images per GPU, as asked for, 1 or more.
         mini: Fields of :class:`Mini` that differ from its defaults.
         options: ``--cfg-options``.
         devices: GPUs of this machine; -1 where the rows train elsewhere.

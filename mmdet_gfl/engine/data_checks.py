@@ -21,8 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from itertools import chain, islice, product
+from itertools import chain, compress, product
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -363,10 +362,9 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
         (~((low <= high) & np.isfinite(high - low)).all(1), boxes, 'boxes are not x1 <= x2, y1 <= y2 and finite'),
         (in_shares, boxes, 'boxes lie between 0 and 1, as shares of the image do, and not in pixels'),
     ):
-        for first in np.flatnonzero(used & wrong)[:1]:
-            images = image_entries(dataset.data_list)
-            objects = ((info, k) for info in images for k, _ in enumerate(info.get('instances', ())))
-            info, number = next(islice(objects, int(first), None))
+        images = image_entries(dataset.data_list)
+        objects = ((info, k) for info in images for k, _ in enumerate(info.get('instances', ())))
+        for (info, number), first in zip(compress(objects, used & wrong), np.flatnonzero(used & wrong)):
             if values is boxes and _repaired(dataset, info):
                 continue
             place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
@@ -419,12 +417,13 @@ def check_split(split: str, records: list[Record]) -> None:
         return
     key, names = records[0].key, Counter(chain.from_iterable(record.left_out[OTHER_CLASS] for record in records))
     absent = [name for name, count in zip(classes, sum(record.counts for record in records)) if not count]
-    for name in absent:
-        for other in get_close_matches(repr(name), names, n=1):
+    for name, other in product(absent, names):
+        if other.strip('\'" ').lower() == name.strip().lower():
             what = f'{name!r}, which no object of {files} is called, but {names[other]} of those left out {other}'
             raise UserError(f'{key}metainfo.classes has {what}; write the class as the files do, or take it out')
     if absent:
-        note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned')
+        left_out = f'; those left out are called {some(names)}' if names else ''
+        note(f'{key[:-1]}: no object of the class {some(absent)}, so this is not learned{left_out}')
 
 
 def check_evaluator(split: str, evaluator: Any, records: list[Record]) -> None:
@@ -462,7 +461,10 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
         raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
     if not is_plain(api):
         check_lvis(file, api)
+    wanted = {category['id'] for category in api.dataset['categories'] if category['name'] in judged[0].classes}
     for one in api.dataset['annotations']:
+        if one.get('category_id') not in wanted:
+            continue  # which the evaluation does not read
         for name in ('bbox', 'area', 'iscrowd', 'id') if is_plain(api) else ('bbox', 'area', 'id'):
             value = one.get(name)
             numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]

@@ -8,8 +8,9 @@ ROOT = Path(__file__).parents[2]
 #: Words of a former dialect, and "a" where "per" is meant.
 WRONG = re.compile(
     r'\bmend(s|ed|ing)?\b|how-manieth|\bis none of (ours|the)\b'
-    r'|\b(boxes|outputs|images|objects|anchors|bins|channels|seconds|minutes|GPUs|one) an? '
-    r'(side|level|image|cell|GPU|step|batch|row|iteration)\b'
+    r'|\b(boxes|outputs|images|objects|anchors|bins|channels|seconds|minutes|GPUs|cores|numbers?|tasks?|one) an? '
+    r'((box )?side|level|image|cell|GPU|step|batch|row|iteration)\b',
+    re.IGNORECASE,
 )
 OPENINGS = ('What', 'Whether', 'Where', 'How', 'Which', 'Refuses', 'Mends')
 FOLDERS = ('mmdet_gfl', 'tools', 'configs', 'docs')

@@ -977,8 +977,13 @@ def test_voc_classes_that_no_object_has(voc, capsys):
     build_dataset(voc, 'train')
     said = capsys.readouterr().out
     assert "such as 'dog'" in said and 'no object of the class sofa' in said
-    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo', 'bird')
-    says(voc, "classes has 'dgo', which no object of .*train.txt is called, but 1 of those left out 'dog'; write")
+    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'Dog', 'bird')
+    says(voc, "classes has 'Dog', which no object of .*train.txt is called, but 1 of those left out 'dog'; write")
+    voc.train_dataloader.dataset.metainfo.classes = ('cat', 'fog', 'bird')  # may be a class without objects here
+    build_dataset(voc, 'train')
+    assert (
+        "no object of the class fog, so this is not learned; those left out are called 'dog'" in capsys.readouterr().out
+    )
     voc.train_dataloader.dataset.metainfo.classes = ('person', 'sofa')
     says(voc, 'for the classes person, sofa: all 3 objects are left out: 3 of classes that metainfo.classes leaves out')
 
@@ -1221,3 +1226,24 @@ def test_images_of_videos_are_looked_at(cfg, data):
         UserError, match=r'1 of the 4 boxes are not .* object 0 of .*image .*train1.jpg is \[4.0, 6.0, inf'
     ):
         build_dataset(cfg, 'train')
+
+
+def test_values_that_the_evaluation_does_not_read_are_left_alone(cfg, data):
+    def spoil(wrong):
+        wrong['annotations'][1].update(iscrowd=None, category_id=4)
+        wrong['categories'].append(dict(id=4, name='car'))
+
+    rewrite(data, 'val', spoil)
+    start(cfg)
+    rewrite(data, 'val', lambda wrong: wrong['annotations'][1].update(category_id=2))
+    start_says(cfg, 'id 2 has iscrowd=None')
+
+
+def test_every_box_out_of_order_is_asked_for(voc, tmp_path):
+    """A box that a resize clips away says nothing of the next one."""
+    outside, reversed_box = (300, 4, 200, 30), (30, 4, 5, 30)
+    for image, box in (('one', outside), ('two', outside), ('three', reversed_box)):
+        (tmp_path / 'Annotations' / f'{image}.xml').write_text(xml(('dog', box, {})))
+    pipeline = [*LOAD, dict(type='Resize', scale=(100, 80)), dict(type='PackDetInputs')]
+    voc.train_dataloader.dataset.pipeline = pipeline
+    says(voc, r'object 0 of .*three.xml is \[29.0, 3.0, 4.0, 29.0\]')

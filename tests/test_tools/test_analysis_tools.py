@@ -354,7 +354,9 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
 
 def test_deviations_that_are_not_there(models, tool, tmp_path):
     out = ['--out', tmp_path / 'out.png']
-    with pytest.raises(UserError, match=r'atss\.py has a DiracBox: it predicts one number a side and no distribution'):
+    with pytest.raises(
+        UserError, match=r'atss\.py has a DiracBox: it predicts one number per side and no distribution'
+    ):
         tool('evaluate_uncertainty', *models('atss'), *out)
     with pytest.raises(UserError, match=r'no object of the val data is found with score 1\.0 .*lower --score-thr'):
         tool('evaluate_uncertainty', *models('gfl'), '--score-thr', 1, *out)

@@ -39,9 +39,6 @@ CONFIGS = dict(
 )
 #: Hosts whose box outputs MMDetection's LDHead can take from a teacher: one General box per location, five levels.
 TEACHERS = ('GFL', 'GFLv2', 'ATSS', 'FCOS', 'Fovea')
-#: Hosts of which each has scores, boxes and levels of another kind; where a tool sees detections alone, they stand for
-#: all.
-VARIED = pytest.mark.parametrize('project', ['GFL', 'SSD', 'RTMDet'], indirect=True)
 SIZE = 96
 CLASSES = ('person', 'bicycle', 'car')  # a confusion matrix of 80 classes takes minutes to draw
 SCALES = ('scale', 'img_scale', 'size', 'crop_size')
@@ -193,7 +190,6 @@ def test_inferencer_and_inference_detector_agree_on_paths_arrays_batches_and_fol
     assert len(list((tmp_path / 'out' / 'vis').iterdir())) >= 4
 
 
-@VARIED
 def test_test_time_augmentation(project, run, tmp_path):
     out = tmp_path / 'augmented.pkl'
     run('test.py', project.config, project.checkpoint, '--work-dir', tmp_path / 'work', '--tta', '--out', out)
@@ -201,7 +197,6 @@ def test_test_time_augmentation(project, run, tmp_path):
     assert len(results) == 4 and all(len(result['pred_instances']['scores']) > 0 for result in results)
 
 
-@VARIED
 def test_tools_that_read_predictions(predictions, project, run, tmp_path, capsys):
     run('analysis_tools/eval_metric.py', project.config, predictions)
     assert 'coco/bbox_mAP' in capsys.readouterr().out
@@ -214,7 +209,6 @@ def test_number_of_operations(project, run, capsys):
     assert 'Flops: ' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('project', ['GFL'], indirect=True)
 def test_tools_that_see_no_head(predictions, project, run, tmp_path, capsys):
     run('misc/print_config.py', project.config)
     assert str(project.folder / 'annotations.json') in capsys.readouterr().out

@@ -47,9 +47,15 @@ def test_the_picture_shows_curves(tool, resumed):
 
 
 def test_the_picture_is_written(tool, resumed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['plot_training.py', str(resumed), str(tmp_path / 'curve.png')])
+    monkeypatch.setattr('sys.argv', ['plot_training.py', str(resumed), str(tmp_path / 'new' / 'curve.png')])
     tool.main()
-    assert cv2.imread(str(tmp_path / 'curve.png')).shape == (400, 1000, 3)
+    assert cv2.imread(str(tmp_path / 'new' / 'curve.png')).shape == (400, 1000, 3)
+
+
+def test_a_line_that_a_kill_has_cut_short_is_left_out(tool, resumed):
+    file = resumed / '20240102_000000' / 'vis_data' / 'scalars.json'
+    file.write_text(file.read_text() + '\n{"loss": 1.2, "loss_c')
+    assert tool.curve(tool.read_scalars(resumed), 'loss') == ([1, 2], [3.0, 1.5])
 
 
 def test_a_folder_without_a_training_is_named(tool, tmp_path):

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from mmdet_gfl.engine.files import PICTURE_SUFFIXES, make_folder_of
 
 Scalars = list[dict[str, float]]
 
@@ -18,7 +21,11 @@ def read_scalars(work_dir: Path) -> Scalars:
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     if not files:
         raise SystemExit(f'{work_dir} has no */vis_data/scalars.json; name the --work-dir of a training')
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    scalars = []
+    for line in (line for file in files for line in file.read_text().splitlines()):
+        with suppress(json.JSONDecodeError):  # of a line that a kill has cut short
+            scalars.append(json.loads(line))
+    return scalars
 
 
 def curve(scalars: Scalars, key: str) -> tuple[list[float], list[float]]:
@@ -49,6 +56,7 @@ def main() -> None:
     parser.add_argument('work_dir', type=Path, help='work dir of a training')
     parser.add_argument('out', type=Path, help='picture to write, .png or .svg')
     args = parser.parse_args()
+    make_folder_of('OUT', args.out, PICTURE_SUFFIXES)
     draw(read_scalars(args.work_dir)).savefig(args.out, dpi=100)
     print(args.out)
 

@@ -53,7 +53,7 @@ def _check_shapes(pred: Tensor, target: Tensor) -> None:
     fits = isinstance(target, Tensor) and pred.dim() > 0 and pred.size(-1) >= 2 and target.shape == pred.shape[:-1]
     if not fits or target.is_complex():
         raise ValueError(
-            'DistributionFocalLoss needs pred (..., n + 1), the logits of at least two bins a box side, and target '
+            'DistributionFocalLoss needs pred (..., n + 1), the logits of at least two bins per box side, and target '
             f'(...) in bins from 0 to n; got {describe(pred)} and {describe(target)}. A head that supplies both is one '
             f"of {host_names()}, with box=dict(type='mmdet_gfl.GeneralBox')."
         )
