@@ -227,7 +227,7 @@ def paste(page: Path, name: str, text: str) -> None:
 COLORS = {OURS: 'tab:blue', THEIRS: 'tab:orange', TYPE_CHANGED: 'tab:green', FLOOR: 'tab:gray'}
 
 
-def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], title: str, out: Path) -> None:
+def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], title: str) -> Figure:
     """Curves of one sweep: times above, memory below; a band spans the quartiles.
 
     Args:
@@ -235,7 +235,6 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
         values: By how much, one a result.
         results: The measurements.
         title: Above all.
-        out: Picture to write.
     """
     figure = Figure(figsize=(10, 7.4), layout='constrained')
     axes = figure.subplots(2, 2, sharex=True)
@@ -267,7 +266,7 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
     lines = {line.get_label(): line for axes_of in axes.flat for line in axes_of.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc='outside lower center', ncols=len(lines))
     figure.suptitle(title)
-    figure.savefig(out, dpi=100)
+    return figure
 
 
 def _curve(axes: Any, values: Sequence[float], spreads: Sequence[Spread], name: str) -> None:

@@ -103,7 +103,7 @@ def write_report(work_dir: Path, lower: bool = False) -> str:
     reports = rows_of(known, results, states, scales)
     picture = 'report.png' if scales and any(report.measured[next(iter(scales))] for report in reports) else None
     if picture:
-        draw(reports, scales, work_dir / picture)
+        draw(reports, scales).savefig(work_dir / picture, dpi=110)
     title = next(iter(known.values()))['path'].partition('/')[0]
     text = page(title, reports, scales, results, read(work_dir / 'settings.json'), picture)
     write(work_dir / 'report.md', text + '\n')
@@ -273,7 +273,7 @@ def as_json(
     )
 
 
-def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) -> None:
+def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale]) -> Figure:
     """Draw each row's seeds and mean on the left, its difference to the baseline with the interval on the right."""
     column, scale = next(iter(scales.items()))
     drawn = [report for report in reports if report.measured[column] is not None]
@@ -296,4 +296,4 @@ def draw(reports: Sequence[RowReport], scales: Mapping[str, Scale], path: Path) 
     right.axvline(0, color=GREY, linewidth=0.8)
     for axes in (left, right):
         tidy(axes, 'x')
-    figure.savefig(path, dpi=110)
+    return figure

@@ -367,6 +367,20 @@ def test_three_digits(value, text):
     assert benchmark_report.digits(value) == text
 
 
+def test_curves_grow_with_what_is_swept():
+    samples = [{name: [k * scale] for k, name in enumerate((THEIRS, OURS, FLOOR), 1)} for scale in (10.0, 30.0)]
+    results = [result(step=times, assignment=times) for times in samples]
+    axes = benchmark_report.draw('objects', [4, 40], results, 'title').axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes[0].lines}
+    assert lines == {
+        THEIRS: [[4, 10], [40, 30]],
+        OURS: [[4, 20], [40, 60]],
+        'one read and one write of the predictions': [[4, 30], [40, 90]],
+    }
+    kept = {line.get_label(): line.get_ydata().tolist() for line in axes[2].lines}
+    assert kept[THEIRS] == [5000 / 2**20] * 2 and kept[OURS] == [1000 / 2**20] * 2
+
+
 def test_paste_replaces_its_place_alone(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('a\n<!-- x -->\nold\n<!-- /x -->\nb\n<!-- y -->\nkept\n<!-- /y -->\n')

@@ -143,6 +143,12 @@ def test_table_and_picture_hold_every_model(tmp_path):
     assert below.get_ylim() == figure.axes[3].get_ylim()
 
 
+def test_the_true_deviation_is_across_and_the_predicted_one_up():
+    axes = draw_uncertainty(['one'], [sides([3, 1], [2, 4])]).axes[0]
+    assert [group.get_offsets().tolist() for group in axes.collections] == [[[2, 3], [4, 1]], [], []]
+    assert axes.get_xlabel() == 'true standard deviation, px' and axes.get_ylabel() == 'predicted, px'
+
+
 def test_models_of_a_command_line():
     pairs = ['a/b.py', 'b.pth', 'c.py', 'd.pth']
     assert named_models(pairs, None) == [('b', 'a/b.py', 'b.pth'), ('c', 'c.py', 'd.pth')]

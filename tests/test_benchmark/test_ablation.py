@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from scipy.stats import ttest_rel
@@ -405,6 +406,26 @@ def test_report_of_three_seeds(work_dir):
     kept = read(work_dir / 'report.json')
     assert kept['metric'] == 'coco/bbox_mAP' and len(kept['results']) == 9
     assert kept['rows'][0]['differences']['coco/bbox_mAP']['more_seeds'] == 1
+
+
+def test_the_picture_has_seeds_means_and_intervals(work_dir, monkeypatch):
+    figures = []
+    draw = ablation_report.draw
+    monkeypatch.setattr(ablation_report, 'draw', lambda *given: figures.append(draw(*given)) or figures[0])
+    for seed, (base, gfl) in enumerate([(0.1, 0.15), (0.2, 0.25), (0.3, 0.351)]):
+        for row, value in (('baseline', base), ('gfl', gfl)):
+            save(work_dir, row, seed, **{'coco/bbox_mAP': value})
+    ablation_report.write_report(work_dir)
+    left, right = figures[0].axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ['baseline', 'gfl']
+    assert left.get_ylim() == (1.5, -0.5)  # the baseline above
+    dots = [line.get_xydata().tolist() for line in left.lines]
+    expected = [[[10, 0], [20, 0], [30, 0]], [[20, 0]], [[15, 1], [25, 1], [35.1, 1]], [[25.0333, 1]]]
+    assert [np.round(line, 4).tolist() for line in dots] == expected
+    (bar,) = right.containers
+    (segment,) = bar.lines[2][0].get_segments()
+    half = 4.30265 * 0.057735 / math.sqrt(3)  # differences 5, 5, 5.1
+    np.testing.assert_allclose(segment, [[5.0333 - half, 1], [5.0333 + half, 1]], atol=1e-3)
 
 
 def test_report_of_one_seed_claims_nothing(work_dir):

@@ -231,6 +231,16 @@ def test_a_picture_is_written_for_each_table_with_results(work_dir):
     assert sorted(file.name for file in work_dir.glob('*.png')) == ['table_1a.png', 'table_1c.png']
 
 
+def test_bars_of_effects_have_their_intervals(work_dir):
+    run_dir = results.run_dir_of('gfl/d.py', 1, work_dir)
+    run_dir.mkdir(parents=True)
+    (run_dir / 'result.json').write_text(json.dumps(runs('gfl/d.py', 33.5, 36.5)[1]))
+    _, right = drawn(work_dir, '1a')
+    values, errors = bars(right, to_rgba(pictures.MEASURED))
+    assert_close(values, {3.68: 4.0})  # of 3.5 and 4.5
+    assert_close(errors, {3.68: (4.0, 12.7062 * math.sqrt(0.5) / math.sqrt(2))})
+
+
 def test_bars_are_for_named_rows(work_dir):
     """The paper's above the measured one; FCOS is a group of its own, and a gap stands before the next."""
     left, right = drawn(work_dir, '1a')

@@ -24,6 +24,12 @@ def test_places_of_a_distribution():
     assert right.reach() == (60 - 46) + 8  # its one entry, at 46, and half a bar and more
 
 
+def test_the_visible_part_has_entries_of_2_percent_and_more():
+    places, probabilities = np.array([0.0, 10, 20, 30]), np.array([0.94, 0.019, 0.02, 0.021])
+    assert Side(1.0, 4.0, places, probabilities).reach() == 29 + 10
+    assert Side(1.0, 4.0, places, probabilities[[0, 1, 3, 1]]).reach() == 19 + 10
+
+
 def test_a_gaussian_side():
     side = Side(5.0, 2.0)
     x = np.linspace(-15, 25, 4001)

@@ -174,7 +174,8 @@ def main() -> None:
     if args.sweep:
         args.png = args.png or Path(f'benchmark_{args.sweep}.png')
         title = f'{header["config"]}: {header["settings"].partition(". ")[0]}'
-        report.draw(header['rows'], list(map(int, results)), list(results.values()), title, args.png)
+        figure = report.draw(header['rows'], list(map(int, results)), list(results.values()), title)
+        figure.savefig(args.png, dpi=100)
         print(args.png, file=sys.stderr)
     if args.into:
         page, _, name = args.into.rpartition('#')
