@@ -97,7 +97,7 @@ FCOS = [f'fcos/fcos_r50-caffe_fpn_{row}1x_coco.py' for row in ('', 'joint_', 'gf
 ATSS = ['atss/atss_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_joint_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py']
 RETINANET = [f'retinanet/retinanet_r50_fpn_{row}1x_coco.py' for row in ('', 'joint_', 'gfl_')]
 FOVEABOX = [f'foveabox/fovea_r50_fpn_{row}4xb4-1x_coco.py' for row in ('', 'joint_', 'gfl_')]
-SSD = [f'ssd/ssd512_{row}coco.py' for row in ('', 'joint_')]
+SSD = [f'ssd/ssd512_{row}coco.py' for row in ('', 'joint_', 'gfl_')]
 GUIDED = 'fcos/fcos_r50-caffe_fpn_centerness-guided_1x_coco.py', 'atss/atss_r50_fpn_centerness-guided_1x_coco.py'
 NO_QUALITY = 'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco.py', 'atss/atss_r50_fpn_no-quality_1x_coco.py'
 GAUSSIAN = 'atss/atss_r50_fpn_gaussian_1x_coco.py'
@@ -129,68 +129,96 @@ def changed_lines():
 
 #: Of the table of what was tried against noise: report, words of the page.
 TRIED = {
-    'scratch': 'ResNet-18 of quarter width, from scratch',
-    'pretrained_own_start': 'frozen backbone',
-    'pretrained': 'frozen backbone, neck and towers of a seed start alike',
-    'pretrained_long': 'the same with three times the images and steps',
+    'pretrained': 'the preset: frozen backbone, rows of a seed start alike',
+    'noise_own_start': 'each row starts from weights of its own',
+    'noise_val': '250 validation images in place of 1,000',
+    'noise_ema': 'averaged weights, momentum 0.01',
+    'noise_lr': 'learning rate 0.001 in place of 0.002',
+    'pretrained_long': 'three times the images and steps',
+    'scratch': 'ResNet-18 of quarter width, from scratch, 250 validation images',
 }
 
 
 def noise_lines():
-    """What was tried, seeds, the baseline's AP, and mean and standard deviation of GFL less the baseline by seed."""
+    """What was tried: seeds, the baseline's AP, GFL less it by seed, its standard deviation, seconds per run."""
     lines = []
     for folder, words in TRIED.items():
         kept, results, comparisons = comparisons_of(PAGE / folder)
         rows = {row.table_row.label: row for c in comparisons if c.table.name == '3' for row in c.rows}
         difference = rows['QFL + DFL (GFL)'].effects['AP'].difference
         baseline = statistics.fmean(rows['baseline'].measured['AP'].values)
-        lines.append(
-            f'| {words} | {len(difference.seeds)} | {baseline:.1f} | {difference.mean:+.1f} | {difference.std:.2f} |'
+        seconds = statistics.median(run['seconds'] for config in (ATSS[0], ATSS[2]) for run in results[config])
+        numbers = (
+            f'{len(difference.seeds)} | {baseline:.1f} | {difference.show(1)} | {difference.std:.2f} | {seconds:.0f}'
         )
+        lines.append(f'| {words} | {numbers} |')
     return lines
 
 
-#: Hosts with a rare class: report, configs of baseline, QFL and full GFL; report and config of QFL and of full GFL with
-#: uniform box weights, where these are others.
+#: Hosts with a rare class: report, configs of baseline, QFL and full GFL.
 RARE = {
-    'FCOS': ('rare', FCOS, ('rare_uniform', FCOS[1]), ('rare_uniform', FCOS[2])),
-    'ATSS': ('rare', ATSS, ('rare_uniform', ATSS[1]), ('rare_uniform_gfl', ATSS[1])),
-    'RetinaNet': ('rare', RETINANET, None, ('rare_uniform', RETINANET[2])),
-    'FoveaBox': ('rare', FOVEABOX, None, ('rare_uniform', FOVEABOX[2])),
-    'SSD': ('rare_ssd', SSD, None, None),
-    'FCOS, long': ('rare_long', FCOS, None, None),
-    'ATSS, long': ('rare_long', ATSS, None, None),
+    'FCOS': ('rare', FCOS),
+    'ATSS': ('rare', ATSS),
+    'RetinaNet': ('rare', RETINANET),
+    'FoveaBox': ('rare', FOVEABOX),
+    'SSD': ('rare_ssd', SSD),
+    'FCOS, long': ('rare_long', FCOS),
+    'ATSS, long': ('rare_long', ATSS),
+    'RetinaNet, long': ('rare_long', RETINANET),
+    'FoveaBox, long': ('rare_long', FOVEABOX),
+    'SSD, long': ('rare_long_ssd', SSD),
 }
 
 
 def scores_of(folder, config):
-    """AP of the rare class, and the mean of the others', by seed."""
+    """AP of the rare class, the mean of the others', and the mean of all, by seed."""
     runs = comparisons_of(PAGE / folder)[1][config]
     classes = {run['seed']: dict(run['class_scores']) for run in runs}
     rare = {seed: scores.pop('star') for seed, scores in classes.items()}
-    return rare, {seed: statistics.fmean(scores.values()) for seed, scores in classes.items()}
+    others = {seed: statistics.fmean(scores.values()) for seed, scores in classes.items()}
+    return rare, others, by_seed(runs, 'AP')
 
 
 def rare_lines():
-    """AP of the rare class and of the others, and what QFL, full GFL and uniform box weights change."""
+    """AP of the rare class and of the others, and what QFL and full GFL change."""
     lines = []
-    for host, (folder, (base, joint, *gfl), uniform_joint, uniform_gfl) in RARE.items():
-        start, qfl = scores_of(folder, base), scores_of(folder, joint)
-        full = scores_of(folder, gfl[0]) if gfl else None
+    for host, (folder, configs) in RARE.items():
+        start, *rows = (scores_of(folder, config)[:2] for config in configs)
         cells = [host, str(len(start[0])), *(f'{statistics.fmean(one.values()):.1f}' for one in start)]
-        cells += [paired(one, other).show(1) for one, other in zip(qfl, start)]
-        cells += [paired(scores_of(*uniform_joint)[0], qfl[0]).show(1) if uniform_joint else '']
-        cells += [paired(one, other).show(1) for one, other in zip(full, start)] if full else ['', '']
-        cells += [paired(scores_of(*uniform_gfl)[0], full[0]).show(1) if uniform_gfl else '']
+        cells += [paired(one, other).show(1) for row in rows for one, other in zip(row, start)]
         lines.append(f'| {" | ".join(cells)} |')
     return lines
 
 
-#: Settings of FCOS's joint row with a rare class, which are compared with the row as it is.
-RARE_SETTINGS = ['rare_quality', 'rare_floor', 'rare_warm_up', 'rare_uniform']
+#: Box weights in place of the class score: the page's columns and their reports.
+WEIGHTS = ('rare_uniform', 'rare_quality', 'rare_floor', 'rare_warm_up')
+#: Rows with a rare class: their report and config; report and config of the uniform weights where these are others.
+WEIGHTED = {
+    'FCOS, QFL': ('rare', FCOS[1], None),
+    'ATSS, QFL': ('rare', ATSS[1], None),
+    'FCOS, full GFL': ('rare', FCOS[2], None),
+    'ATSS, full GFL': ('rare', ATSS[2], ('rare_uniform_gfl', ATSS[1])),
+    'RetinaNet, full GFL': ('rare', RETINANET[2], None),
+    'FoveaBox, full GFL': ('rare', FOVEABOX[2], None),
+    'RetinaNet, full GFL, long': ('rare_long', RETINANET[2], ('rare_long_uniform', RETINANET[2])),
+}
 
 
-@pytest.mark.parametrize('lines', [host_lines, changed_lines, between_lines, noise_lines, rare_lines])
+def weights_lines(score=0):
+    """What other box weights change in a score: the rare class's AP, the others', or that of all."""
+    lines = []
+    for words, (report_of_score, config, other) in WEIGHTED.items():
+        runs = [(folder, config) for folder in (WEIGHTS if report_of_score == 'rare' else WEIGHTS[:1])]
+        runs[0] = other or runs[0]
+        base = scores_of(report_of_score, config)[score]
+        made = [config in comparisons_of(PAGE / folder)[1] for folder, config in runs]
+        cells = [paired(scores_of(*run)[score], base).show(1) if ran else '' for run, ran in zip(runs, made)]
+        cells += [''] * (len(WEIGHTS) - len(cells))
+        lines.append(f'| {words} | {" | ".join(cells)} |')
+    return lines
+
+
+@pytest.mark.parametrize('lines', [host_lines, changed_lines, between_lines, noise_lines, rare_lines, weights_lines])
 def test_the_tables_of_the_page(lines):
     expected = lines()
     page = (PAGE / 'README.md').read_text().splitlines()
@@ -204,13 +232,8 @@ SHOWN = re.compile(r'\d+\.\d+ ± \d+\.\d+')
 
 def test_the_numbers_in_the_sentences_are_of_a_report():
     known = [found.difference.show(1) for folder in REPORTS for _, _, found in effects_of(folder)]
-    known += between_lines() + host_lines() + changed_lines() + rare_lines()
-    retinanet = [comparisons_of(PAGE / folder)[1][RETINANET[2]] for folder in ('rare_uniform', 'rare')]
-    known.append(paired(*(by_seed(runs, 'AP') for runs in retinanet)).show(1))
-    for folder in RARE_SETTINGS:
-        known += [
-            paired(one, other).show(1) for one, other in zip(scores_of(folder, FCOS[1]), scores_of('rare', FCOS[1]))
-        ]
+    known += between_lines() + host_lines() + changed_lines() + noise_lines() + rare_lines()
+    known += weights_lines() + weights_lines(1) + weights_lines(2)
     page = re.sub(r'^```.*?^```$', '', (PAGE / 'README.md').read_text(), flags=re.MULTILINE | re.DOTALL)
     sentences = '\n'.join(line for line in page.splitlines() if not line.startswith('|'))
     shown = SHOWN.findall(sentences)
@@ -228,3 +251,27 @@ def test_the_line_of_the_readme():
     effects = ', '.join(row.effects['AP'].difference.show(1) for row in rows.values() if 'AP' in row.effects)
     line = next(line for line in (PAGE.parents[1] / 'README.md').read_text().splitlines() if 'short training' in line)
     assert f'| {scores} |' in line and f'; {effects} by seed' in line
+
+
+def test_the_numbers_of_the_uncertainty_are_in_its_tables():
+    page, tables = (PAGE / 'README.md').read_text(), (PAGE / 'uncertainty_tables.txt').read_text()
+    section = ' '.join(page[page.index('## Do the predicted') :].split())
+    rows = {
+        tuple(cells[:2]): cells for cells in ([c.strip() for c in line.split('|')[1:-1]] for line in tables.split('\n'))
+    }
+    gfl, gaussian, beyond, sharp = (
+        rows[key]
+        for key in (
+            ('GFL', '10574'),
+            ('Gaussian', '8482'),
+            ('GFL, beyond its floor', '10574'),
+            ('sharp', 'GFL, beyond its floor'),
+        )
+    )
+    percent = [f'{float(row[5]):.0%}' for row in (gfl, gaussian)]
+    for words in (
+        f'in {percent[0]} of the pairs by GFL, in {percent[1]} by the Gaussian row',
+        f'rank correlation of {gfl[4]} and {gaussian[4]}',
+        f'{sharp[4]} px at sharp sides, which it misses by {sharp[5]}, and holds {beyond[6]} of the labels',
+    ):
+        assert words in section

@@ -245,7 +245,7 @@ def reversed_validation(cfg, checkout):
 def misspelt_class(cfg, checkout):
     """A training on the VOC set, with a class that is not written as in its files."""
     cfg.train_dataloader.dataset = Config.fromfile('my_voc.py').train_dataloader.dataset
-    cfg.train_dataloader.dataset.metainfo.classes = ('person', 'car', 'dog', 'chiar')
+    cfg.train_dataloader.dataset.metainfo.classes = ('person', 'car', 'dog', 'Chair')
 
 
 def reversed_box(cfg, checkout):
