@@ -44,9 +44,8 @@ run rare=1 --tables 1a --rows 'fcos/*fpn_1x*' 'fcos/*fpn_joint_1x*' --seeds 0 1 
 run rare=1 --tables 1b 3 --rows 'retinanet/*' 'foveabox/*' 'atss/*' 'gfl/*' --configs $GFL --work-dir work_dirs/rare
 run rare=1 train=2400 --tables 1a 1b 3 --rows '????/*fpn_1x*' '????/*fpn_joint_1x*' 'gfl/*' 'retinanet/*' 'foveabox/*' \
   --configs $GFL --work-dir work_dirs/rare_long
-ssd() { run rare=1 epochs=16 "${@:2}" --tables 1b --rows 'ssd/*' --configs ssd/ssd512_gfl_coco --work-dir work_dirs/$1; }
-ssd rare_ssd
-ssd rare_long_ssd train=2400
+run rare=1 epochs=16 --tables 1b --rows 'ssd/*' --configs ssd/ssd512_gfl_coco --work-dir work_dirs/rare_ssd
+run rare=1 epochs=16 train=2400 --tables 1b --rows 'ssd/*' --configs ssd/ssd512_gfl_coco --work-dir work_dirs/rare_long_ssd
 rare() { run rare=1 --tables 1a --rows '????/*fpn_joint_1x*' --configs $HOSTS --work-dir work_dirs/rare_$1 --cfg-options "${@:2}"; }
 rare uniform $UNIFORM
 run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_uniform --cfg-options $UNIFORM

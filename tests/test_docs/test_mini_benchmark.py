@@ -275,3 +275,19 @@ def test_the_numbers_of_the_uncertainty_are_in_its_tables():
         f'{sharp[4]} px at sharp sides, which it misses by {sharp[5]}, and holds {beyond[6]} of the labels',
     ):
         assert words in section
+
+
+def test_every_report_has_its_command():
+    """By its work dir, or by the function that joins it: ``rare floor`` makes ``rare_floor``."""
+    commands = (PAGE / 'commands.sh').read_text()
+    for name in (folder.name for folder in REPORTS):
+        start, _, end = name.partition('_')
+        calls = (
+            f'work_dirs/{name}',
+            f' {name}\n',
+            f'\n{start} {end}',
+            f'\n{start} _{end}',
+            f'\ntried {end}',
+            f': {name}\n',
+        )
+        assert any(call in commands for call in calls), name
