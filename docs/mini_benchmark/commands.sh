@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The commands behind the reports of this folder: a report's name is that of its work dir. All of it takes days; run
-# what you want to see, from the project's folder. A killed run goes on where it was.
+# what you want to see, from the project's folder. The same command resumes a killed run.
 set -euo pipefail
 
 FROZEN="--preset mini --mini pretrained=1 epochs=4 val=1000"
 python tools/reproduce.py run --tables 3 $FROZEN --rows atss/atss_r50_fpn_1x_coco.py 'gfl/*' --seeds 5 6 7 \
-  --work-dir work_dirs/pretrained    # and 'atss/*joint*' with seed 5
+  --work-dir work_dirs/pretrained
+python tools/reproduce.py run --tables 3 --rows 'atss/*joint*' $FROZEN --seeds 5 --work-dir work_dirs/pretrained
 python tools/reproduce.py run --tables 1a 2a 3 --rows 'atss/*' 'gfl/*' $FROZEN --seeds 0 1 2 3 4 \
   --work-dir work_dirs/pretrained
 python tools/reproduce.py run --tables 1a --rows 'fcos/*' $FROZEN --seeds 0 1 2 --work-dir work_dirs/pretrained
@@ -57,14 +58,14 @@ FLOORED="$(imports floored_joint_quality) $QUALITY.type=mmdet_gfl.FlooredJointQu
 rare floor $FLOORED $QUALITY.floor=0.25
 rare warm_up $FLOORED $QUALITY.steps=200
 
-# What was tried against the noise; noise_own_start at commit 7a45747
+# What was tried against the noise
 tried() { python tools/reproduce.py run --tables 3 --rows 'atss/*fpn_1x*' 'gfl/*' --seeds 0 1 2 3 4 5 6 7 --preset mini \
   --work-dir work_dirs/noise_$1 --mini pretrained=1 epochs=4 val=1000 "${@:2}"; }
 tried val val=250
 tried ema ema=0.01
 tried lr lr=0.001
-tried long train=2400    # 2 seeds, whole table 3: pretrained_long
-tried own_start
+# tried own_start    # at commit 7a45747, before the rows of a seed started alike
+python tools/reproduce.py run --tables 3 $FROZEN train=2400 --seeds 0 1 --jobs 9 --work-dir work_dirs/pretrained_long
 
 # From scratch
 python tools/reproduce.py run --tables 3 --preset mini --seeds 0 1 2 --work-dir work_dirs/scratch

@@ -120,7 +120,7 @@ class WhereHook(Hook):
 
     @master_only
     def before_run(self, runner: Runner) -> None:
-        """Writes, on the first rank."""
+        """Write them, on the first rank."""
         cuda = torch.cuda.is_available()
         names = ('torch', 'mmdet', 'mmengine', 'numpy')
         where = dict(

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, compress, product
+from itertools import chain, compress, islice, product
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +44,8 @@ from mmdet_gfl.engine.type_checks import check_losses, friendly_errors, nodes
 PAGE = 'docs/your_data.md'
 #: Packages whose errors are about a file that is not there or has other content.
 READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
+#: Boxes that no training can use of which the transforms are asked whether they repair them; each takes a pipeline.
+REPAIRS = 100
 #: Reason for which an object is left out that is of no class of the data set.
 OTHER_CLASS = 'of classes that metainfo.classes leaves out'
 
@@ -364,7 +366,8 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
     ):
         images = image_entries(dataset.data_list)
         objects = ((info, k) for info in images for k, _ in enumerate(info.get('instances', ())))
-        for (info, number), first in zip(compress(objects, used & wrong), np.flatnonzero(used & wrong)):
+        found = zip(compress(objects, used & wrong), np.flatnonzero(used & wrong))
+        for (info, number), first in islice(found, REPAIRS):
             if values is boxes and _repaired(dataset, info):
                 continue
             place = info.get('xml_path') or f'{dataset.ann_file}, image {info.get("img_path")}'
