@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size, master_only
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.benchmark import timer
 
 from mmdet_gfl.registry import HOOKS
@@ -45,13 +47,29 @@ def seed_worker(worker_id: int) -> None:
     np.random.seed(seed)
 
 
+class _SeededByName(TorchFunctionMode):
+    """Context in which what is drawn for a parameter depends on the seed and the parameter's name alone."""
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for name in filter(None, (self.names.get(id(value)) for value in (*args, *kwargs.values()))):
+            state = np.random.SeedSequence([self.seed, *name.encode()]).generate_state(1, np.uint64)
+            torch.manual_seed(int(state[0]))
+        return func(*args, **kwargs)
+
+
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
     """Hook that seeds all generators before each epoch by seed, epoch and rank, and asks for repeatable operators.
 
-    Weights are initialized from the seed alone, whatever was built before: layers that two rows have in common start
-    alike as far as they are initialized first, as neck and towers are. What an epoch draws depends on nothing before
-    it: a training that was killed and resumed draws what an uninterrupted one draws.
+    Each parameter is initialized from the seed and its name, whatever was built or initialized before: the layers that
+    two rows have in common start alike. What an epoch draws depends on nothing before it: a training that was killed
+    and resumed draws what an uninterrupted one draws.
 
     Args:
         seed: Of the run.
@@ -62,7 +80,14 @@ class EpochSeedHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Seed the initialization, and choose operators that give the same every time where there are some."""
-        torch.manual_seed(self.seed)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        initialize = model.init_weights
+
+        def init_weights() -> None:
+            with _SeededByName(model, self.seed):
+                initialize()
+
+        model.init_weights = init_weights
         with suppress(AttributeError):  # torch before 2.2 never fills
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,18 +1,23 @@
 """Seeds by epoch, losses and weights that are no numbers."""
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import IterTimerHook
+from mmengine.model import BaseModule
 from torch import nn
 
 from mmdet_gfl.benchmark import hooks
+from mmdet_gfl.benchmark.mini import shrink
 from mmdet_gfl.benchmark.progress import Progress, progress_of
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def test_a_stock_ssd_head_predicts():
@@ -75,20 +80,57 @@ def test_workers_follow_the_seed_of_their_epoch():
     assert found[0] == found[1] == found[2] != found[3]
 
 
+class Net(BaseModule):
+    """Layers with the same initialization, of which the first may be built and initialized last."""
+
+    def __init__(self, names):
+        super().__init__(init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform'))
+        for name in names:
+            self.add_module(name, nn.Linear(4, 4))
+
+
+def initialized(seed, names='ab'):
+    net = Net(names)
+    hooks.EpochSeedHook(seed).before_run(SimpleNamespace(model=net))
+    net.init_weights()
+    return net.state_dict()
+
+
 def test_repeatable_operators(restored):
-    hooks.EpochSeedHook(0).before_run(SimpleNamespace())
+    hooks.EpochSeedHook(0).before_run(SimpleNamespace(model=Net('a')))
     assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
     assert torch.backends.cudnn.deterministic
 
 
-def test_weights_follow_the_seed_whatever_was_built_before(restored):
-    found = []
-    for seed, layers in ((0, 1), (0, 3), (1, 1)):
-        for _ in range(layers):
-            nn.Linear(4, 4)
-        hooks.EpochSeedHook(seed).before_run(SimpleNamespace())
-        found.append(nn.Linear(4, 4).weight)
-    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+def test_a_layer_starts_by_seed_and_name(restored):
+    found, behind = initialized(0), initialized(0, 'cba')
+    assert all(torch.equal(found[name], behind[name]) for name in found)
+    assert not torch.equal(found['a.weight'], found['b.weight'])
+    assert not torch.equal(found['a.weight'], initialized(1)['a.weight'])
+
+
+ROWS = [
+    ('atss/atss_r50_fpn_1x_coco', 'gfl/gfl_r50_fpn_1x_coco'),
+    ('fcos/fcos_r50-caffe_fpn_1x_coco', 'fcos/fcos_r50-caffe_fpn_gfl_1x_coco'),
+    ('retinanet/retinanet_r50_fpn_1x_coco', 'retinanet/retinanet_r50_fpn_gfl_1x_coco'),
+    ('foveabox/fovea_r50_fpn_4xb4-1x_coco', 'foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco'),
+    ('ssd/ssd512_coco', 'ssd/ssd512_joint_coco'),
+]
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row[0].split('/')[0])
+def test_rows_start_alike(row, restored):
+    """Whatever a row and its baseline share by name and shape has the same values, in whatever order they draw."""
+    states = []
+    for config in row:
+        model = MODELS.build(shrink(Config.fromfile(CONFIGS / f'{config}.py')).model)
+        hooks.EpochSeedHook(3).before_run(SimpleNamespace(model=model))
+        model.init_weights()
+        states.append(model.state_dict())
+    first, second = states
+    shared = [name for name in first if name in second and first[name].shape == second[name].shape]
+    assert any('reg_convs' in name for name in shared) and any('neck' in name for name in shared)
+    assert [name for name in shared if not torch.equal(first[name], second[name])] == []
 
 
 def runner():
