@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import mmdet_gfl  # noqa: F401  # isort: skip  before mmdet
@@ -24,14 +25,15 @@ ROOT = Path(__file__).parents[1]
 #: Answers of torch before 2.3 to float16 on a CPU, and to one_hot on the device of the fake GPU.
 LACKING = re.compile("not implemented for 'Half'|AutocastCPU only support Bfloat16|number of classes from meta tensor")
 WARM_PYTHON = pytest.StashKey[WarmPython]()
-TEMPORARY_FILES = pytest.StashKey[str]()
 MEMORY = '/dev/shm'
 
 
 def pytest_configure(config):
     """Choose the place of temporary files, and start the Python that the tests share while these are collected."""
     if (folder := folder_in_memory()) is not None:
-        os.environ['TMPDIR'] = tempfile.tempdir = config.stash[TEMPORARY_FILES] = folder
+        os.environ['TMPDIR'] = tempfile.tempdir = folder
+        # After multiprocessing has removed what it keeps there, with priority -100.
+        Finalize(None, shutil.rmtree, (folder,), dict(ignore_errors=True), exitpriority=-200)
     if sys.platform == 'linux' and config.getoption('numprocesses', None) and not hasattr(config, 'workerinput'):
         config.stash[WARM_PYTHON] = WarmPython()
 
@@ -57,8 +59,6 @@ def pytest_unconfigure(config):
     """End what :func:`pytest_configure` has begun."""
     if WARM_PYTHON in config.stash:
         config.stash[WARM_PYTHON].close()
-    if TEMPORARY_FILES in config.stash:
-        shutil.rmtree(config.stash[TEMPORARY_FILES], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

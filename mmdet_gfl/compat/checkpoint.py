@@ -113,20 +113,21 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def check_checkpoint(filename: str) -> None:
-    """Raise now what :func:`load_from_local` would raise later, without reading the weights where that is possible.
+    """Raise now what :func:`load_from_local` would raise later, without reading the weights.
 
     Addresses such as ``https://…`` or ``torchvision://…`` are not checked. Arguments and errors are those of
-    :func:`load_from_local`.
+    :func:`load_from_local`; a file of torch before 1.6, whose weights cannot be passed over, and files before torch 2.6
+    are looked at for damage alone.
     """
     if '://' in filename:
         return
     path = _existing_file(filename)
-    if not HAS_SAFE_MODE:
+    if not HAS_SAFE_MODE or not _is_archive(path):
         if not _has_torch_format(path):
             raise DamagedCheckpointError(_damage(path))
         return
     try:
-        _load_safely(path, 'cpu', mmap=_is_archive(path))
+        _load_safely(path, 'cpu', mmap=True)
     except UnsafeCheckpointError:
         if not _unsafe_allowed():
             raise

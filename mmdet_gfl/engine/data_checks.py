@@ -14,6 +14,7 @@ import gc
 import inspect
 import linecache
 import os
+import random
 import re
 import sys
 import traceback
@@ -28,6 +29,7 @@ from typing import Any, ClassVar
 
 import mmengine.registry as roots
 import numpy as np
+import torch
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.structures.bbox import get_box_tensor
 from mmengine import fileio
@@ -46,6 +48,15 @@ PAGE = 'docs/your_data.md'
 READERS = ('mmdet', 'mmcv', 'mmengine', 'pycocotools', 'lvis')
 #: Boxes that no training can use of which the transforms are asked whether they repair them; each takes a pipeline.
 REPAIRS = 100
+#: How often the transforms are asked for one of these images, since they may be random.
+ASKED = 5
+#: What the evaluation reads of an object, in words.
+NEEDED = {
+    'bbox': 'x, y, width and height in pixels',
+    'area': 'the area in pixels: of its mask, or width times height',
+    'iscrowd': '0, or 1 for a region to be ignored',
+    'id': 'a number of its own, from 1 on',
+}
 #: Reason for which an object is left out that is of no class of the data set.
 OTHER_CLASS = 'of classes that metainfo.classes leaves out'
 
@@ -219,6 +230,12 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
     package, frame, line_number = [one for one in frames if one[0] not in sys.stdlib_module_names][-1]
     if package not in READERS:
         return None
+    lines = [linecache.getline(one.f_code.co_filename, number).strip() for _, one, number in frames]
+    if isinstance(error, KeyError) and any(f'data_prefix[{error}]' in line for line in lines):
+        what = f'{record.key}data_prefix={dataset.data_prefix} has no {error}'
+        return f'{what}, the folder that {dataset.observed_class.__name__} joins to the name of an image; name it so'
+    if not dataset.ann_file and isinstance(error, FileNotFoundError):
+        return f'{record.key}ann_file is not set; give the file that lists the images and their objects'
     path, place, entry = str(dataset.ann_file) or "''", '', record.entry
     if isinstance(entry, dict):
         entry = entry.get('raw_img_info', entry)
@@ -270,7 +287,8 @@ def check_ids(file: str, api: Any) -> None:
     for name, index in (('images', api.imgs), ('categories', api.cats), ('annotations', api.anns)):
         ids = [entry['id'] for entry in api.dataset.get(name, ())]
         if len(ids) != len(index):
-            raise UserError(f'{file}: {name} have the same id, {Counter(ids).most_common(1)[0][0]!r} ({PAGE})')
+            what = f'{file}: {name} have the same id, {Counter(ids).most_common(1)[0][0]!r}'
+            raise UserError(f'{what}, so one hides the other; number them so that each has an id of its own')
 
 
 def check_classes(file: str, classes: list[str], api: Any) -> None:
@@ -382,14 +400,25 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
 
 
 def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
-    """True if the data set's own transforms make boxes of an image's that a training can use."""
+    """True if the data set's own transforms make boxes of an image's that a training can use, however they draw.
+
+    The training's random numbers stay what they are.
+    """
+    states = random.getstate(), np.random.get_state()
     try:
-        made = dataset.pipeline(copy.deepcopy(info))  # not packed yet inside of a MultiImageMixDataset
-        boxes = get_box_tensor(
-            made['data_samples'].gt_instances.bboxes if 'data_samples' in made else made['gt_bboxes']
-        )
+        with torch.random.fork_rng(devices=()):
+            return all(_usable(dataset.pipeline(copy.deepcopy(info))) for _ in range(ASKED))
     except Exception:
         return False  # of the fault that is told
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _usable(made: dict[str, Any]) -> bool:
+    """True for boxes that a training can use, in what a pipeline gives; see :func:`_repaired`."""
+    packed = 'data_samples' in made  # not yet inside of a MultiImageMixDataset
+    boxes = get_box_tensor(made['data_samples'].gt_instances.bboxes if packed else made['gt_bboxes'])
     return bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes[:, 2:] > 1).any())
 
 
@@ -468,12 +497,12 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
     for one in api.dataset['annotations']:
         if one.get('category_id') not in wanted:
             continue  # which the evaluation does not read
-        for name in ('bbox', 'area', 'iscrowd', 'id') if is_plain(api) else ('bbox', 'area', 'id'):
+        for name in NEEDED if is_plain(api) else NEEDED.keys() - {'iscrowd'}:
             value = one.get(name)
             numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]
             if not all(isinstance(number, Real) for number in numbers):
-                what = f'{name}={value!r}, not {"four numbers" if name == "bbox" else "a number"}'
-                raise UserError(f'{file}: the annotation with id {one.get("id")!r} has {what} ({PAGE})')
+                what = f'{name}={value!r}' if name in one else f'no {name!r}'
+                raise UserError(f'{file}: the annotation with id {one.get("id")!r} has {what}; give it {NEEDED[name]}')
     if 0 in api.anns:
         note(f'{file}: an annotation has the id 0, which pycocotools takes for "no match": it counts as missed')
     if len(images) < len(api.imgs):

@@ -276,7 +276,7 @@ BROKEN = {
     'does not hold the images of': lambda cfg, checkout: cfg.val_evaluator.update(
         ann_file='data/mine/annotations/train.json'
     ),
-    'iscrowd=None, not a number': lambda cfg, checkout: rewritten(
+    'has iscrowd=None; give it': lambda cfg, checkout: rewritten(
         checkout, lambda content: content['annotations'][0].update(iscrowd=None), 'val'
     ),
     'but the data set of ... has 4 classes': lambda cfg, checkout: cfg.model.bbox_head.update(num_classes=80),

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import os
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -345,7 +346,7 @@ def test_no_annotation_file(cfg):
     start_says(cfg, r"^val_evaluator\.ann_file='' names no file; give one, or None for the objects of the data set$")
     cfg.val_evaluator.ann_file = cfg.val_dataloader.dataset.data_root + '/annotations/val.json'
     cfg.train_dataloader.dataset.ann_file = ''
-    start_says(cfg, r"^train_dataloader\.dataset\.ann_file: '' cannot be read by CocoDataset: FileNotFoundError")
+    start_says(cfg, r'^train_dataloader\.dataset\.ann_file is not set; give the file that lists the images')
 
 
 @pytest.mark.parametrize('indices', [0, []])
@@ -560,10 +561,20 @@ def test_boxes_that_are_not_finite(cfg, data, box):
         build_dataset(cfg, 'train')
 
 
+def test_a_folder_by_another_name(cfg):
+    cfg.train_dataloader.dataset.data_prefix = dict(image='train/')
+    says(cfg, r"dataset\.data_prefix=\{'image': .*\} has no 'img', the folder that CocoDataset joins .*; name it so")
+
+
+def test_a_data_set_without_the_key_of_its_file(cfg):
+    del cfg.train_dataloader.dataset.ann_file
+    says(cfg, r'^train_dataloader\.dataset\.ann_file is not set')
+
+
 @pytest.mark.parametrize('name', ['images', 'annotations', 'categories'])
 def test_ids_that_are_there_twice(cfg, data, name):
     rewrite(data, 'train', lambda wrong: wrong[name][2].update(id=1))
-    says(cfg, rf'train\.json: {name} have the same id, 1 \(docs')
+    says(cfg, rf'train\.json: {name} have the same id, 1, so one hides the other; number them')
 
 
 @pytest.mark.parametrize('kind', [str, float])
@@ -774,10 +785,10 @@ def test_num_classes_and_classes_agree(cfg, split):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (dict(iscrowd=None), 'the annotation with id 2 has iscrowd=None, not a number'),
+        (dict(iscrowd=None), 'the annotation with id 2 has iscrowd=None; give it 0, or 1 for a region to be ignored'),
         (dict(iscrowd='0'), "iscrowd='0'"),
-        (dict(id='b'), "id 'b' has id='b', not a number"),
-        (dict(area=None), 'area=None, not a number'),
+        (dict(id='b'), "id 'b' has id='b'; give it a number of its own"),
+        (dict(area=None), 'area=None; give it the area in pixels: of its mask, or width times height'),
     ],
 )
 def test_values_that_the_evaluation_stumbles_over(cfg, data, change, words):
@@ -790,7 +801,7 @@ def test_values_that_the_evaluation_stumbles_over(cfg, data, change, words):
 def test_what_the_evaluation_needs_and_the_training_not(cfg, data):
     for split in ('train', 'val'):
         rewrite(data, split, lambda bare: [entry.pop('iscrowd') for entry in bare['annotations']])
-    start_says(cfg, '^val_evaluator.ann_file: the annotation with id 1 has iscrowd=None, not a number')
+    start_says(cfg, "^val_evaluator.ann_file: the annotation with id 1 has no 'iscrowd'; give it 0, or 1 for")
     rewrite(data, 'val', lambda bare: bare.pop('annotations'))
     start_says(cfg, "^val_evaluator.ann_file has no list 'annotations'")
 
@@ -940,6 +951,23 @@ def test_voc_boxes_with_their_sides_in_the_wrong_order(voc, tmp_path, box):
     says(voc, '1 of the 3 boxes are not x1 <= x2')
 
 
+def test_a_transform_that_repairs_boxes_at_random(voc, tmp_path):
+    drawn = []
+
+    def maybe_leave_out(results):
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+        results['gt_bboxes'].tensor = results['gt_bboxes'].tensor[: 1 + (len(drawn) == 3)]
+        return results
+
+    (tmp_path / 'Annotations' / 'one.xml').write_text(xml(('cat', BOX, {}), ('dog', (30, 4, 2, 36), {})))
+    voc.train_dataloader.dataset.pipeline = [*LOAD, maybe_leave_out]
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    says(voc, '1 of the 3 boxes are not x1 <= x2')
+    assert len(set(drawn)) == 3  # twice it leaves the box out, then not
+    assert (states[0], states[1]) == (random.getstate(), np.random.get_state()[1].tolist())
+    assert torch.equal(states[2], torch.get_rng_state())
+
+
 @pytest.mark.parametrize(
     'field, text, words',
     [
@@ -1075,6 +1103,9 @@ def to_lvis(other):
         entry.update(frequency='f', image_count=1, instance_count=1)
 
 
+GETSOURCE = inspect.getsource
+
+
 @pytest.fixture
 def lvis(cfg, data, monkeypatch):
     """A set in LVIS format, and a package whose evaluation works."""
@@ -1123,7 +1154,7 @@ def test_what_lvis_evaluates(lvis, data, monkeypatch):
     rewrite(data, 'val', lambda wrong: wrong['images'][1].pop('neg_category_ids'))
     start_says(lvis, "val_evaluator.ann_file: images have no 'neg_category_ids', such as the one with id 12; add it")
     rewrite(data, 'val', lambda wrong: wrong['images'][1].update(neg_category_ids=[]))
-    monkeypatch.setattr(inspect, 'getsource', lambda one: 'astype(dtype=np.float)')
+    monkeypatch.setattr(inspect, 'getsource', GETSOURCE)  # of the version from PyPI, whose evaluation does not run
     start_says(lvis, 'package lvis uses np.float, .*; pip install git.*lvis-api')
 
 

@@ -103,9 +103,8 @@ class _NoSecondDerivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         raise RuntimeError(
-            'the class loss in one pass has no second derivative; for a gradient penalty use its plain form, '
-            "loss_cls=dict(type='mmdet_gfl.QualityFocalLoss', fused=False, ...), or for a loss of MMDetection's a "
-            'subclass of it'
+            'the class loss in one pass has no second derivative; for a gradient penalty use its plain form: give a '
+            "loss of mmdet_gfl fused=False, and take a subclass of a loss of MMDetection's, such as FocalLoss"
         )
 
 

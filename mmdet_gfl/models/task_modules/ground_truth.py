@@ -34,14 +34,19 @@ def validate_ground_truth(
         num_classes: C.
 
     Raises:
-        ValueError: A box is not finite, beyond :data:`MAX_COORDINATE`, or has x1 > x2 or y1 > y2; or a label is outside
-            [0, C).
+        ValueError: An image has no boxes or labels, not even empty ones; a box is not finite, beyond
+            :data:`MAX_COORDINATE`, or has x1 > x2 or y1 > y2; or a label is outside [0, C).
     """
     for index, (gt, meta) in enumerate(zip(batch_gt_instances, batch_img_metas)):
+        image = meta.get('img_path') or f'number {index} of the batch'
+        if not {'bboxes', 'labels'} <= set(gt.keys()):
+            raise ValueError(
+                f'image {image}: the transforms give no boxes and labels of its objects, not even none; put '
+                f"dict(type='LoadAnnotations', with_bbox=True) into the pipeline of the training's data set"
+            )
         boxes = get_box_tensor(gt.bboxes)
         if boxes.device.type != 'cpu' or not len(boxes):
             continue
-        image = meta.get('img_path') or f'number {index} of the batch'
         broken = (~(boxes.abs() < MAX_COORDINATE)).any(dim=1) | (boxes[:, :2] > boxes[:, 2:]).any(dim=1)
         if broken.any():
             first = int(broken.nonzero()[0])

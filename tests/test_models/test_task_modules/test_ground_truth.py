@@ -73,6 +73,12 @@ def test_an_image_without_a_path_is_named_by_its_place():
         validate_ground_truth(gts, [{}, {}], 5)
 
 
+@pytest.mark.parametrize('gt', [InstanceData(), InstanceData(bboxes=torch.rand(1, 4))])
+def test_a_pipeline_without_annotations_raises(gt):
+    with pytest.raises(ValueError, match=r"image-1\.jpg: the transforms give no boxes .*type='LoadAnnotations'"):
+        validate_ground_truth([*objects([1], SIZE), gt], metas(SIZE, 2), 5)
+
+
 def test_valid_objects_pass():
     gts = objects([3, 0], SIZE)
     gts[0].bboxes[0] = torch.tensor([-9.9e7, 0, 9.9e7, 0])
