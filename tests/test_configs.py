@@ -85,9 +85,11 @@ ROWS: dict[str, Row] = {
     'gfl/gfl_r50_fpn_n12_1x_coco': atss(JOINT, 'GeneralBox', '2b n = 12', head='GFLHead', **GFL | dict(n=12)),
     'gfl/gfl_r50_fpn_n14_1x_coco': atss(JOINT, 'GeneralBox', '2b n = 14', head='GFLHead', **GFL | dict(n=14)),
     'gfl/gfl_r50_fpn_n18_1x_coco': atss(JOINT, 'GeneralBox', '2b n = 18', head='GFLHead', **GFL | dict(n=18)),
-    'gfl/gfl_r50_fpn_delta0.5_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 0.5', **GFL | dict(delta=0.5)),
-    'gfl/gfl_r50_fpn_delta2_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 2', **GFL | dict(delta=2.0)),
-    'gfl/gfl_r50_fpn_delta4_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 4', **GFL | dict(delta=4.0)),
+    'gfl/gfl_r50_fpn_delta0.5_1x_coco': atss(
+        JOINT, 'GeneralBox', '2c delta = 0.5', head='GFLHead', **GFL | {'delta': 0.5}
+    ),
+    'gfl/gfl_r50_fpn_delta2_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 2', head='GFLHead', **GFL | {'delta': 2.0}),
+    'gfl/gfl_r50_fpn_delta4_1x_coco': atss(JOINT, 'GeneralBox', '2c delta = 4', head='GFLHead', **GFL | {'delta': 4.0}),
     # Table 1a and 2a on FCOS; GFL, GFLv2
     'fcos/fcos_r50-caffe_fpn_no-quality_1x_coco': fcos(NONE, 'DiracBox', '1a FCOS, w/o quality branch'),
     'fcos/fcos_r50-caffe_fpn_1x_coco': fcos(
@@ -390,7 +392,7 @@ def test_training_pipelines_prepare_boxes_in_order(name: str) -> None:
 
 
 #: What a row is about, and the loss weights that the test of the built heads looks at.
-AXES = ('type', 'quality', 'box', 'reg_max', 'loss_cls', 'loss_bbox', 'loss_dfl')
+AXES = ('type', 'quality', 'box', 'reg_max', 'delta', 'loss_cls', 'loss_bbox', 'loss_dfl')
 COMPARED = ('train_cfg', 'param_scheduler', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator')
 
 

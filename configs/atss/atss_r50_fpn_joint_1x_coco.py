@@ -7,6 +7,5 @@ model = dict(
             type='mmdet_gfl.JointQuality',
             loss_cls=dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0),
         ),
-        loss_cls=None,  # joint quality brings its own, QFL
     ),
 )

@@ -149,8 +149,8 @@ def batch(path):
 def announced(path):
     """The log lines that the page promises for full GFL."""
     (lines,) = re.findall(r'^```text\n(bbox_head.*?)^```$', PAGE, flags=re.MULTILINE | re.DOTALL)
-    count = {ATSS: 1, FCOS: 1, PLAIN_FCOS: 1, RETINA: 2, FOVEA: 2}.get(path, 0)
-    return [line.replace('L1', 'SmoothL1' if path == FOVEA else 'L1') for line in lines.splitlines()[:count]]
+    kinds = {RETINA: 'L1', FOVEA: 'SmoothL1'}
+    return [line.replace('L1', kinds[path]) for line in lines.splitlines() if path in kinds]
 
 
 # The blocks ---------------------------------------------------------------------------------------------------------

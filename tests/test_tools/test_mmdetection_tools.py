@@ -190,6 +190,25 @@ def test_inferencer_and_inference_detector_agree_on_paths_arrays_batches_and_fol
     assert len(list((tmp_path / 'out' / 'vis').iterdir())) >= 4
 
 
+@pytest.mark.parametrize('from_weights', [False, True])
+def test_the_calls_of_image_demo(project, tmp_path, from_weights):
+    """MMDetection's wheel has no ``demo/image_demo.py``: its calls, with a config or with the weights alone."""
+    config, weights = str(project.config), str(project.checkpoint)
+    if from_weights:  # those of a training hold its config
+        info = dict(cfg=Config.fromfile(config).pretty_text)
+        trained = torch.load(weights, weights_only=False) | dict(message_hub=dict(runtime_info=info))
+        config, weights = None, str(tmp_path / 'trained.pth')
+        torch.save(trained, weights)
+    inferencer = DetInferencer(config, weights, device='cpu', palette='random')
+    shared = dict(batch_size=1, show=False, no_save_vis=False, print_result=False, out_dir=str(tmp_path))
+    found = inferencer(inputs=project.images[0], pred_score_thr=0.0, no_save_pred=False, texts=None, **shared)
+    name = Path(project.images[0]).stem
+    kept = json.loads((tmp_path / 'preds' / f'{name}.json').read_text())
+    np.testing.assert_allclose(kept['scores'], found['predictions'][0]['scores'])
+    picture, blank = (cv2.imread(str(file)) for file in (next((tmp_path / 'vis').iterdir()), project.images[0]))
+    assert picture.shape == blank.shape and (picture != blank).any()
+
+
 def test_test_time_augmentation(project, run, tmp_path):
     out = tmp_path / 'augmented.pkl'
     run('test.py', project.config, project.checkpoint, '--work-dir', tmp_path / 'work', '--tta', '--out', out)

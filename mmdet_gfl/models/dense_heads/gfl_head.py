@@ -13,14 +13,15 @@ from .atss_gfl_head import ATSSGFLHead
 
 @MODELS.register_module()
 class GFLHead(ATSSGFLHead):
-    """GFL's head, with exactly the arguments, state dict and results of MMDetection's ``GFLHead``.
+    """GFL's head, with the arguments, state dict and results of MMDetection's ``GFLHead``, and ``delta``.
 
     It is the joint + General-with-DFL point of the ATSS plane; for any other point use :class:`ATSSGFLHead`.
 
     Args:
         loss_dfl: Distribution Focal Loss, ours or MMDetection's.
         bbox_coder: ``DistancePointBBoxCoder``; its ``clip_border`` says whether detections are clipped to the image.
-        reg_max: n; the largest distance is n strides.
+        reg_max: n; the largest distance is n steps.
+        delta: Δ; the step from one distance to the next, in strides.
         **kwargs: ``loss_cls``, Quality Focal Loss, ours or MMDetection's, ``loss_bbox``, an IoU loss, and all others as
             in MMDetection.
 
@@ -60,6 +61,8 @@ class GFLHead(ATSSGFLHead):
             std=0.01,
             override=dict(type='Normal', name='gfl_cls', std=0.01, bias_prob=0.01),
         ),
+        *,
+        delta: float = 1.0,
         **kwargs: Any,
     ) -> None:
         for key in ('quality', 'box'):
@@ -84,7 +87,7 @@ class GFLHead(ATSSGFLHead):
             quality=dict(
                 type=f'mmdet_gfl.{self.default_quality}', loss_cls=kwargs.pop('loss_cls', None), **self.quality_args
             ),
-            box=dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max, loss_dfl=loss_dfl),
+            box=dict(type='mmdet_gfl.GeneralBox', reg_max=reg_max, delta=delta, loss_dfl=loss_dfl),
             **kwargs,
         )
         self.reg_max = reg_max

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdet.models.losses import FocalLoss
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -14,6 +15,9 @@ from mmdet_gfl.registry import MODELS
 
 from .base import BoxWeight, Quality, QualityHead
 
+#: Types of the loss that every stock config of these hosts names.
+FOCAL_LOSS = ('FocalLoss', 'mmdet.FocalLoss', FocalLoss)
+
 
 @MODELS.register_module()
 class JointQuality(Quality):
@@ -22,7 +26,7 @@ class JointQuality(Quality):
     Args:
         loss_cls: The class loss; takes logits (R, C) and ``(labels, qualities)``. Default: the head's own ``loss_cls``
             where it is such a loss, else Quality Focal Loss with β = 2 and weight 1. A head's ``loss_cls`` for one-hot
-            labels is superseded, with one log line.
+            labels is superseded, with one log line where it is not focal loss, of which QFL is the generalization.
         box_weight: See :class:`Quality`; ``'auto'`` is the class score.
 
     Raises:
@@ -45,15 +49,14 @@ class JointQuality(Quality):
     def loss_cls_cfg(self, head_loss_cls: dict[str, Any] | None) -> dict[str, Any]:
         """This quality's class loss, else the head's if it takes qualities, else Quality Focal Loss."""
         chosen = self.loss_cls or dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)
-        if head_loss_cls is not None:
-            if self.loss_cls is None and takes_quality(head_loss_cls):
-                chosen = head_loss_cls
-            else:
-                print_log(
-                    f'bbox_head.loss_cls={head_loss_cls["type"]} is superseded by {chosen["type"]} of the joint '
-                    f'quality; remove it from the config, or choose a quality with one-hot labels',
-                    logger='current',
-                )
+        if head_loss_cls is not None and self.loss_cls is None and takes_quality(head_loss_cls):
+            chosen = head_loss_cls
+        elif head_loss_cls is not None and head_loss_cls['type'] not in FOCAL_LOSS:
+            print_log(
+                f'bbox_head.loss_cls={head_loss_cls["type"]} is superseded by {chosen["type"]} of the joint '
+                f'quality; remove it from the config, or choose a quality with one-hot labels',
+                logger='current',
+            )
         # MMDetection's heads add a background channel where the key is missing, whatever the loss's own default.
         return dict(use_sigmoid=True) | dict(chosen)
 

@@ -320,9 +320,12 @@ def atss_config(**changes):
 # Qualities and boxes ------------------------------------------------------------------------------------------------
 
 
-def test_atss_is_full_gfl_by_default():
-    plane = MODELS.build(atss_config())
-    corner = build(gfl_config())
+@pytest.mark.parametrize('delta', [1.0, 0.5])
+def test_atss_is_full_gfl_by_default(delta):
+    box = {} if delta == 1 else dict(box=dict(type='mmdet_gfl.GeneralBox', delta=delta))
+    plane = MODELS.build(atss_config(**box))
+    corner = build(gfl_config(delta=delta))
+    assert corner.box.delta == delta
     names = dict(gfl_cls='atss_cls', gfl_reg='atss_reg')
     state = {'.'.join(names.get(part, part) for part in key.split('.')): v for key, v in corner.state_dict().items()}
     plane.load_state_dict(state, strict=True)
@@ -337,11 +340,12 @@ def test_a_one_hot_loss_is_superseded_with_one_line(caplog):
 
     logger = MMLogger.get_instance('superseded-test')
     logger.addHandler(caplog.handler)
-    head = MODELS.build(atss_config(loss_cls=dict(type='FocalLoss', use_sigmoid=True)))
+    for kind in ('FocalLoss', 'CrossEntropyLoss'):  # the first is in every stock config
+        head = MODELS.build(atss_config(loss_cls=dict(type=kind, use_sigmoid=True)))
+        assert type(head.loss_cls).__name__ == 'QualityFocalLoss'
     logger.removeHandler(caplog.handler)
     messages = [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
-    assert len(messages) == 1 and 'FocalLoss' in messages[0]
-    assert type(head.loss_cls).__name__ == 'QualityFocalLoss'
+    assert len(messages) == 1 and 'bbox_head.loss_cls=CrossEntropyLoss is superseded' in messages[0]
 
 
 @pytest.mark.parametrize('weight', ['quality', 'score', 'uniform'])
