@@ -1,4 +1,4 @@
-"""What all tests share. Importing the package first puts the stand-in for mmcv's operators in place where needed."""
+"""Parts that all tests share. Importing the package first puts the stand-in for mmcv's operators in place."""
 
 import copy
 import gc

@@ -32,7 +32,7 @@ NAMES = [name for name in shipped_configs.names() if name.endswith('_coco') and 
 
 
 class Row(NamedTuple):
-    """What a config stands for. β only with joint quality; n, Δ and the weight of DFL only with General boxes."""
+    """Meaning of a config. β only with joint quality; n, Δ and the weight of DFL only with General boxes."""
 
     settings: str  # key of SETTINGS
     head: str
@@ -324,7 +324,7 @@ def test_each_config_stands_in_its_tables_and_in_this_files() -> None:
 
 
 def settings(cfg: Config) -> dict[str, Any]:
-    """What :data:`SETTINGS` lists, read from a config."""
+    """The entries of :data:`SETTINGS`, read from a config."""
     optim, model, loader = cfg.optim_wrapper, cfg.model, cfg.train_dataloader
     paramwise = optim.get('paramwise_cfg', {})
     warm_up, steps = cfg.param_scheduler

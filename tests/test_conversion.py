@@ -241,9 +241,16 @@ def test_box_weights_are_an_argument_of_the_quality(tmp_path, capsys):
     assert "invalid choice: 'flat'" in capsys.readouterr().err
 
 
-def test_a_gfl_head_may_be_moved_by_a_choice(tmp_path):
+def test_a_gfl_head_may_be_moved_by_a_choice(tmp_path, capsys):
     gfl = Path(__file__).parents[1] / 'configs' / 'gfl' / 'gfl_r50_fpn_1x_coco.py'
-    head = convert(tmp_path, str(gfl), '--box-weight', 'uniform').model.bbox_head
+    convert(tmp_path, str(gfl.parents[1] / 'atss' / 'atss_r50_fpn_1x_coco.py'), '--quality', 'JointQuality')
+    assert 'a score now means class x IoU' in capsys.readouterr().out
+    for number, learns_it in enumerate((str(gfl), 'gfl_r50_fpn_1x_coco')):
+        (tmp_path / str(number)).mkdir()
+        convert(tmp_path / str(number), learns_it, '--gflv2')
+        assert 'a score now means' not in capsys.readouterr().out
+    (tmp_path / 'uniform').mkdir()
+    head = convert(tmp_path / 'uniform', str(gfl), '--box-weight', 'uniform').model.bbox_head
     assert head.type == 'mmdet_gfl.ATSSGFLHead' and head.quality.box_weight == 'uniform'
     assert (
         main(
@@ -371,7 +378,7 @@ def test_a_head_of_the_users_that_derives_from_one_of_these(tmp_path, capsys):
         (['retinanet_r50_fpn_1x_coco', '--gflv2', '--box', 'DiracBox'], 'needs the distribution of a box side'),
     ],
 )
-def test_what_cannot_be_converted_is_refused_in_a_sentence(tmp_path, monkeypatch, arguments, said):
+def test_refusals_of_the_conversion_are_sentences(tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=re.escape(said)) as error:
         main(['convert', *arguments])
@@ -404,7 +411,7 @@ def test_without_pkg_resources_the_base_is_a_path(tmp_path, monkeypatch):
     assert '::' not in (tmp_path / 'converted.py').read_text()
 
 
-def test_baseline_is_a_quality_and_no_box():
+def test_baseline_is_a_quality_without_a_box():
     cfg, _, _ = conversion.read('atss_r50_fpn_1x_coco')
     with pytest.raises(UserError, match='--box baseline is unknown'):
         conversion.convert_config(cfg, 'baseline', 'baseline')

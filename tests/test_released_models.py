@@ -36,7 +36,7 @@ STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'gfl'
 
 
 class Model(NamedTuple):
-    """What tells a released model from the others, and what is quoted of it."""
+    """Features of a released model, and its quoted numbers."""
 
     backbone: tuple[str, int, str]  # class, depth, weights to start from
     groups: tuple[int, int] | None  # of ResNeXt: groups and their width
@@ -97,7 +97,7 @@ PAPER: dict[str, Any] = {
 
 
 def settings(cfg: Config) -> dict[str, Any]:
-    """What :data:`PAPER` lists, read from a config."""
+    """The entries of :data:`PAPER`, read from a config."""
     optimizer, (warm_up, drops) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
     head, backbone, neck, test = cfg.model.bbox_head, cfg.model.backbone, cfg.model.neck, cfg.model.test_cfg
     anchors = head.anchor_generator
@@ -141,7 +141,7 @@ def test_settings_of_the_paper(name: str) -> None:
 
 
 @each_model
-def test_what_this_package_adds(name: str) -> None:
+def test_parts_that_this_package_adds(name: str) -> None:
     cfg = load(name)
     assert 'mmdet_gfl.NumClassCheckHook' in [hook.type for hook in cfg.custom_hooks]
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
@@ -247,7 +247,7 @@ def layout(cfg: Config) -> list[tuple[str, torch.Size, torch.dtype]]:
 
 
 def head_arguments(cfg: Config, part: str) -> dict[str, Any]:
-    """What a detector hands to its head."""
+    """The features that a detector hands to its head."""
     return dict(train_cfg=cfg.model.train_cfg, test_cfg=cfg.model.test_cfg) if part == 'bbox_head' else {}
 
 

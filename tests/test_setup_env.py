@@ -57,7 +57,7 @@ class Checkout:
         python.chmod(0o755)
 
     def pip_calls(self) -> list[str]:
-        """What pip was called with since the last time this was asked."""
+        """Arguments of pip since the last call of this."""
         file = self.root / 'pip_calls'
         calls = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
@@ -241,7 +241,7 @@ def test_the_other_mmcv_goes_before_one_comes(checkout: Checkout) -> None:
     ('env', 'message'),
     [
         ({'MMCV': 'ful'}, 'MMCV=ful: it can be lite or full'),
-        ({'VENV': 'tools'}, 'tools is there and is no virtual environment'),
+        ({'VENV': 'tools'}, 'tools is there and is not a virtual environment'),
         ({'VENV': '.new', 'PYTHON': 'no-such-python'}, 'no Python 3.11 found (PYTHON=no-such-python does not do)'),
     ],
 )
@@ -265,7 +265,7 @@ def test_the_copy_in_a_wheel_makes_no_environment(tmp_path: Path, script: str, m
     )
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f'error: {installed} has no {missing}, so it is no checkout of mmdet_gfl: clone it')
+    assert line.startswith(f'error: {installed} has no {missing}, so it is not a checkout of mmdet_gfl: clone it')
     assert sorted(installed.iterdir()) == before
 
 
@@ -286,7 +286,7 @@ def without_mmcv(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def test_a_compiler_that_is_missing_is_said_in_one_sentence(without_mmcv: Checkout, tmp_path: Path) -> None:
+def test_a_missing_compiler_is_one_sentence(without_mmcv: Checkout, tmp_path: Path) -> None:
     result = without_mmcv.set_up(MMCV='full', CXX='no-such-compiler', MMDET_GFL_CACHE=str(tmp_path))
     assert "error: MMCV=full needs a C++ compiler, and there is no 'no-such-compiler' here" in result.stderr
     assert result.returncode == 1

@@ -74,7 +74,7 @@ def test_a_name_may_come_with_folder_and_suffix(config_dir: Path, name: str) -> 
         ('base', 'no shipped config'),
     ],
 )
-def test_a_name_that_is_none_gets_suggestions(
+def test_an_unknown_name_gets_suggestions(
     config_dir: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert main(['configs', name]) == 2
@@ -84,7 +84,7 @@ def test_a_name_that_is_none_gets_suggestions(
     assert repr(name) in captured.err
 
 
-def test_a_package_without_configs_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_package_without_configs_is_reported(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(shipped_configs, 'CONFIG_DIR', tmp_path / 'nowhere')
     assert main(['configs']) == 2
     assert str(tmp_path / 'nowhere') in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_summary(source: str, summary: str) -> None:
     assert shipped_configs.summary(source) == summary
 
 
-def test_mmengine_that_is_missing_is_said(config_dir: Path, monkeypatch, capsys) -> None:
+def test_a_missing_mmengine_is_reported(config_dir: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, 'mmengine.config', None)
     assert main(['configs', 'gfl/same']) == 2
     assert '`python -m mmdet_gfl` says what to install' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What MMDetection's own programs need to find our parts: nothing with compiled mmcv, one config line without."""
+"""Needs of MMDetection's own programs to find our parts: none with compiled mmcv, one config line without."""
 
 import subprocess
 import sys

@@ -20,7 +20,7 @@ WITHOUT_CHECK = 'import sys; sys.argv, sys.orig_argv = ["-m"], ["-m", "mmdet_gfl
 
 
 def install(folder: Path, dist: str, version: str, package: str | None = None) -> None:
-    """What pip leaves of a distribution: metadata, and the package unless ``package`` is ''."""
+    """Files that pip leaves of a distribution: metadata, and the package unless ``package`` is ''."""
     info = folder / f'{dist.replace("-", "_")}-{version}.dist-info'
     info.mkdir(parents=True)
     (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n')
@@ -58,7 +58,7 @@ def test_parse_release(version: str, numbers: tuple[int, ...]) -> None:
     assert parse_release(version) == numbers
 
 
-def test_parse_release_refuses_what_is_no_version() -> None:
+def test_parse_release_refuses_other_texts() -> None:
     with pytest.raises(ValueError, match="got 'unknown'"):
         parse_release('unknown')
 
@@ -83,7 +83,7 @@ def test_no_version_is_too_new_without_an_upper_bound() -> None:
     assert Requirement('torch', ('torch',), lowest='2.0', below='', tested='2.13.0').fits('99')
 
 
-def test_versions_that_fit_are_no_problem(tmp_path: Path) -> None:
+def test_versions_that_fit_pass(tmp_path: Path) -> None:
     install_all(tmp_path)
     assert problems(tmp_path) == []
 
@@ -182,7 +182,7 @@ def test_import_names_everything_at_once_with_one_command(tmp_path: Path) -> Non
     ]
 
 
-def test_a_misfit_is_said_where_mmengine_swallows_the_error(tmp_path: Path) -> None:
+def test_a_misfit_is_reported_where_mmengine_swallows_the_error(tmp_path: Path) -> None:
     install_all(tmp_path, mmdet='3.1.0')
     swallowing = 'import importlib\ntry: importlib.import_module("mmdet_gfl.registry")\nexcept ImportError: pass'
     assert 'mmdet 3.1.0 does not fit' in run_python(swallowing, tmp_path).stderr

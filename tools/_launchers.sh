@@ -43,7 +43,7 @@ with_srun() {
   need_count GPUS "$gpus"
   per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
   need_count GPUS_PER_NODE "$per_node"
-  command -v srun >/dev/null || fail "there is no srun here: this is no Slurm cluster; tools/dist_${tool%.py}.sh needs none"
+  command -v srun >/dev/null || fail "there is no srun here: this is not a Slurm cluster; tools/dist_${tool%.py}.sh needs none"
   read -ra extra <<<"${SRUN_ARGS:-}"
   exec srun -p "$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${extra[@]+"${extra[@]}"} \

@@ -57,7 +57,7 @@ def add_ablation_arguments(command: argparse.ArgumentParser) -> None:
         '--row', action='append', default=[], metavar='NAME:quality=Q,box=B,box_weight=W', help='any other row'
     )
     command.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
-    command.add_argument('--epochs', type=int, help='for a quick look; the schedule is scaled to them')
+    command.add_argument('--epochs', type=int, help='number of epochs, for a quick look; the schedule is scaled to it')
     command.add_argument('--fraction', type=float, help='for a quick look: share of the training images, as 0.1')
     command.add_argument('--gpus', type=int, help='per row; default 1')
     command.add_argument('--dry-run', action='store_true', help='list rows, heads and folders, and train nothing')

@@ -55,8 +55,10 @@ def add_training_arguments(command: argparse.ArgumentParser) -> None:
         help='paper: as the paper; small: ResNet-18 on a tenth of COCO; mini: ResNet-18 on the shapes',
     )
     command.add_argument('--train-images', type=int, help='training images of the mini preset')
-    command.add_argument('--epochs', type=int, help='of the mini preset')
-    command.add_argument('--mini', nargs='+', action='extend', metavar='SIZE=N', help='its other sizes, as size=320')
+    command.add_argument('--epochs', type=int, help='number of epochs of the mini preset')
+    command.add_argument(
+        '--mini', nargs='+', action='extend', metavar='SIZE=N', help='other sizes of the mini preset, as size=320'
+    )
     command.add_argument('--gpus', type=int, help='of a row; paper 8 (others scale the lr), else 1')
     command.add_argument(
         '--batch-size',

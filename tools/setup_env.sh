@@ -98,7 +98,7 @@ python=$LOWEST_PYTHON', or name one: PYTHON=/path/to/$python"
   "$BASE" -c 'import ensurepip, venv' 2>/dev/null || fail "$BASE cannot make virtual environments: its module venv or \
 ensurepip is missing. On Debian and Ubuntu: sudo apt-get install $python-venv"
   [[ ! -e $VENV || -f $VENV/pyvenv.cfg || -z $(ls -A "$VENV") ]] ||
-    fail "$VENV is there and is no virtual environment; name another folder: VENV=DIR"
+    fail "$VENV is there and is not a virtual environment; name another folder: VENV=DIR"
   say "making $VENV with Python $(python_version "$BASE")"
   "$BASE" -m venv --clear --without-pip "$VENV" || fail "could not make $VENV; the reason stands above"
 }
@@ -308,7 +308,7 @@ set_up() {
 check_checkout() {
   local file
   for file in "$CONSTRAINTS" setup.cfg pyproject.toml; do
-    [[ -f $file ]] || fail "$PWD has no $file, so it is no checkout of mmdet_gfl: clone it and run this there. An \
+    [[ -f $file ]] || fail "$PWD has no $file, so it is not a checkout of mmdet_gfl: clone it and run this there. An \
 installed package needs no set-up; 'python -m mmdet_gfl' says what its environment lacks"
   done
 }

@@ -85,7 +85,7 @@ def sides_of(detector: Detector, split: str, score_thr: float = 0.3, iou: float 
         iou: Least IoU of a detection with its object.
 
     Raises:
-        UserError: The model gives none, the data cannot be read or are no shapes, or nothing is found.
+        UserError: The model gives none, the data cannot be read or are not shapes, or nothing is found.
     """
     turn_on_distributions(detector)
     dataset = dataset_of(detector.cfg, split)

@@ -74,7 +74,7 @@ def choose_rows(names: Sequence[str] | None, own: Sequence[str]) -> list[Ablatio
         own: Texts of ``--row``, as ``NAME:quality=...,box=...,box_weight=...``.
 
     Raises:
-        RowError: There is no such row, one is given twice, or a text is no row.
+        RowError: There is no such row, one is given twice, or a text is not a row.
     """
     for name in names or ():
         if name not in ROWS:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmdet_gfl.engine.options import CFG_OPTIONS_HELP, check_options
+from mmdet_gfl.engine.processes import cores
 
 from .rows import RowError
 
@@ -62,7 +63,7 @@ def launcher_of(kind: str | None, gpus: int, srun_args: str | None, visible: Seq
     """The launcher of a command line; without a kind, torchrun where a row has several GPUs.
 
     Raises:
-        RowError: One process cannot have several GPUs, srun is not there, or its arguments are no command line.
+        RowError: One process cannot have several GPUs, srun is not there, or its arguments are not a command line.
     """
     kind = kind or ('pytorch' if gpus > 1 else 'none')
     if kind == 'none' and gpus > 1:
@@ -76,7 +77,7 @@ def launcher_of(kind: str | None, gpus: int, srun_args: str | None, visible: Seq
     try:
         extra = shlex.split(os.environ.get('SRUN_ARGS', '') if srun_args is None else srun_args)
     except ValueError as error:
-        raise RowError(f'--srun-args {srun_args!r} is no command line: {error}') from error
+        raise RowError(f'--srun-args {srun_args!r} is not a command line: {error}') from error
     return Launcher(kind, gpus, tuple(extra))
 
 
@@ -100,11 +101,6 @@ def environment(launcher: Launcher, slot: int, jobs: int, name: str) -> dict[str
     if launcher.visible:
         return {**found, 'CUDA_VISIBLE_DEVICES': ','.join(gpus_of_slot(slot, launcher.gpus, launcher.visible))}
     return {**found, **threads(os.environ, cores(), jobs * launcher.gpus)}
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def threads(env: Mapping[str, str], cores: int, processes: int) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import math
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mmengine.config import Config
 
 from .commands import Launcher, environment
 from .hooks import ITERATIONS
+from .locks import is_held
 from .mini import Mini
 from .plan import Plan
 from .presets import Preset, lr_notes, missing
@@ -63,8 +66,8 @@ def dry_run(
 ) -> int:
     """Say what :func:`.running.run_all` would train, with images, hours, disk and memory; train nothing.
 
-    With ``quick`` only the first config that can run is timed, and the others are taken to be as fast; ``say`` takes a
-    line. The other arguments are those of ``run_all``.
+    With ``quick`` only the first config that can run is timed, and the others are taken to be as fast; two that fail
+    for the same reason stand for all. ``say`` takes a line. The other arguments are those of ``run_all``.
 
     Returns:
         Exit status: 1 if a row could not run, else 0.
@@ -80,6 +83,7 @@ def dry_run(
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
         say(note)
     known: Timing | None = None
+    problems: list[str] = []
     total, failed, sizes, memory, features = 0.0, 0, list[int](), 0, dict[str, float]()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_timing_folder(work_dir)))
@@ -89,9 +93,12 @@ def dry_run(
             count = sum(run.config == config for run in waiting)
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
+            if quick and known is None and len(problems) > 1 and problems[-1] == problems[-2]:
+                problem = problems[-1]
             if problem is None and timing is None:
                 timing, problem = measure_kept(cfg, folder / Path(config).stem, launcher, preset.mini, features)
             if problem is not None or timing is None:
+                problems.append(str(problem))
                 say(f'  cannot run: {config}: {problem}')
                 failed += 1
                 continue
@@ -178,13 +185,20 @@ def _whole(timing: Timing, preset: Plan) -> Timing:
     return replace(timing, iterations=math.ceil(mini.train / mini.batch_size), images=mini.train, val_images=mini.val)
 
 
-def _timing_folder(work_dir: Path) -> tempfile.TemporaryDirectory[str]:
-    """A passing folder in the work dir, or in the nearest folder above it that is there."""
+@contextmanager
+def _timing_folder(work_dir: Path) -> Iterator[str]:
+    """A passing folder in the work dir, or in the nearest folder above it that is there; killed runs' are removed."""
+    nearest = next(place for place in (work_dir, *work_dir.parents) if place.exists())
+    for lock in nearest.glob('timing-*/.lock') if nearest.is_dir() else ():
+        if not is_held(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
     try:
-        nearest = next(place for place in (work_dir, *work_dir.parents) if place.exists())
-        return tempfile.TemporaryDirectory(prefix='timing-', dir=nearest)
+        passing = tempfile.TemporaryDirectory(prefix='timing-', dir=nearest)
     except OSError as error:
         raise not_writable(work_dir, error) from error
+    with passing as folder, Path(folder, '.lock').open('a') as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        yield folder
 
 
 def _hours(seconds: float) -> str:

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from mmcv.cnn import ConvModule
 from mmdet.models.layers import InvertedResidual
 from torch import Tensor, nn
 
+from mmdet_gfl.engine.files import write
 from mmdet_gfl.registry import MODELS
 
 from .rows import RowError
@@ -140,12 +141,11 @@ class FrozenEfficientNetLite0(nn.Module):
 
 
 def _store(features: list[Tensor], file: Path) -> None:
-    """Save the file in a folder of its own, then move it to its place, so that no process reads a part of it."""
+    """Save the file so that no process reads a part of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=file.parent) as folder:
-        part = Path(folder, file.name)
-        torch.save(features, part)
-        part.replace(file)
+    content = BytesIO()
+    torch.save(features, content)
+    write(file, content.getbuffer(), cached=True)
 
 
 def imagenet_weights(names: Iterable[str]) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
 from contextlib import suppress
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.benchmark import timer
 
+from mmdet_gfl.engine.files import write
+from mmdet_gfl.engine.processes import cores
 from mmdet_gfl.registry import HOOKS
 
 #: What a result says of the place it comes from; written into the work dir.
@@ -149,13 +150,13 @@ class WhereHook(Hook):
         cuda = torch.cuda.is_available()
         names = ('torch', 'mmdet', 'mmengine', 'numpy')
         where = dict(
-            device=torch.cuda.get_device_name() if cuda else f'CPU, {os.cpu_count()} cores',
+            device=torch.cuda.get_device_name() if cuda else f'CPU, {cores()} core{"s" * (cores() > 1)}',
             processes=get_world_size(),
             threads=torch.get_num_threads(),
             parameters=sum(parameter.numel() for parameter in runner.model.parameters()),
             versions={name: import_module(name).__version__ for name in names},
         )
-        Path(runner.work_dir, WHERE).write_text(json.dumps(where))
+        write(Path(runner.work_dir, WHERE), json.dumps(where))
 
 
 @HOOKS.register_module()
@@ -190,10 +191,8 @@ class ProgressHook(Hook):
     def _write(self, runner: Runner, **values: float) -> None:
         self.noted.update(values)
         if get_rank() == 0:
-            file = Path(runner.work_dir, PROGRESS)
             with suppress(OSError):
-                file.with_suffix('.part').write_text(json.dumps(self.noted))
-                file.with_suffix('.part').replace(file)
+                write(Path(runner.work_dir, PROGRESS), json.dumps(self.noted), cached=True)
 
 
 @HOOKS.register_module()
@@ -244,7 +243,7 @@ class TimingHook(Hook):
                 checkpoint=self.out.with_name(CHECKPOINT).stat().st_size,
                 memory=torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
             )
-            self.out.write_text(json.dumps(timing))
+            write(self.out, json.dumps(timing))
         raise SystemExit(0)
 
     @staticmethod

@@ -162,7 +162,7 @@ def sized(values: dict[str, Any]) -> Mini:
     """The mini preset with other sizes.
 
     Raises:
-        RowError: There is no such size, or its value is none.
+        RowError: There is no such size, or its value is not one.
     """
     known = asdict(Mini())
     for key, value in values.items():
@@ -177,6 +177,8 @@ def sized(values: dict[str, Any]) -> Mini:
         raise RowError(f'--mini ema={values["ema"]}: give a momentum below 1')
     if values.get('pretrained', 0) not in (0, 1):
         raise RowError(f'--mini pretrained={values["pretrained"]}: give 0 or 1')
+    if values.get('channels', 32) % 32:
+        raise RowError(f"--mini channels={values['channels']}: give a multiple of 32, the groups of the heads' norms")
     mini = replace(Mini(), **values)
     if mini.pretrained:
         from . import frozen  # imports MMDetection's layers, which takes seconds

@@ -26,7 +26,7 @@ _TORCHRUN = re.compile(r'^[IWE]\d{4} .*(?:elastic|distributed/run).*$', re.M)
 _LEAKS = re.compile(r'^nanobind: leaked ', re.M)
 _CHILD_CODE = re.compile(r'\(exitcode: (-\d+)\)')
 _WRAPPERS = ('ChildFailedError', 'SignalException', 'CalledProcessError')
-#: Seconds between lines of progress where the output is no terminal.
+#: Seconds between lines of progress where the output is not a terminal.
 LINE_SECONDS = 30
 
 

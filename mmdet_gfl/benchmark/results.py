@@ -134,7 +134,7 @@ def result_of(
 
 
 def read_result(file: Path) -> Result | None:
-    """A result; scores that are no numbers become None. None where the file is none."""
+    """A result; scores that are not numbers become None. None where the file is not a result."""
     result = read(file)
     scores = result.get('scores')
     if not isinstance(scores, dict) or 'config' not in result:

@@ -138,7 +138,7 @@ def check_config(given: str) -> str:
         given: As that, without ``.py``, or as a path that leads there.
 
     Raises:
-        RowError: It is no shipped config, or a part in ``_base_`` that others inherit.
+        RowError: It is not a shipped config, or a part in ``_base_`` that others inherit.
     """
     files = {file.resolve(): file.relative_to(CONFIG_DIR).as_posix() for file in CONFIG_DIR.glob('[!_]*/*.py')}
     name = given if given.endswith('.py') else f'{given}.py'

@@ -95,7 +95,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        DamagedCheckpointError: The file is no complete checkpoint.
+        DamagedCheckpointError: The file is not a complete checkpoint.
         UnsafeCheckpointError: The safe mode refuses the file.
     """
     path = _existing_file(filename)
@@ -208,7 +208,7 @@ def _damage(path: str, error: Exception | None = None) -> str:
         reason = str(error).partition('\n')[0] or type(error).__name__
         what = f'is damaged ({size} bytes; torch: {reason:.100})'
     else:
-        what = f'was cut short or is no checkpoint of torch.save ({size} bytes)'
+        what = f'was cut short or is not a checkpoint of torch.save ({size} bytes)'
     return f'{path} {what}; copy or download it again, or resume from an earlier checkpoint of the same run'
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_gfl.registry import MODELS, hosts_of_stock_heads
+
 from .heads import HeadConfig, bare_name, weight_of
 
 #: Arguments of transforms that say how large an image is after them.
@@ -30,7 +32,7 @@ def notes(found: HeadConfig, name: str, head: Any, cfg: Config) -> Iterator[str]
         )
     yield f'{found.key}: {found.kind.__name__} becomes {name}: {axes_of(head)}'
     yield from _loss_notes(found, head)
-    if head.quality.soft_labels:
+    if head.quality.soft_labels and not _learns_iou(found):
         yield (
             'a score now means class x IoU, so score thresholds do not carry over: choose yours again with '
             'tools/analysis_tools/select_thresholds.py; score_thr of test_cfg can stay'
@@ -38,6 +40,13 @@ def notes(found: HeadConfig, name: str, head: Any, cfg: Config) -> Iterator[str]
     if math.isfinite(head.box.max_distance):
         yield _reach(head, cfg)
     yield _loadable(found, head)
+
+
+def _learns_iou(found: HeadConfig) -> bool:
+    """True if the class score of the head before learns the IoU already."""
+    if found.is_gfl:
+        return bool(found.build(found.node).quality.soft_labels)
+    return bool(MODELS.get(hosts_of_stock_heads()[found.stock].baseline_quality).soft_labels)
 
 
 def axes_of(head: Any) -> str:

@@ -19,7 +19,7 @@ class CocoSubset(CocoDataset):
         **kwargs: As of MMDetection's ``CocoDataset``.
 
     Raises:
-        ValueError: ``every`` is no integer from 1 up.
+        ValueError: ``every`` is not an integer from 1 up.
     """
 
     def __init__(self, *args: Any, every: int, **kwargs: Any) -> None:

@@ -214,7 +214,7 @@ class _Observed(BaseDataset):
         return info
 
     def _parse_instance_info(self, tree: Any, *args: Any, **options: Any) -> list[dict[str, Any]]:
-        """Read the objects of a file in Pascal VOC format, and count the names that are no classes."""
+        """Read the objects of a file in Pascal VOC format, and count the names that are not classes."""
         names = (str(entry.findtext('name')) for entry in tree.iterfind('object'))
         self.record.left_out[OTHER_CLASS] += [repr(name) for name in names if name not in self._metainfo['classes']]
         found: list[dict[str, Any]] = super()._parse_instance_info(tree, *args, **options)
@@ -302,7 +302,7 @@ def check_classes(file: str, classes: list[str], api: Any) -> None:
     in_file = [name for name in categories if name in classes]
     if in_file != classes:
         missing = [repr(name) for name in classes if name not in categories]
-        fault = f'{missing[0]} is no category of it' if missing else f'the file lists them as {some(in_file)}'
+        fault = f'{missing[0]} is not a category of it' if missing else f'the file lists them as {some(in_file)}'
         way = 'give classes=(...) its names in its order, by which labels are numbered, and num_classes their number'
         has = f'has the categories {some(categories)}'
         raise UserError(f'{file} {has}, and metainfo.classes is {some(classes)}: {fault}; {way}')

@@ -11,14 +11,22 @@ from mmdet_gfl.engine.errors import UserError
 PICTURE_SUFFIXES = ('.png', '.svg', '.pdf', '.jpg')
 
 
-def write(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file beside its place, bring it to the disk and move it there: a kill leaves what was there before."""
-    part = path.with_name(f'.{path.name}.part')
+def write(path: Path, content: str | bytes | memoryview, cached: bool = False) -> None:
+    """Write a file beside its place, bring it to the disk and move it there: a kill leaves what was there before.
+
+    Args:
+        path: The file.
+        content: All of it.
+        cached: It can be computed again, perhaps by several processes at once: it is not waited for the disk, and each
+            process has an unfinished file of its own.
+    """
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part' if cached else f'.{path.name}.part')
     try:
         with part.open('wb') as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if not cached:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Processes that end with the one that has started them."""
+"""The cores of a process, and processes that end with the one that has started them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import signal
 
 _PRCTL = getattr(ctypes.CDLL(None), 'prctl', None) if os.name == 'posix' else None
 _PR_SET_PDEATHSIG = 1
+
+
+def cores() -> int:
+    """Number of the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def end_with_parent(parent: int) -> None:

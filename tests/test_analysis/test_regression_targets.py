@@ -482,12 +482,12 @@ def test_the_table(report):
     assert as_text(report, 0).splitlines()[-1].startswith('smallest safe reg_max with delta=1: 21')
 
 
-def test_nothing_is_learned_is_said(report):
+def test_a_training_without_targets_is_reported(report):
     text = as_text(new_report(MODELS.build(host_config('FCOS')), 1), 0.001)
     assert text.endswith('check the classes, the boxes and the image size')
 
 
-def test_an_assumed_reg_max_is_said():
+def test_an_assumed_reg_max_is_reported():
     report = new_report(MODELS.build(host_config('FCOS', 'CenternessBranch', 'dirac')), 1)
     report.add([torch.full((1, 4), 2.5), *[torch.zeros(0, 4)] * 4])
     assert "the head has no reg_max; with GeneralBox's default reg_max=16" in as_text(report, 0.001)

@@ -59,7 +59,7 @@ def test_detections_in_a_crowd_do_not_count():
     assert answer.objects == 1 and answer.point == OperatingPoint(0.8, 1.0, 1.0, 1)
 
 
-def test_what_is_printed_and_written():
+def test_printed_and_written_results():
     answers = picked(0.75)
     said = table(answers, 0.75).splitlines()
     assert said[1].split() == ['cat', '10', '0.4000', '0.800', '0.400', '5'] and said[2].split() == ['dog', '2', '-']

@@ -89,7 +89,7 @@ def test_a_head_of_this_package_is_its_own_baseline(name, repeated, heads):
     assert boxes[0] == 'mmdet_gfl.DiracBox' and 'mmdet_gfl.DiracBox' not in boxes[1:]
 
 
-def test_what_a_head_of_this_package_takes_to_another_point():
+def test_arguments_that_a_head_of_this_package_keeps_at_another_point():
     plan = read_ablation(str(CONFIG_DIR / 'gfl' / 'gfl_r50_fpn_n18_1x_coco.py'))
     assert head(plan, 'dfl').box.reg_max == head(plan, 'gflv2').reg_max == 18
     assert (
@@ -125,7 +125,7 @@ def test_dfl_has_the_hosts_own_quality(retina):
     assert 'is GFL' in gfl.describe(gfl.rows['baseline'])
 
 
-def test_a_row_of_ones_own_equals_a_named_one():
+def test_a_user_defined_row_equals_a_named_one():
     own = ['same:quality=DistributionGuidedQuality', 'point:quality=baseline,box=DiracBox', 'iou:quality=IoUBranch']
     plan = read_ablation('retinanet_r50_fpn_1x_coco', ['baseline', 'gflv2'], own)
     assert plan.repeated() == {'same': 'gflv2', 'point': 'baseline'}
@@ -181,7 +181,7 @@ def test_box_weights_are_added_to_a_quality_of_the_configs():
     ]
 
 
-def test_a_stock_head_with_another_loss_is_no_point_of_the_host():
+def test_a_stock_head_with_another_loss_is_not_a_point_of_the_host():
     """Hard labels take the focal loss, so the stock head with QFL is not the host's point without quality."""
     options = {'model.bbox_head.loss_cls': dict(_delete_=True, type='QualityFocalLoss', use_sigmoid=True)}
     other = read_ablation(
@@ -460,7 +460,7 @@ def test_a_miss_rate_is_better_where_it_is_lower(work_dir):
     assert read(work_dir / 'report.json')['lower_is_better'] is True
 
 
-def test_the_direction_of_a_metric_of_ones_own_can_be_given(work_dir):
+def test_the_direction_of_a_user_defined_metric_can_be_given(work_dir):
     for seed in range(2):
         save(work_dir, 'baseline', seed, **{'mine/misses': 5.0 + seed})
         save(work_dir, 'qfl', seed, **{'mine/misses': 4.0 + seed})

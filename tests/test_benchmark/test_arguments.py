@@ -1,4 +1,4 @@
-"""What a command line is refused for before torch is imported."""
+"""Refusals of a command line before torch is imported."""
 
 import argparse
 
@@ -34,7 +34,7 @@ def test_options_without_a_value(name, flag):
         commands.check_arguments(argparse.Namespace(**{name: ['lr=1', 'size']}))
 
 
-def test_what_may_be():
+def test_values_that_are_accepted():
     commands.check_arguments(argparse.Namespace(command='list'))
     commands.check_arguments(argparse.Namespace(seeds=None))  # of status: all there are
     commands.check_arguments(

@@ -47,7 +47,7 @@ def test_the_launcher_of_a_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv('SRUN_ARGS', "-p gpu --comment 'two words'")
     assert launcher_of('slurm', 8, None) == Launcher('slurm', 8, ('-p', 'gpu', '--comment', 'two words'))
     assert launcher_of('slurm', 8, '-A me') == Launcher('slurm', 8, ('-A', 'me'))
-    with pytest.raises(RowError, match='no command line'):
+    with pytest.raises(RowError, match='not a command line'):
         launcher_of('slurm', 8, "-p 'gpu")
 
 

@@ -1,11 +1,11 @@
-"""What a dry run says without timing anything."""
+"""Output of a dry run that times nothing."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mmdet_gfl.benchmark import dry_run
+from mmdet_gfl.benchmark import dry_run, locks
 from mmdet_gfl.benchmark.commands import Launcher
 from mmdet_gfl.benchmark.dry_run import Timing
 from mmdet_gfl.benchmark.mini import Mini
@@ -47,6 +47,34 @@ def said(tmp_path, monkeypatch):
 def test_the_time_of_all_is_that_of_the_rows_that_can_run(said, monkeypatch, timed, configs, last):
     monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
     assert said(timed, configs)[-1] == last
+
+
+def test_a_quick_dry_run_times_two_rows_that_fail_alike(monkeypatch, tmp_path):
+    measured, lines = [], []
+    reasons = {BASE: 'no torch', GFL: 'no torch', SSD: 'no data'}
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
+
+    def measure(cfg, folder, *_):
+        measured.append(folder.name)
+        return None, next(reason for name, reason in reasons.items() if Path(name).stem == folder.name)
+
+    monkeypatch.setattr(dry_run, 'measure', measure)
+    for configs, timed in (([BASE, GFL, SSD], 2), ([BASE, SSD, GFL], 3)):
+        measured.clear()
+        preset = Preset('paper', 1)
+        assert dry_run.dry_run(configs, [0], tmp_path, preset, Launcher('none', 1), 1, True, lines.append) == 1
+        assert len(measured) == timed
+    assert lines.count(f'  cannot run: {SSD}: no torch') == lines.count(f'  cannot run: {SSD}: no data') == 1
+
+
+def test_folders_of_killed_dry_runs_are_removed(said, monkeypatch, tmp_path):
+    monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
+    for name in ('timing-killed', 'timing-running'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '.lock').touch()
+    with locks.acquire(tmp_path / 'timing-running' / '.lock'):
+        said([GFL], [GFL])
+        assert [path.name for path in tmp_path.glob('timing-*')] == ['timing-running']
 
 
 def test_a_run_keeps_a_checkpoint_and_writes_the_next_beside_it(said, monkeypatch):

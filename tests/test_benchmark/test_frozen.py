@@ -100,7 +100,7 @@ def test_a_damaged_file_is_replaced(backbone, tmp_path, content):
     assert torch.equal(torch.load(file, weights_only=True)[0], levels[0]) and list(tmp_path.rglob('*.*')) == [file]
 
 
-def test_what_the_outputs_depend_on_is_kept_apart(backbone, monkeypatch):
+def test_outputs_of_different_settings_are_kept_apart(backbone, monkeypatch):
     image = torch.randn(1, 3, 64, 96)
     levels = backbone(image)
     assert backbone(torch.zeros(1, 3, 64, 96))[0].shape == (1, 24, 16, 24)

@@ -1,4 +1,4 @@
-"""Seeds by epoch, losses and weights that are no numbers."""
+"""Seeds by epoch, losses and weights that are not finite."""
 
 import random
 from pathlib import Path
@@ -138,7 +138,7 @@ def runner():
 
 
 @pytest.mark.parametrize('loss', [float('nan'), float('inf')])
-def test_a_loss_that_is_no_number_ends_the_training(loss):
+def test_a_loss_that_is_not_finite_ends_the_training(loss):
     hook, outputs = hooks.FiniteHook(interval=10), dict(loss=torch.tensor(loss))
     for index in (0, 8, 10, 23):  # it looks at every tenth iteration and at the last of the epoch
         hook.after_train_iter(runner(), index, outputs=outputs)
@@ -148,7 +148,7 @@ def test_a_loss_that_is_no_number_ends_the_training(loss):
         hook.after_train_iter(runner(), index, outputs=dict(loss=torch.tensor(1.0)))
 
 
-def test_weights_that_are_no_numbers_end_it_before_the_checkpoint():
+def test_weights_that_are_not_finite_end_it_before_the_checkpoint():
     hook, broken = hooks.FiniteHook(), runner()
     hook.after_train_epoch(broken)
     broken.model.bias.data.fill_(torch.nan)

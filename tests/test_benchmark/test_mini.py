@@ -30,7 +30,7 @@ def head_of(cfg):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_makes_the_row_is_kept(name):
+def test_arguments_of_the_row_are_kept(name):
     row = row_of(name)
     before = copy.deepcopy(row.to_dict())
     small = shrink(row, Mini(size=96, epochs=4, lr=2e-3), seed=7)

@@ -27,7 +27,7 @@ def test_the_paper_trains_8_gpus_and_the_batch_of_the_lr():
         assert presets.lr_notes([cfg], 8) == []
 
 
-def test_another_batch_scales_the_lr_and_says_so():
+def test_another_batch_scales_the_lr_and_is_reported():
     assert presets.lr_notes([paper(GFL, gpus=1), paper(GFL, gpus=1), paper(SSD, gpus=1)], 1) == [
         'lr 0.01 is for 16 images per step; with 1 x 2 it is scaled to 0.00125 (2 rows)',
         'lr 0.002 is for 64 images per step; with 1 x 8 it is scaled to 0.00025 (1 row)',
@@ -104,6 +104,7 @@ def test_choosing():
         (('mini', None, None, dict(size=0), None, 0), '--mini size=0: give a number above 0, an integer'),
         (('mini', None, None, dict(size=1.5), None, 0), '--mini size=1.5: give a number above 0, an integer'),
         (('mini', None, None, dict(lr=float('nan')), None, 0), '--mini lr=nan: give a number above 0, finite'),
+        (('mini', None, None, dict(channels=16), None, 0), '--mini channels=16: give a multiple of 32'),
         (('mini', None, None, dict(ema=1.0), None, 0), '--mini ema=1.0: give a momentum below 1'),
         (('mini', None, None, dict(ema=-0.1), None, 0), '--mini ema=-0.1: give 0 or a number above 0, finite'),
         (('mini', None, None, dict(rare=3), None, 0), 'give some of the classes'),
@@ -113,7 +114,7 @@ def test_choosing():
         (('mini', None, None, dict(size=16), None, 0), '--mini: width=16 is not possible; give an integer from 32'),
     ],
 )
-def test_what_cannot_be_is_said(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(RowError, match=message):
         presets.choose(*arguments)
 
@@ -137,7 +138,7 @@ def test_a_config_without_a_batch_for_its_lr():
         presets.as_in_paper(cfg, 'mine.py')
 
 
-def test_what_results_must_share():
+def test_settings_that_results_must_share():
     assert Preset('paper', 8).sizes() != Preset('paper', 4).sizes()
     assert Preset('paper', 8, batch_size=2).sizes() == Preset('paper', 4, batch_size=4).sizes()
     assert Preset('mini', 1, mini=Mini()).sizes() == Preset('mini', 2, mini=Mini()).sizes()

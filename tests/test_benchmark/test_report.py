@@ -194,7 +194,7 @@ def test_sizes_that_are_not_the_presets_are_named():
     assert '16 epochs. The paper' in first and '4 epochs, lr=0.001, rare=1. The paper' in second
 
 
-def test_the_paper_preset_says_so(tmp_path):
+def test_the_paper_preset_is_named(tmp_path):
     run = runs('atss/b.py', 38.0)[0] | dict(
         preset='paper', mini=None, gpus=8, options=Preset('paper', 8, options=dict(a=1)).options
     )
@@ -298,7 +298,7 @@ def test_compared_rows():
     assert [(row.state, row.missing) for row in nothing] == 2 * [('not run', {0: 'not run'})]
 
 
-def test_every_seed_that_was_not_measured_is_said_and_why(tmp_path):
+def test_each_seed_that_was_not_measured_is_reported_with_the_reason(tmp_path):
     """A row with some seeds, one with none that it could have, and one of a table that has begun another seed."""
     for run in (*runs('atss/b.py', 31.0, 32.0, 33.0), *runs('gfl/d.py', 33.0)):
         run_dir = results.run_dir_of(run['config'], run['seed'], tmp_path)

@@ -1,4 +1,4 @@
-"""What is read from a training, and kept of it."""
+"""Results read from a training, and kept."""
 
 import json
 import math

@@ -44,7 +44,7 @@ def test_a_config_has_one_name(root, given):
 @pytest.mark.parametrize(
     'given', ['_base_/datasets/shapes_detection', '{outside}/gfl_r50_fpn_1x_coco.py', 'gfl', '', 'a' * 300]
 )
-def test_what_is_no_shipped_config_is_refused(tmp_path, given):
+def test_other_files_than_shipped_configs_are_refused(tmp_path, given):
     (tmp_path / 'gfl_r50_fpn_1x_coco.py').touch()
     given = given.format(outside=tmp_path)
     with pytest.raises(

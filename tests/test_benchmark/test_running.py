@@ -120,7 +120,7 @@ def test_a_log_that_cannot_be_written(run, tmp_path):
     check_the_first_failed_alone(said, tmp_path, f'Is a directory: {run_dir / "train.log"} (nothing was started)')
 
 
-def test_notes_and_progress_are_no_reason_to_fail(run, tmp_path, monkeypatch):
+def test_notes_and_progress_do_not_fail(run, tmp_path, monkeypatch):
     calls, enough = [], tmp_path / 'enough'
 
     def write_state(*arguments):
@@ -143,7 +143,7 @@ def test_notes_and_progress_are_no_reason_to_fail(run, tmp_path, monkeypatch):
         (None, b'\xff', "can't decode byte 0xff"),
     ],
 )
-def test_what_is_measured_but_cannot_be_read_or_kept(run, tmp_path, monkeypatch, scores, scalars, words):
+def test_measurements_that_cannot_be_read_or_kept(run, tmp_path, monkeypatch, scores, scalars, words):
     run_dir, original = run_dir_of(BASE, 0, tmp_path), running.result_of
 
     def result_of(config, *others):

@@ -20,7 +20,7 @@ FREE = {'num_classes', 'in_channels', 'feat_channels', 'stacked_convs', 'norm_cf
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_makes_the_row_is_kept(name):
+def test_arguments_of_the_row_are_kept(name):
     row = Config.fromfile(CONFIG_DIR / name)
     before = copy.deepcopy(row.to_dict())
     cfg = small.shrink(row, seed=3)

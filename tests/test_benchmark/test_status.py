@@ -1,4 +1,4 @@
-"""What ``reproduce.py status`` says of a work dir."""
+"""Output of ``reproduce.py status`` for a work dir."""
 
 import pytest
 

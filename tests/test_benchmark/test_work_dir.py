@@ -1,4 +1,4 @@
-"""What of a work dir is done, and what is still to be trained."""
+"""Finished and missing runs of a work dir."""
 
 import json
 from collections import deque

@@ -320,14 +320,14 @@ def test_missing_files(tmp_path, load):
     'content, reason',
     [
         (b'', 'is an empty file'),
-        (b'<html>404 Not Found</html>', 'no checkpoint of torch.save'),
-        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'no checkpoint of torch.save'),
-        (pickle.dumps(dict(a=1)), 'no checkpoint of torch.save'),
-        (pickle.dumps(Reduced(os.system, ('exit 1',))), 'no checkpoint of torch.save'),
-        (b'PK\x03\x04' + bytes(100), 'no checkpoint of torch.save'),
+        (b'<html>404 Not Found</html>', 'not a checkpoint of torch.save'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'not a checkpoint of torch.save'),
+        (pickle.dumps(dict(a=1)), 'not a checkpoint of torch.save'),
+        (pickle.dumps(Reduced(os.system, ('exit 1',))), 'not a checkpoint of torch.save'),
+        (b'PK\x03\x04' + bytes(100), 'not a checkpoint of torch.save'),
     ],
 )
-def test_files_that_are_no_checkpoints(tmp_path, monkeypatch, load, allowed, content, reason):
+def test_files_that_are_not_checkpoints(tmp_path, monkeypatch, load, allowed, content, reason):
     monkeypatch.setenv(VARIABLE, allowed)
     path = tmp_path / 'a.pth'
     path.write_bytes(content)

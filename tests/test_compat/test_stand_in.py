@@ -1,4 +1,4 @@
-"""Where ``mmcv._ext`` comes from. Imports are tested in processes of their own."""
+"""Origin of ``mmcv._ext``. Imports are tested in processes of their own."""
 
 import logging
 import subprocess
@@ -78,7 +78,7 @@ def test_the_extension_on_disk_wins(fake_mmcv):
     assert LINE not in said
 
 
-def test_without_the_extension_the_stand_in_comes_and_says_so_once(fake_mmcv):
+def test_without_the_extension_the_stand_in_comes_with_one_note(fake_mmcv):
     code = 'import mmdet_gfl, mmcv._ext; print(mmcv._ext.__name__, mmdet_gfl.compat.mmcv_flavour()); import mmcv._ext'
     printed, said = python(code, fake_mmcv.parent)
     assert printed == 'mmcv._ext stand-in'
@@ -87,7 +87,7 @@ def test_without_the_extension_the_stand_in_comes_and_says_so_once(fake_mmcv):
 
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
 @pytest.mark.parametrize('rank', ['0', '3'])
-def test_only_the_first_rank_says_so(monkeypatch, caplog, variable, rank):
+def test_only_the_first_rank_reports(monkeypatch, caplog, variable, rank):
     for name in RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, rank)
@@ -102,7 +102,7 @@ def test_only_the_first_rank_says_so(monkeypatch, caplog, variable, rank):
     assert [record.message.startswith(LINE) for record in caplog.records] == [True] * (rank == '0')
 
 
-def test_workers_do_not_say_so(fake_mmcv, tmp_path):
+def test_workers_do_not_warn(fake_mmcv, tmp_path):
     script = tmp_path / 'train.py'
     script.write_text(
         'import multiprocessing, mmdet_gfl, mmcv._ext\n'
@@ -124,14 +124,14 @@ def test_flavours_of_nothing(monkeypatch):
     assert compat.mmcv_flavour() == 'missing'
 
 
-def test_operators_that_are_missing_say_so_when_they_are_called():
+def test_missing_operators_raise_when_they_are_called():
     extension = ext_loader.load_ext('_ext', ['roi_align_forward', 'nms'])
     assert callable(extension.roi_align_forward)
     with pytest.raises(NotImplementedError, match="'roi_align_forward' is not in the stand-in.* Install compiled mmcv"):
         mmcv_ext.roi_align_forward(1, keyword=2)
 
 
-def test_names_of_python_are_no_operators():
+def test_names_of_python_are_not_operators():
     with pytest.raises(AttributeError, match='__wrapped__'):
         mmcv_ext.__wrapped__  # noqa: B018
     assert not hasattr(mmcv_ext, '__path__')

@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def started(folder, code):
-    """What a Python prints that reads the .pth files of ``folder``, and no others, before ``code``."""
+    """Output of a Python that reads the .pth files of ``folder``, and no others, before ``code``."""
     packages = [path for path in sys.path if path.endswith('-packages')]
     script = f'import site, sys; sys.path += {packages!r}; site.addsitedir({str(folder)!r}); {code}'
     return subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True)
@@ -43,7 +43,7 @@ def test_python_starts_with_the_stand_in(folder, root):
     assert 'StandInFinder' in result.stdout
 
 
-def test_python_starts_where_the_package_is_gone_or_broken(folder, tmp_path):
+def test_python_starts_where_the_package_is_absent_or_broken(folder, tmp_path):
     startup.install()
     line = (folder / 'mmdet_gfl_stand_in.pth').read_text()
     broken = tmp_path / 'broken'

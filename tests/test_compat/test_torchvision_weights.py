@@ -11,7 +11,7 @@ from mmdet_gfl.compat.checkpoint import install_checkpoint_support
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What is downloaded, with torchvision absent."""
+    """Addresses that are downloaded, with torchvision absent."""
     addresses = []
     monkeypatch.setattr(torchvision_weights, 'torchvision_ops', lambda: None)
     monkeypatch.setattr(

@@ -193,7 +193,7 @@ def test_side_visible_by_hand():
     assert side_visible(visible, opacity, np.array([0, 0, 20, 10])) == [0.5, 0.95, 1.0, 0.95]
 
 
-def test_what_is_laid_over_an_item_is_not_visible():
+def test_covered_parts_of_an_item_are_not_visible():
     item = item_of((10, 10, 30, 30))
     visible = item.visible_under((20, 0), np.ones((80, 80), np.float32))
     assert visible.sum() == pytest.approx(item.opacity.sum() / 2, rel=0.02)

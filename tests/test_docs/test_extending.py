@@ -279,7 +279,7 @@ def test_the_quality_with_a_measure_trains_and_detects(config, host):
     assert losses['loss_cls'] > 0
 
 
-def test_what_the_quality_with_a_measure_refuses(config):
+def test_refusals_of_the_quality_with_a_measure(config):
     with pytest.raises(ValueError, match=r'iou_share=1\.5; accepted: from 0'):
         with_quality('ATSS', 'CenterIoUQuality', iou_share=1.5)
     with pytest.raises(ValueError, match=r'did you mean mmdet_gfl\.CenterIoUQuality'):
@@ -323,7 +323,7 @@ def test_without_a_floor_it_is_the_joint_quality_and_with_1_uniform(config, host
             torch.testing.assert_close(ours[key], value)
 
 
-def test_what_the_quality_with_a_floor_refuses(config):
+def test_refusals_of_the_quality_with_a_floor(config):
     with pytest.raises(ValueError, match=r'floor=1\.5; accepted: from 0'):
         with_quality('ATSS', 'FlooredJointQuality', floor=1.5)
 
@@ -433,7 +433,7 @@ def test_the_quality_with_layers_trains_and_detects(config, host, box):
     assert head.spread_layer.weight.abs().min() > 0
 
 
-def test_what_the_quality_with_layers_refuses(config):
+def test_refusals_of_the_quality_with_layers(config):
     with pytest.raises(ValueError, match=r'SpreadQuality needs standard deviations, and box=DiracBox has none'):
         with_quality('ATSS', 'SpreadQuality', box='dirac')
 
@@ -467,7 +467,7 @@ def test_bins_by_hand(config):
     assert to_bins(torch.zeros(0, 4), values).shape == (0, 4)
 
 
-def test_what_the_page_says_of_the_spacing(config):
+def test_the_spacing_on_the_page(config):
     values = log_head('ATSS').log_integral.project
     gaps = values.diff()
     text = ' '.join(PAGE.split())
@@ -476,7 +476,7 @@ def test_what_the_page_says_of_the_spacing(config):
 
 
 @pytest.mark.parametrize('host', ['ATSS', 'FCOS'])
-def test_where_dfl_is_smallest_the_box_is_the_object(config, host):
+def test_at_the_minimum_of_dfl_the_box_is_the_object(config, host):
     # The two values next to each distance, weighted so that their mean is the distance: DFL's gradient is 0 there.
     head = log_head(host)
     feats, gts = host_features(host, SIZE, 2), objects([3, 2], SIZE)
@@ -526,7 +526,7 @@ def test_a_checkpoint_of_a_general_box_does_not_pass(config):
         load_state_dict(ours, general.state_dict(), strict=True)
 
 
-def test_what_the_box_refuses(config):
+def test_refusals_of_the_box(config):
     with pytest.raises(ValueError, match='max_distance=0 must be positive'):
         log_head('ATSS', max_distance=0)
     test_cfg = dict(host_config('ATSS').test_cfg, with_distribution='full')
@@ -672,7 +672,7 @@ def test_the_dynamic_host_trains_and_detects(config, epoch, at, quality):
     assert (targets.quality == 1).all() == (at == 0) and len(targets.pos) > 5
 
 
-def test_what_the_dynamic_host_refuses(config, epoch):
+def test_refusals_of_the_dynamic_host(config, epoch):
     for axes in (dict(box=BOXES['dfl']), dict(quality=part('IoUBranch'))):
         with pytest.raises(ValueError, match='TOODGFLHead has Dirac boxes and no branch'):
             build(tood_config(**axes, loss_cls=dict(type='FocalLoss', use_sigmoid=True)))

@@ -1,4 +1,4 @@
-"""What docs/faq.md claims: its Python runs and prints what stands there, its commands and keys exist."""
+"""Claims of docs/faq.md: its Python runs and prints what stands there, its commands and keys exist."""
 
 import contextlib
 import io

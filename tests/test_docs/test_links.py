@@ -28,7 +28,7 @@ def links(page):
 
 
 def anchors(page):
-    """What the headings are called in a link, as GitHub has it."""
+    """Names of the headings in a link, as GitHub has them."""
     text = re.sub(r'^( *)(```|~~~).*?^\1\2 *$', '', page.read_text(encoding='utf-8'), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r'^#{1,6} +(.*?) *$', text, flags=re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}

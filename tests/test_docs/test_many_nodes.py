@@ -47,7 +47,7 @@ def test_scripts_and_variables_are_there(page, root):
         }
 
 
-def test_what_the_tools_say_is_quoted_as_they_say_it(page, monkeypatch):
+def test_the_output_of_the_tools_is_quoted_literally(page, monkeypatch):
     cfg = Config(dict(launcher='none'))
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(launch.UserError) as refused:

@@ -122,7 +122,7 @@ def applied(tmp_path):
 
 @pytest.fixture
 def said(caplog, request):
-    """What the package logs of superseded losses."""
+    """Log lines on superseded losses."""
     logger = MMLogger.get_instance(request.node.name)
     logger.addHandler(caplog.handler)
     yield lambda: [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
@@ -235,7 +235,7 @@ def test_the_baseline_is_the_stock_detector(path, applied):
 
 
 @pytest.mark.parametrize('path', EVERYWHERE)
-def test_what_a_stock_checkpoint_fills(path, applied, caplog, request):
+def test_layers_that_a_stock_checkpoint_fills(path, applied, caplog, request):
     ours, stock = detector(applied(path, CODE[path, 'full GFL'])), detector(applied(path))
     with torch.no_grad():
         for parameter in stock.parameters():
@@ -281,7 +281,7 @@ def test_the_whole_file(tmp_path):
 
 
 @pytest.mark.parametrize('path', HOSTS)
-def test_what_lr_and_clipping_the_configs_have(path, applied):
+def test_lr_and_clipping_of_the_configs(path, applied):
     cfg = applied(path)
     assert not cfg.auto_scale_lr.get('enable')
     assert cfg.auto_scale_lr.base_batch_size == (64 if path in (SSD300, SSD512) else 16)
@@ -307,7 +307,7 @@ def test_scores_of_other_programs():
     assert '`score_thr=0.3`' in PAGE and '`pred_score_thr=0.3`' in PAGE
 
 
-def test_what_the_two_losses_teach():
+def test_the_distributions_that_the_two_losses_teach():
     # A box with IoU 0.7: QFL is smallest at a score of 0.7, focal loss at 1.
     scores = torch.arange(1, 1000) / 1000
     label = torch.zeros(len(scores), dtype=torch.long)

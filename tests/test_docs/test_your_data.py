@@ -196,7 +196,7 @@ def test_the_example_of_the_format(checkout):
     assert box['area'] == box['bbox'][2] * box['bbox'][3]
 
 
-def test_what_weights_of_coco_fill(checkout, caplog, request):
+def test_layers_that_weights_of_coco_fill(checkout, caplog, request):
     (checkout / 'my_coco.py').write_text(FILES['my_coco.py'] + ''.join(ADDED), encoding='utf-8')
     cfg = Config.fromfile('my_coco.py')
     metafile = (checkout / 'configs' / 'gfl' / 'metafile.yml').read_text()
@@ -264,7 +264,9 @@ BROKEN = {
     'have the same id': lambda cfg, checkout: rewritten(
         checkout, lambda content: content['annotations'][1].update(id=content['annotations'][0]['id'])
     ),
-    'is no category of': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=('person', 'bus')),
+    'is not a category of': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(
+        classes=('person', 'bus')
+    ),
     'lists them as': lambda cfg, checkout: cfg.train_dataloader.dataset.metainfo.update(classes=CLASSES[::-1]),
     'which no object of ... is called': misspelt_class,
     'a label is a number in that order': reversed_validation,

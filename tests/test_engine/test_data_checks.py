@@ -317,7 +317,7 @@ def test_missing_files_are_named_before_anything_is_read(cfg, data):
         ([], 'nothing in it'),
     ],
 )
-def test_what_a_folder_holds_instead(cfg, tmp_path, folders, words):
+def test_the_content_of_a_folder_without_the_file(cfg, tmp_path, folders, words):
     root = tmp_path / 'other'
     for name in ['', *folders]:
         (root / name).mkdir()
@@ -357,7 +357,7 @@ def test_indices_of_no_image(cfg, indices):
 
 
 @pytest.mark.parametrize('ann_file', [None, '', ['a.json', 'b.json'], 's3://bucket/a.json'])
-def test_an_annotation_file_that_is_no_local_path(cfg, ann_file):
+def test_an_annotation_file_that_is_not_a_local_path(cfg, ann_file):
     cfg.train_dataloader.dataset.ann_file = ann_file
     check_data(cfg, 'train')
 
@@ -437,7 +437,7 @@ def test_a_missing_file_of_a_config_that_inherits_from_mmdetection(tmp_path, mon
 def test_data_of_a_config_that_inherits_from_mmdetection_is_looked_at(cfg):
     cfg.train_dataloader.dataset._scope_ = 'mmdet'
     cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'dog', 'unicorn')
-    start_says(cfg, "'unicorn' is no category of it")
+    start_says(cfg, "'unicorn' is not a category of it")
 
 
 def test_a_class_without_its_comma(cfg, tmp_path):
@@ -629,7 +629,7 @@ def test_objects_that_are_left_out_are_counted_with_the_reason(cfg, data, capsys
     says(cfg, rf'train\.json has nothing to learn .*: all 4 objects are left out: .*{words}')
 
 
-def test_nothing_is_said_of_data_that_is_all_used(cfg, capsys):
+def test_data_that_is_all_used_gives_no_note(cfg, capsys):
     start(cfg)
     assert 'note' not in capsys.readouterr().out
 
@@ -704,9 +704,9 @@ def test_a_part_without_objects(cfg, data):
 
 def test_classes_that_the_file_lacks(cfg):
     cfg.train_dataloader.dataset.metainfo.classes = ('cat', 'dgo')
-    says(cfg, r"train\.json has the categories cat, dog, bird, .*classes is cat, dgo: 'dgo' is no category of it")
+    says(cfg, r"train\.json has the categories cat, dog, bird, .*classes is cat, dgo: 'dgo' is not a category of it")
     del cfg.train_dataloader.dataset['metainfo']
-    says(cfg, "'person' is no category of it")
+    says(cfg, "'person' is not a category of it")
 
 
 def test_classes_in_another_order_than_the_file(cfg, capsys):
@@ -733,7 +733,7 @@ def test_a_class_without_objects_is_noted(cfg, data, capsys):
     )
 
 
-def test_labels_that_are_no_class(cfg):
+def test_labels_outside_the_classes(cfg):
     class All(CocoDataset):  # as LVIS, which reads all categories whatever classes says
         def load_data_list(self):
             self._metainfo['classes'] = CLASSES
@@ -791,14 +791,14 @@ def test_num_classes_and_classes_agree(cfg, split):
         (dict(area=None), 'area=None; give it the area in pixels: of its mask, or width times height'),
     ],
 )
-def test_values_that_the_evaluation_stumbles_over(cfg, data, change, words):
+def test_values_that_end_the_evaluation(cfg, data, change, words):
     (data / 'annotations' / 'judge.json').write_text((data / 'annotations' / 'val.json').read_text())
     rewrite(data, 'judge', lambda wrong: wrong['annotations'][1].update(change))
     cfg.val_evaluator.ann_file = str(data / 'annotations' / 'judge.json')
     start_says(cfg, rf'val_evaluator\.ann_file: .*{words}')
 
 
-def test_what_the_evaluation_needs_and_the_training_not(cfg, data):
+def test_fields_that_only_the_evaluation_needs(cfg, data):
     for split in ('train', 'val'):
         rewrite(data, split, lambda bare: [entry.pop('iscrowd') for entry in bare['annotations']])
     start_says(cfg, "^val_evaluator.ann_file: the annotation with id 1 has no 'iscrowd'; give it 0, or 1 for")
@@ -979,7 +979,7 @@ def test_a_transform_that_repairs_boxes_at_random(voc, tmp_path):
         ('bndbox', None, r"VOCDataset: AttributeError: .*has no attribute .* in `.*bnd_box\.find\('xmin'\)"),
     ],
 )
-def test_voc_fields_that_are_no_numbers(voc, tmp_path, field, text, words):
+def test_voc_fields_that_are_not_numbers(voc, tmp_path, field, text, words):
     broken = ElementTree.fromstring(xml(('bird', BOX, dict(difficult='0'))))
     entry = broken.find('object')
     if text is None:
@@ -1143,7 +1143,7 @@ def test_lvis(lvis, data, capsys):
     says(lvis, r'train\.json: images have the same id, 1')
 
 
-def test_what_lvis_evaluates(lvis, data, monkeypatch):
+def test_faults_of_the_evaluation_by_lvis(lvis, data, monkeypatch):
     start(lvis)
     lvis.val_evaluator.ann_file = str(data / 'annotations' / 'train.json')
     start_says(lvis, r'val_evaluator\.ann_file does not hold the images .*val0\.jpg with id 11')

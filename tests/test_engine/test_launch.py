@@ -1,4 +1,4 @@
-"""What the tools say about files and configs before anything is built."""
+"""Errors of the tools on files and configs before anything is built."""
 
 import argparse
 import errno
@@ -70,7 +70,7 @@ def test_a_config_beside_goes_before_a_shipped_one_of_the_same_name_and_after_on
         launch.read_config('xyz')
 
 
-def test_a_config_that_is_no_python(tmp_path):
+def test_a_config_that_is_not_python(tmp_path):
     file = tmp_path / 'bad.py'
     file.write_text('model = dict(\n')
     with pytest.raises(launch.UserError, match='bad.py cannot be read: SyntaxError'):
@@ -213,7 +213,7 @@ def test_slurm_off_a_cluster_is_named(shipped, monkeypatch):
         launch.load_config(args(shipped, launcher='slurm'))
 
 
-def test_where_a_training_starts(shipped, tmp_path, capsys):
+def test_the_start_of_a_training(shipped, tmp_path, capsys):
     cfg = Config.fromfile(shipped)
     cfg.work_dir, cfg.launcher = str(tmp_path), 'none'
     assert launch.find_checkpoint(cfg) is None
@@ -242,7 +242,7 @@ def test_the_newest_whole_checkpoint_counts_where_the_pointer_fails(shipped, tmp
     assert launch.find_checkpoint(cfg) == cfg.load_from == str(tmp_path / 'epoch_10.pth') and cfg.resume
 
 
-def test_a_copied_work_dir_goes_on_from_its_own_checkpoint(shipped, tmp_path):
+def test_a_copied_work_dir_resumes_from_its_own_checkpoint(shipped, tmp_path):
     old, new = tmp_path / 'old', tmp_path / 'new'
     for folder in (old, new):  # new is a copy of old, which has gone on
         folder.mkdir()
@@ -392,7 +392,7 @@ def test_a_file_without_weights(tmp_path, held, words):
 
 
 def loading(model, path, use, hook=None):
-    """What is said of a checkpoint that a Runner has just loaded."""
+    """The error on a checkpoint that a Runner has just loaded."""
     runner = object.__new__(launch.Runner)
     runner.model, runner._hooks = model, [hook or CheckpointHook()]
     runner.register_hook(launch.CheckCheckpointHook(path, use))

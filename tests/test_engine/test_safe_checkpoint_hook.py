@@ -57,7 +57,7 @@ def train(warm_python, tmp_path, root):
     return call
 
 
-def test_a_training_killed_in_the_write_goes_on(tmp_path, train):
+def test_a_training_killed_in_the_write_resumes(tmp_path, train):
     process = train('stop')
     while not (tmp_path / 'writing').exists() and process.poll() is None:
         time.sleep(0.05)
@@ -80,7 +80,7 @@ def backend():
     safe_checkpoint_hook._doomed.clear()
 
 
-def test_what_is_removed_goes_after_the_next_file(backend, tmp_path):
+def test_removed_files_go_after_the_next_file(backend, tmp_path):
     backend.put(b'one', tmp_path / 'epoch_1.pth')
     backend.remove(tmp_path / 'epoch_1.pth')
     assert (tmp_path / 'epoch_1.pth').read_bytes() == b'one'
@@ -88,7 +88,7 @@ def test_what_is_removed_goes_after_the_next_file(backend, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['epoch_2.pth']
 
 
-def test_a_file_written_anew_stays(backend, tmp_path):
+def test_a_file_that_is_rewritten_stays(backend, tmp_path):
     backend.put(b'one', tmp_path / 'best.pth')
     backend.remove(tmp_path / 'best.pth')
     backend.put(b'two', tmp_path / 'best.pth')

@@ -85,7 +85,7 @@ def test_a_typo_is_named_with_its_key_and_what_was_meant(read, registry, key, na
         ('optim_wrapper', 'OptimWraper', 'OptimWrapper'),
     ],
 )
-def test_what_a_training_builds_late_is_named_before_its_first_step(read, tmp_path, monkeypatch, key, name, meant):
+def test_faults_of_late_parts_are_named_before_the_first_step(read, tmp_path, monkeypatch, key, name, meant):
     image = dict(id=1, file_name='a.jpg', width=9, height=9)
     (tmp_path / 'a.json').write_text(json.dumps(dict(images=[image], categories=[], annotations=[])))
     cfg = read()
@@ -179,7 +179,7 @@ def test_a_detector_is_looked_at_when_it_is_built(read, tmp_path):
         launch.build_runner(cfg)
 
 
-def test_a_loss_of_ours_that_nobody_could_see_coming_is_one_sentence(read):
+def test_an_error_of_an_own_loss_is_one_sentence(read):
     head = build_head(stock_config('Retina', loss_cls=part('QualityFocalLoss', use_sigmoid=True)))
     feats, size = host_features('Retina', (64, 64), 1), (64, 64)
     with pytest.raises(launch.UserError, match=r'QualityFocalLoss.* got .*mmdet_gfl\.RetinaGFLHead'):
@@ -222,7 +222,7 @@ def test_an_operator_that_mmcv_was_not_built_with_is_a_sentence(device, built_fo
 
 @pytest.mark.agreement
 @pytest.mark.skipif(mmcv_flavour() != 'compiled', reason='mmcv is installed without compiled operators')
-def test_these_are_the_words_of_compiled_mmcv():
+def test_the_words_of_compiled_mmcv():
     from mmcv.ops import border_align
 
     operator = lambda: border_align(torch.zeros(1, 8, 4, 4), torch.zeros(1, 16, 4), 3)  # noqa: E731
@@ -259,7 +259,7 @@ MEANT = r"(\. Did you mean '\w+'\?)?"
 
 
 def failure(cfg, node, registry=MODELS):
-    """What building this part of the config fails on."""
+    """The error of building this part of the config."""
     with pytest.raises(TypeError) as caught:
         registry.build(copy.deepcopy(node))  # a detector hands train_cfg on to its head, in place
     return type_checks.unknown_argument(cfg, caught.value)
@@ -322,7 +322,7 @@ def test_other_errors_are_left_as_they_are(read, error):
     assert caught.value is error
 
 
-def test_what_our_parts_refuse_is_one_sentence(read):
+def test_refusals_of_our_parts_are_one_sentence(read):
     cfg = read()
     cfg.model.bbox_head.reg_max = -3
     with pytest.raises(launch.UserError, match='reg_max must be an integer >= 1, got -3'):

@@ -62,7 +62,7 @@ def model_file(exported, tmp_path_factory):
 
 
 def predicted(loaded, path):
-    """What ``tools/test.py`` detects, in pixels of the file."""
+    """Detections of ``tools/test.py``, in pixels of the file."""
     steps = [step for step in loaded.cfg.test_dataloader.dataset.pipeline if 'Annotations' not in step['type']]
     data = pseudo_collate([Compose(steps)(dict(img_path=str(path), img_id=0))])
     with torch.no_grad():

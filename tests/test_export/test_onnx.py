@@ -108,7 +108,7 @@ def test_fixed_sizes(exported, dynamic):
     assert checking.difference(session, graph, given).within(checking.LIMITS)
 
 
-def test_what_tensorrt_asks(exported):
+def test_requirements_of_tensorrt(exported):
     _, model, _ = exported('gfl', with_std=True)
     constants = {one.name for one in model.graph.initializer}
     constants |= {node.output[0] for node in model.graph.node if node.op_type == 'Constant'}
@@ -174,7 +174,7 @@ class _SharpBox(GeneralBox):
         return super().decode(2 * bbox_pred, locations, head)
 
 
-def test_quality_and_box_of_ones_own(detectors, exported):
+def test_user_defined_quality_and_box(detectors, exported):
     model = copy.deepcopy(detectors('gfl').model)
     model.bbox_head.quality, model.bbox_head.box = _SharpQuality(), _SharpBox()
     plain = exported('gfl', with_std=True)[0]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BASELINES, HOSTS, build, host_config, host_features, metas, stock_config
+from matplotlib.figure import Figure
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -99,29 +100,56 @@ def tool(root, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, in order."""
+    saved, save = [], Figure.savefig
+
+    def savefig(figure, *args, **options):
+        saved.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', savefig)
+    return saved
+
+
 # draw_distributions -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ['gfl', 'ssd', 'gaussian', 'rtmdet'])
-def test_hosts_are_drawn(name, models, shapes, tool, tmp_path):
+def test_hosts_are_drawn(name, models, shapes, tool, figures, tmp_path):
     truth = ['--ann-file', shapes / 'annotations' / 'instances_val.json']
     few = ['--max-images', 2 if name == 'gfl' else 1, '--max-rows', 1, '--max-boxes', 3, '--score-thr', 0.1]
     said = tool('draw_distributions', shapes / 'val', *models(name), *truth, '--out-dir', tmp_path, *few)
     written = [tmp_path / '000001.png', tmp_path / '000002.png'][: few[1]]
     assert said.splitlines()[-few[1] :] == [str(path) for path in written] and len(list(tmp_path.iterdir())) == few[1]
-    for path in written:
-        drawn = cv2.imread(str(path))
-        height, width = drawn.shape[:2]
-        assert width > 1.8 * height  # panels stand beside the square image
-        panels = drawn[:, int(0.55 * width) :].astype(int)
-        assert (np.ptp(panels, axis=2) > 60).mean() > 0.01  # and are not empty
+    for path, figure in zip(written, figures):
+        wide, high = figure.get_size_inches() * figure.dpi
+        assert cv2.imread(str(path)).shape[:2] == (int(high), int(wide))
+        image, panels = figure.axes[-1], figure.axes[:-1]
+        assert image.images and len(panels) == 4  # one row
+        sides = [float(axes.lines[0].get_xdata()[0]) for axes in panels]
+        box = next(patch for patch in image.patches if not patch.get_fill() and patch.get_linewidth() == 1.3)
+        assert sides[0] < sides[2] and sides[1] < sides[3]
+        for axes in panels:
+            if name == 'gaussian':
+                (density,) = axes.collections
+                x, y = density.get_paths()[0].vertices.T
+                assert x[y.argmax()] == pytest.approx(axes.lines[0].get_xdata()[0], abs=0.02 * np.ptp(x))
+            else:
+                bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches]
+                assert sum(height for _, height in bars) == pytest.approx(1, abs=1e-4)
+                mean = sum(place * height for place, height in bars)
+                assert mean == pytest.approx(axes.lines[0].get_xdata()[0], abs=0.05)
+        assert box.get_width() > 0
 
 
-def test_one_image_and_few_boxes(models, shapes, tool, tmp_path):
+def test_one_image_and_few_boxes(models, shapes, tool, figures, tmp_path):
     arguments = [shapes / 'val' / '000003.bmp', *models('gfl'), '--out-dir', tmp_path / 'new' / 'folder']
     tool('draw_distributions', *arguments, '--max-boxes', 2, '--max-rows', 1, '--score-thr', 0.999)
-    drawn = cv2.imread(str(tmp_path / 'new' / 'folder' / '000003.png'))
-    assert drawn is not None and drawn.shape[1] < 1.3 * drawn.shape[0]  # no detection, no panels
+    assert cv2.imread(str(tmp_path / 'new' / 'folder' / '000003.png')) is not None
+    ((image,),) = (figure.axes for figure in figures)  # no panels
+    assert image.get_title() == 'no detections' and not image.patches
 
 
 @pytest.mark.parametrize('name', ['gfl', 'fcos', 'retina', 'fovea', 'ssd', 'gflv2'])
@@ -320,9 +348,10 @@ def test_shares_that_are_none(flag, value, tool):
 # evaluate_uncertainty -------------------------------------------------------------------------------------------------
 
 
-def test_deviations_beside_the_truth(models, tool, tmp_path):
+def test_deviations_beside_the_truth(models, tool, figures, tmp_path):
     out = tmp_path / 'deep' / 'uncertainty.png'
-    both = [*models('gfl'), *models('gaussian'), '--names', 'GFL', 'Gaussian']
+    names = ['GFL', 'Gaussian']
+    both = [*models('gfl'), *models('gaussian'), '--names', *names]
     more = replace(MINI, val=20).shapes.address
     options = ['--cfg-options', f'val_dataloader.dataset.data_root={more}']
     said = tool('evaluate_uncertainty', *both, '--score-thr', 0.05, '--out', out, *options)
@@ -341,8 +370,11 @@ def test_deviations_beside_the_truth(models, tool, tmp_path):
         assert 0 < int(within_one[:-1]) <= int(within_two[:-1]) <= 100
     for kind, _, _, true, predicted, error in of_kinds:
         assert (float(true) == 0) == (kind == 'sharp') and float(predicted) >= 0 and float(error) > 0
-    drawn = cv2.imread(str(out))
-    assert drawn.shape[0] > 300 and drawn.std() > 10
+    assert cv2.imread(str(out)) is not None
+    (figure,) = figures
+    ambiguous = [sum(int(row[2]) for row in of_kinds if row[1] == name and row[0] != 'sharp') for name in names]
+    drawn = [sum(len(one.get_offsets()) for one in axes.collections) for axes in figure.axes[:2]]
+    assert [axes.get_title() for axes in figure.axes[:2]] == names and drawn == ambiguous
 
     # The numbers are those of the model's own detections.
     cfg = Config.fromfile(models('gfl')[0])

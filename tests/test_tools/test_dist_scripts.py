@@ -91,7 +91,7 @@ def start(root, place, script, *arguments, **variables):
 
 
 def finish(*processes):
-    """What they said. One that fails would leave the others waiting for it: they are ended then."""
+    """Their output. One that fails would leave the others waiting for it: they are ended then."""
     with ThreadPoolExecutor(len(processes)) as pool:
         talks = [pool.submit(process.communicate) for process in processes]
         while not all(talk.done() for talk in talks) and not any(process.returncode for process in processes):
@@ -136,7 +136,7 @@ def test_two_nodes_train(trained):
 
 @needs_cpus
 @pytest.mark.slow
-def test_two_processes_go_on_where_two_nodes_stopped(root, place, trained, tmp_path):
+def test_two_processes_resume_where_two_nodes_stopped(root, place, trained, tmp_path):
     options = ('--resume', trained[0] / 'epoch_1.pth', '--cfg-options', 'train_cfg.max_epochs=2')
     arguments = ('tiny.py', 2, '--work-dir', tmp_path / 'on', *options)
     (said,) = finish(start(root, place, 'dist_train.sh', *arguments, PORT=free_port()))
@@ -163,7 +163,7 @@ def test_a_slurm_job_tests_what_one_process_tests(root, place, trained):
 
 
 def gradients(work):
-    """What the first step of a training took, by the parameters' numbers."""
+    """State of the optimizer after the first step of a training, by the parameters' numbers."""
     states = torch.load(work / 'epoch_1.pth', weights_only=False)['optimizer']['state']
     return {number: state['momentum_buffer'] for number, state in states.items()}
 
@@ -316,10 +316,10 @@ def test_wrong_arguments_are_answered(root, place, script, arguments, words):
     assert process.returncode == 2 and words in output and 'Traceback' not in output
 
 
-def test_without_slurm_the_way_out_is_said(root, place, tmp_path):
+def test_without_slurm_the_error_names_the_way_out(root, place, tmp_path):
     for name in ('bash', 'dirname'):
         os.symlink(Path('/usr/bin') / name, tmp_path / name)
     process = start(root, place, 'slurm_test.sh', 'part', 'job', 'a.py', 'a.pth', PATH=str(tmp_path))
     output, _ = process.communicate()
     assert process.returncode == 2
-    assert output.strip() == 'error: there is no srun here: this is no Slurm cluster; tools/dist_test.sh needs none'
+    assert output.strip() == 'error: there is no srun here: this is not a Slurm cluster; tools/dist_test.sh needs none'

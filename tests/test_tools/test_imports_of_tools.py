@@ -33,7 +33,7 @@ def test_programs_import_the_package_first(program):
     assert not faults(program.read_text())
 
 
-def test_what_is_a_fault():
+def test_faults():
     assert {program.name for program in PROGRAMS} >= {'train.py', 'test.py', 'benchmark_head.py', 'make_shapes.py'}
     first, late = 'import mmdet_gfl  # noqa: F401  # isort: skip\n', 'from mmdet.utils import x\n'
     assert not faults(f'import torch\n{first}{late}') and not faults('from mmdet_gfl.engine import launch\n' + late)

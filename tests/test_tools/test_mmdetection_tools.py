@@ -154,7 +154,7 @@ def run(monkeypatch, tmp_path):
 
 @pytest.fixture
 def predictions(project, run, tmp_path) -> Path:
-    """What ``test.py --out`` writes."""
+    """Predictions that ``test.py --out`` writes."""
     out = tmp_path / 'predictions.pkl'
     run('test.py', project.config, project.checkpoint, '--work-dir', tmp_path / 'work', '--out', out)
     return out

@@ -27,7 +27,7 @@ def resumed(tmp_path):
     return tmp_path
 
 
-def test_a_step_gone_over_again_counts_once(tool, resumed):
+def test_a_repeated_step_counts_once(tool, resumed):
     scalars = tool.read_scalars(resumed)
     assert tool.curve(scalars, 'loss') == ([1, 2], [3.0, 1.5])
     assert tool.curve(scalars, 'coco/bbox_mAP') == ([1], [0.25])

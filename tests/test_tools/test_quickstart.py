@@ -23,7 +23,7 @@ SMALL = dict(EPOCHS='1', MINI='size=64 train=8 val=4 stacked_convs=1')
 
 
 def has_pinned_versions():
-    """Whether the quickstart, which runs in the project's own environment, would run what is tested here."""
+    """Skip where the quickstart, which runs in the project's own environment, would not run what is tested here."""
     return all(found.version.partition('+')[0] == one.tested for one in REQUIREMENTS for found in installed(one))
 
 
@@ -125,7 +125,7 @@ esac
     ],
     ids=str,
 )
-def test_what_is_trained(root, tmp_path, variables, settings, asked):
+def test_the_rows_that_are_trained(root, tmp_path, variables, settings, asked):
     tools, work = tmp_path / 'a checkout' / 'tools', tmp_path / 'work dir'
     tools.mkdir(parents=True)
     shutil.copy(root / 'tools' / 'quickstart.sh', tools)

@@ -98,7 +98,7 @@ def test_a_config_is_measured(on_shapes, name):
 
 
 @pytest.mark.slow
-def test_what_was_seen_of_atss_on_coco(coco128, root):
+def test_the_share_of_atss_on_coco(coco128, root):
     # Half of the positives have a longest side of more than 5.3 strides, a hundredth more than 12.3, a thousandth 15.2.
     cfg = Config.fromfile(root / 'configs/gfl/gfl_r50_fpn_1x_coco.py')
     cfg.train_dataloader.dataset.data_root = str(coco128)

@@ -72,7 +72,7 @@ def test_stopped_before_anything_is_trained(reproduce, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_rows_killed_and_gone_on_with(root, reproduce, tmp_path):
+def test_two_killed_rows_resume(root, reproduce, tmp_path):
     work = tmp_path / 'work'
     run_dirs = [run_dir_of(config, 0, work) for config in (BASE, GFL)]
     command = [
@@ -191,6 +191,44 @@ def test_dry_run(reproduce, tmp_path):
     assert 'in all about 0.0' in said and not work.exists() and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_the_small_preset(reproduce, coco128, tmp_path, monkeypatch):
+    """On 128 images in COCO's place, of which a tenth trains: one epoch of small images."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / 'data' / 'coco'
+    (place / 'annotations').mkdir(parents=True)
+    content = json.loads((coco128 / 'annotations' / 'instances_train2017.json').read_text())
+    for split, images in (('train', content['images']), ('val', content['images'][:8])):
+        (place / f'{split}2017').symlink_to(coco128 / 'train2017')
+        ids = {image['id'] for image in images}
+        boxes = [one for one in content['annotations'] if one['image_id'] in ids]
+        chosen = dict(content, images=images, annotations=boxes)
+        (place / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(chosen))
+    options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.backbone.init_cfg=None']
+    options += [f'{split}_dataloader.dataset.pipeline.{i}.scale=(160,160)' for split, i in (('train', 2), ('val', 1))]
+    for split in ('train', 'val'):
+        options += [f'{split}_dataloader.num_workers=0', f'{split}_dataloader.persistent_workers=False']
+    arguments = [
+        'run',
+        *ROWS,
+        '--preset',
+        'small',
+        '--batch-size',
+        '4',
+        '--work-dir',
+        'work',
+        '--cfg-options',
+        *options,
+    ]
+    status, said, _ = reproduce(*arguments, '--dry-run', '--quick')
+    tenth = {one['image_id'] for one in content['annotations'] if one['image_id'] % 10 == 0}
+    assert status == 0 and f'{BASE}, 1 x: {len(tenth)} images x 1 epochs' in said
+    status, said, _ = reproduce(*arguments)
+    assert status == 0 and said.count(': AP ') == 2
+    kept = read(tmp_path / 'work' / GFL.removesuffix('.py') / 'seed-0' / 'result.json')
+    assert kept['preset'] == 'small' and kept['scores']['AP'] is not None
+
+
 def test_rows_without_their_data_are_said(reproduce, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ['run', *ROWS, '--preset', 'paper', '--gpus', '1', '--work-dir', 'work']
@@ -225,7 +263,7 @@ def test_gpus_and_data_that_are_missing_are_named_at_once(reproduce, tmp_path, m
         (['list', '--tables', '3'], 0, GFL),
     ],
 )
-def test_what_needs_no_torch_does_not_wait_for_it(root, arguments, status, words):
+def test_commands_without_torch_do_not_wait_for_it(root, arguments, status, words):
     command = [sys.executable, '-X', 'importtime', str(root / 'tools' / 'reproduce.py'), *arguments]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == status and words in done.stdout + done.stderr
@@ -263,7 +301,7 @@ def test_slurm_gets_this_command(reproduce, root, tmp_path, monkeypatch):
     assert 'MASTER_PORT=2' in (tmp_path / 'env').read_text()
 
 
-def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
+def test_misfits_are_one_sentence(reproduce, tmp_path):
     (tmp_path / 'settings.json').write_text(json.dumps(choose('mini', 1, None, dict(SIZES, epochs=9), None, 0).sizes()))
     status, _, error = reproduce('run', *ROWS, *MINI, '--work-dir', tmp_path)
     assert status == 2 and 'holds runs of other settings (epochs is 9 there, 6 here); name another --work-dir' in error
@@ -291,7 +329,7 @@ def test_what_does_not_fit_is_one_sentence(reproduce, tmp_path):
         assert status == 2 and error.startswith('error: ') and message in error and error.count('\n') == 1
 
 
-def test_results_put_together_by_hand_are_gone_on_with(tmp_path):
+def test_results_put_together_by_hand_are_resumed(tmp_path):
     """Results without settings.json, as copies have them, count as what they are."""
     from mmdet_gfl.benchmark.rows import RowError
     from mmdet_gfl.benchmark.work_dir import check_settings

@@ -79,12 +79,12 @@ def trained(places, warm_python, tmp_path_factory):
     return work, (place / 'killed').read_text(), log
 
 
-def test_what_is_said_at_the_start(trained):
+def test_lines_at_the_start(trained):
     work, killed, _ = trained
     assert 'effective batch size 8, lr 0.001 (not scaled)' in killed and str(work) in killed
 
 
-def test_the_killed_training_goes_on(trained):
+def test_the_killed_training_resumes(trained):
     work, _, resumed = trained
     assert 'resumed epoch: ' in resumed and 'Epoch(train) [1]' not in resumed.replace('  ', ' ')
     last = torch.load(work / 'epoch_3.pth', weights_only=False)

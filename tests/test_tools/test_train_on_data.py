@@ -108,7 +108,7 @@ REVERSED = (60, 58, 10, 12)
     ],
     ids=['coco', 'voc', 'balanced', 'concat', 'wider'],
 )
-def test_what_trains(place, root, monkeypatch, make):
+def test_configs_that_train(place, root, monkeypatch, make):
     train(place, root, monkeypatch, make(place))
 
 
@@ -144,7 +144,7 @@ def test_crowd_human_trains(place, root, monkeypatch):
         (lambda p: coco(p).replace("dict(img='images')", "'images'"), r"data_prefix=dict\(img='images'\)", 'two'),
     ],
 )  # fmt: skip
-def test_what_cannot_train(place, root, monkeypatch, make, words, classes):
+def test_configs_that_cannot_train(place, root, monkeypatch, make, words, classes):
     names = dict(two=('cat', 'dog'), person=('person',))[classes]
     with pytest.raises(UserError, match=words) as error:
         train(place, root, monkeypatch, make(place), names)

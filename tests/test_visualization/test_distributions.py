@@ -134,7 +134,7 @@ def test_one_of_coinciding_detections_is_drawn():
     assert nearest_box(boxes[0], boxes[2:]).tolist() == [0, 0, 10, 6] and nearest_box(boxes[0], boxes[:0]) is None
 
 
-def test_how_many_are_drawn():
+def test_the_number_that_is_drawn():
     boxes = [[float(x), y, x + 40, y + 40] for x in (0, 50) for y in (0, 40)]
     figure = draw(image(), results(boxes=boxes, scores=[0.3, 0.9, 0.5, 0.7]), max_boxes=3, max_rows=2)
     assert len(panels_of(figure)) == 8

@@ -1,4 +1,4 @@
-"""What the scatter pictures show."""
+"""Contents of the scatter pictures."""
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""Where the sides of a box lie, by hand."""
+"""Places of the sides of a box, by hand."""
 
 import numpy as np
 import torch

@@ -41,7 +41,13 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config file with a head of ours, or one of MMDetection's that ours replaces")
-    parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help='of the images in pixels; 800 1344')
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='height and width of the images in pixels, default: 800 1344',
+    )
     parser.add_argument('--batch', type=int, default=2, help='images; default 2')
     parser.add_argument('--boxes', nargs='+', type=int, default=[4, 40, 500], help='objects per image; 4 40 500')
     parser.add_argument('--classes', type=int, help="instead of the config's")
@@ -50,10 +56,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='cpu, cuda or cuda:1; default cuda where there is one')
     parser.add_argument('--amp', action='store_true', help='logits in half precision, losses under autocast')
     parser.add_argument('--compile', action='store_true', help='losses and decoding through torch.compile')
-    parser.add_argument('--sweep', choices=SWEEPS, help='lets this grow; at 40 objects per image but for boxes')
-    parser.add_argument('--points', nargs='+', type=int, help='where the sweep measures')
+    parser.add_argument(
+        '--sweep',
+        choices=SWEEPS,
+        help='measure along one quantity, from small to large; objects per image are 40 but for boxes',
+    )
+    parser.add_argument('--points', nargs='+', type=int, help='values of the quantity at which the sweep measures')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
-    parser.add_argument('--png', type=Path, metavar='FILE', help='curves of a sweep; default benchmark_SWEEP.png')
+    parser.add_argument(
+        '--png', type=Path, metavar='FILE', help='picture of the curves of a sweep, default: benchmark_SWEEP.png'
+    )
     parser.add_argument('--into', metavar='PAGE#NAME', help='put the Markdown into a page, from <!-- NAME --> on')
     parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     return parser.parse_args()

@@ -18,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help="config file, of this project or MMDetection's own")
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='whose images')
+    parser.add_argument(
+        '--split', choices=['train', 'val', 'test'], default='train', help='data loader, default: %(default)s'
+    )
     parser.add_argument('--images', type=int, default=2000, help='images to read, drawn at random; 0: all')
     parser.add_argument('--share', type=float, default=0.001, help='share of the targets that may be cut short')
     parser.add_argument('--workers', type=int, default=2, help='processes that read the images')

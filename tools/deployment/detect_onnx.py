@@ -59,7 +59,7 @@ class ONNXDetector:
 
     def __init__(self, path: str | Path, providers: Sequence[str] = ('CPUExecutionProvider',)) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # that image_sizes can be given is no news
+        options.log_severity_level = 3  # it warns that image_sizes can be given
         if not Path(path).is_file():
             raise UserError(f'model {path} does not exist; write it with tools/export_onnx.py')
         try:
@@ -260,7 +260,8 @@ def read_annotations(path: Path, folders: Sequence[Path], classes: Sequence[str]
     """The images of COCO annotations, in a folder.
 
     Raises:
-        UserError: pycocotools is missing, the file is no such annotations or of other classes, or not one folder.
+        UserError: pycocotools is missing, the file is not in that format or of other classes, or the images are not in
+            one folder.
     """
     try:
         from pycocotools.coco import COCO

@@ -68,7 +68,7 @@ class Integral(nn.Module):
         delta: Step Δ between the bins, in strides; the largest distance is n Δ.
 
     Raises:
-        ValueError: ``reg_max`` is no integer >= 1, or ``delta`` no finite number > 0.
+        ValueError: ``reg_max`` is not an integer >= 1, or ``delta`` not a finite number > 0.
     """
 
     project: Tensor
@@ -90,7 +90,7 @@ class Integral(nn.Module):
         one leading dimension of several; here they stay.
 
         Raises:
-            ValueError: The last dimension is no multiple of n + 1.
+            ValueError: The last dimension is not a multiple of n + 1.
         """
         bins = self.reg_max + 1
         if x.dim() == 0 or x.size(-1) == 0 or x.size(-1) % bins:

@@ -16,7 +16,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-#: Coordinates from here on, in pixels, are no coordinates: the area of such a box is beyond float32's precision.
+#: Coordinates from here on, in pixels, are not coordinates: the area of such a box is beyond float32's precision.
 MAX_COORDINATE = 1e8
 
 

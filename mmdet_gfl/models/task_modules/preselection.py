@@ -61,7 +61,7 @@ def preselect(
 def may_pass_threshold(largest: Tensor, threshold: float, top_k: int) -> tuple[Tensor, Tensor]:
     """Mask (N, M) of the locations that may hold one of the ``top_k`` scores above ``threshold`` of their image.
 
-    And what a score must surpass to be one of them, (N,). At least ``top_k`` scores are no smaller than the
+    And what a score must surpass to be one of them, (N,). At least ``top_k`` scores are at least as large as the
     ``top_k``-th of the ``largest`` score of each location (N, M), known up to :data:`ROUNDING`: those themselves.
     Locations below it are left out. NaN bounds nothing, so that location stays.
     """

@@ -62,7 +62,7 @@ def outcome(head: Any, feats: list[torch.Tensor], *targets: Any) -> Any:
 
 
 def assert_gfl_trains_the_same(name: str, **args: Any) -> bool:
-    """Whether MMDetection's ``GFLHead`` trains with the assigner; ours does the same."""
+    """True if MMDetection's ``GFLHead`` trains with the assigner; ours does the same."""
     targets = objects([3, 2], SIZE), metas(SIZE, 2)
     outcomes = []
     theirs = build(gfl_config('GFLHead', ours=False, train_cfg=train_cfg(name, **args)))

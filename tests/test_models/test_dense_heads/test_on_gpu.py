@@ -126,7 +126,7 @@ def test_objects_that_are_not_finite_or_not_ordered_are_matched_to_nothing(host,
 @pytest.mark.parametrize(
     ('host', 'changes'), [('ATSS', {}), ('FCOS', dict(center_sampling=False)), ('Retina', {}), ('Fovea', {})]
 )
-def test_such_objects_are_matched_to_nothing_by_mmdetections_assignment_either(host, changes):
+def test_mmdetections_assignment_matches_these_objects_to_nothing_either(host, changes):
     head, outs, expected = losses_of_two_images(host, **changes)
 
     class Overridden(type(head)):

@@ -408,7 +408,7 @@ def test_images_too_small_for_allowed_border_are_named():
                 head.loss_by_feat(*outs, objects([1, 1], size), metas(size, 2))
 
 
-def test_an_assignment_of_ones_own_is_called():
+def test_a_user_defined_assignment_is_called():
     from mmdet_gfl.models.dense_heads.rtmdet_gfl_head import RTMDetGFLHead
 
     class Nothing(RTMDetGFLHead):
@@ -429,7 +429,7 @@ def test_static_batches_have_no_predictions():
 
 
 @pytest.mark.parametrize('host', DYNAMIC_HOSTS)
-def test_what_is_asked_of_the_registry(host):
+def test_calls_of_the_registry(host):
     head = registered_hosts()[f'{host}GFLHead']
     assert head.stock_head is MODELS.get(f'{host}Head') and head.baseline_quality == BASELINES[host]
 

@@ -181,7 +181,7 @@ def test_half_precision_is_computed_in_float32(dtype, path):
     assert leaf.grad.dtype == dtype and leaf.grad.isfinite().all()
 
 
-def test_how_logits_lie_does_not_matter(path):
+def test_the_memory_layout_of_logits_does_not_matter(path):
     logits, weight = torch.randn(2, 34, 6, 8), torch.randn(2, 10, 6, 4)
     strided = torch.empty(2, 34, 6, 8).copy_(logits)[..., ::2]
     results = []

@@ -274,7 +274,7 @@ def test_a_second_derivative_raises_and_names_the_plain_form(form):
 
 @pytest.mark.parametrize('label', [-1, CLASSES, CLASSES + 9])
 @pytest.mark.parametrize('weighted', [False, True])
-def test_a_label_that_is_no_class_gives_nan_and_no_index_error(label, weighted):
+def test_a_label_outside_the_classes_gives_nan_without_an_index_error(label, weighted):
     """On a GPU labels are not validated: the address must be valid and the loss must show it."""
     logits, pos, labels, weights = random_batch([1, 1, 1], 6)
     labels[-1] = label  # the last location of all: there is no further channel

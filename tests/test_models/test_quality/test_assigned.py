@@ -38,7 +38,7 @@ def test_targets_without_a_quality_are_named():
 
 @pytest.mark.parametrize('host', DYNAMIC_HOSTS)
 @pytest.mark.parametrize('quality, learned', [('AssignedQuality', 0.7), ('JointQuality', 'iou')])
-def test_what_the_class_score_learns(host, quality, learned, monkeypatch):
+def test_the_target_of_the_class_score(host, quality, learned, monkeypatch):
     # An assigner that calls every match 0.7 good: what is learned is what it says, and never the IoU in its place.
     head = build(host_config(host, quality))
     assign = head.assigner.assign

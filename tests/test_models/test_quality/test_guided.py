@@ -31,7 +31,7 @@ def test_the_total_is_kept_at_any_scale_of_the_weights(scale):
 @pytest.mark.parametrize(
     'weights, losses', [([0.0, 0.0], [1.0, 2.0]), ([1.0, 0.0], [0.0, 2.0]), ([1e-45, 0.0], [1.0, 2.0])]
 )
-def test_all_weigh_1_where_the_weighted_sum_is_0(weights, losses):
+def test_weights_are_1_where_the_weighted_sum_is_0(weights, losses):
     assert rescaled_weights(torch.tensor(weights), torch.tensor(losses)).tolist() == [1.0, 1.0]
 
 

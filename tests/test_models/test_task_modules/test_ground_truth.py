@@ -16,7 +16,7 @@ SIZE = (96, 160)
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e8, -1e30])
 @pytest.mark.parametrize('side', range(4))
-def test_a_box_that_is_no_box_raises(value, side):
+def test_a_box_that_is_not_finite_raises(value, side):
     gts = objects([2, 3], SIZE)
     gts[1].bboxes[2, side] = value
     with pytest.raises(
