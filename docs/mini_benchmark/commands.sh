@@ -64,8 +64,8 @@ tried() { python tools/reproduce.py run --tables 3 --rows 'atss/*fpn_1x*' 'gfl/*
 tried val val=250
 tried ema ema=0.01
 tried lr lr=0.001
+tried long train=2400
 # tried own_start    # at commit 7a45747, before the rows of a seed started alike
-python tools/reproduce.py run --tables 3 $FROZEN train=2400 --seeds 0 1 --jobs 9 --work-dir work_dirs/pretrained_long
 
 # From scratch
 python tools/reproduce.py run --tables 3 --preset mini --seeds 0 1 2 --work-dir work_dirs/scratch

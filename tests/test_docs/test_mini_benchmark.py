@@ -47,6 +47,28 @@ def effects_of(folder):
                 yield comparison.table.name, row.table_row.label, found
 
 
+#: What the page opens with: words, table and label of a row on ATSS.
+OPENING = [
+    ('full GFL', '3', 'QFL + DFL (GFL)'),
+    ('General boxes with DFL', '2a', 'ATSS, General w/ DFL'),
+    ('QFL over no quality', '1a', 'ATSS, joint w/ QFL'),
+    ('QFL in place of the centerness branch', '3', 'QFL'),
+    ('centerness-guided scores over no quality', '1a', 'ATSS, centerness-guided'),
+    ('Gaussian boxes', '2a', 'ATSS, Gaussian'),
+]
+
+
+def opening_lines():
+    """The page's first lines: effects on ATSS, the paper's beside them."""
+    found = {(table, label): effect for table, label, effect in effects_of(PAGE / 'pretrained')}
+    lines = []
+    for words, table, label in OPENING:
+        one = found[table, label]
+        shown, seeds = one.difference.show(1), len(one.difference.seeds)
+        lines.append(f'| {words} | {seeds} | {shown} | {one.paper:+.1f} | {one.verdict} |')
+    return lines
+
+
 #: Rows that are compared with another than the first of their table: report, table, labels.
 BETWEEN = [
     ('pretrained', '1a', 'ATSS, joint w/ QFL', 'ATSS, IoU-branch'),
@@ -134,7 +156,7 @@ TRIED = {
     'noise_val': '250 validation images in place of 1,000',
     'noise_ema': 'averaged weights, momentum 0.01',
     'noise_lr': 'learning rate 0.001 in place of 0.002',
-    'pretrained_long': 'three times the images and steps',
+    'noise_long': 'three times the images and steps',
     'scratch': 'ResNet-18 of quarter width, from scratch, 250 validation images',
 }
 
@@ -218,7 +240,9 @@ def weights_lines(score=0):
     return lines
 
 
-@pytest.mark.parametrize('lines', [host_lines, changed_lines, between_lines, noise_lines, rare_lines, weights_lines])
+@pytest.mark.parametrize(
+    'lines', [opening_lines, host_lines, changed_lines, between_lines, noise_lines, rare_lines, weights_lines]
+)
 def test_the_tables_of_the_page(lines):
     expected = lines()
     page = (PAGE / 'README.md').read_text().splitlines()
@@ -238,6 +262,26 @@ def test_the_numbers_in_the_sentences_are_of_a_report():
     sentences = '\n'.join(line for line in page.splitlines() if not line.startswith('|'))
     shown = SHOWN.findall(sentences)
     assert len(shown) > 20 and set(shown) <= set(SHOWN.findall(' '.join(known)))
+
+
+def test_the_papers_effects_in_the_sentences():
+    """In parentheses, as (+0.3), or without the sign."""
+    tables = {c.table.name: c for folder in REPORTS for c in comparisons_of(folder)[2]}
+    known = {f'{abs(r.effects["AP"].paper):.1f}' for c in tables.values() for r in c.rows if 'AP' in r.effects
+             and r.effects['AP'].paper is not None}  # fmt: skip
+    known |= {line.split('|')[5].strip(' +-') for line in between_lines()}
+    page = (PAGE / 'README.md').read_text()
+    sentences = page[page.index('Effect by effect') : page.index('<summary>Between rows')]
+    quoted = re.findall(r'\((?:the paper.s )?[+-]?(\d\.\d)\b', sentences)
+    assert len(quoted) > 12 and set(quoted) <= known
+
+
+def test_the_tables_that_were_not_run():
+    run = {run['config'] for name in ('pretrained', 'pretrained_hosts', 'ssd_long') for run in json.loads(
+        (PAGE / name / 'report.json').read_text())['results']}  # fmt: skip
+    left = {table.name for table in read_tables() if any(row.config not in run for row in table.rows)}
+    page = (PAGE / 'README.md').read_text()
+    assert re.search(r'\*\*Not run\*\*: the tables `(\w+)` and `(\w+)`', page).groups() == tuple(sorted(left))
 
 
 def test_the_line_of_the_readme():
