@@ -16,7 +16,7 @@ from mmdet_gfl.registry import HOOKS
 
 @HOOKS.register_module()
 class NumClassCheckHook(StockNumClassCheckHook):
-    """MMDetection's hook, for detectors of one class for all objects too; it names the keys and both numbers."""
+    """MMDetection's hook, which refuses an RPN of one class for all objects; this one names the keys and both numbers."""
 
     def _check_head(self, runner: Runner, mode: str) -> None:
         loader = runner.train_dataloader if mode == 'train' else runner.val_dataloader
