@@ -212,9 +212,11 @@ def test_the_lowest_and_the_tested_versions_are_the_pinned_ones() -> None:
         assert tested[requirement.dists[0]] == requirement.tested and requirement.fits(requirement.tested)
 
 
-def test_hosted_ci_runs_the_script_on_both() -> None:
+def test_hosted_ci_runs_the_script_on_both_and_with_the_newest_torch() -> None:
     (job,) = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())['jobs'].values()
-    runs = {run['constraints']: run['python'] for run in job['strategy']['matrix']['include']}
+    matrix = job['strategy']['matrix']['include']
+    assert [run.get('torch') for run in matrix] == [None, None, 'torch']
+    runs = {run['constraints']: run['python'] for run in matrix}
     assert set(runs) == set(CONSTRAINTS) and job['steps'][-1]['run'] == 'bash .ci/run'
     for file, python in runs.items():
         assert f'\n# lowest Python: {python}\n' in (ROOT / file).read_text()
