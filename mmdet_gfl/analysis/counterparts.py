@@ -194,7 +194,7 @@ def _losses(head: DenseGFLMixin) -> dict[str, nn.Module]:
 def _point(head: DenseGFLMixin) -> tuple[Any, ...]:
     """Identity of a head's computation; MMDetection's losses and ours of one name are the same."""
     losses = {name: type(loss).__name__ for name, loss in _losses(head).items()}
-    return type(head.quality), type(head.box), head.box_weight, losses
+    return type(head.quality), type(head.box), getattr(head.box, 'delta', None), head.box_weight, losses
 
 
 def _axes(head: DenseGFLMixin) -> str:

@@ -121,7 +121,10 @@ def load(cfg: Config, checkpoint: str, device: str | None = None) -> Detector:
             model = MODELS.build(cfg.model)
     except (TypeError, ValueError, KeyError) as error:
         raise launch.UserError(f'the model of config {cfg.filename} cannot be built: {error}') from error
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except checkpoints.CheckpointError as error:  # of torch before 1.6, which shows its faults when it is loaded
+        raise launch.UserError(str(error)) from error
     launch.check_fit(model, checkpoint, loaded)  # which loads what fits
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
     model.cfg = cfg  # MMDetection's inference looks there for the pipeline

@@ -26,6 +26,9 @@ from .progress import reason_of, span
 from .results import read
 from .work_dir import check_settings, not_writable, open_runs
 
+#: Start of the name of a passing folder, and the lock that its dry run holds.
+TIMING, LOCK = '.mmdet_gfl-timing-', '.mmdet_gfl.lock'
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -93,12 +96,11 @@ def dry_run(
             count = sum(run.config == config for run in waiting)
             timing = known if quick and known is not None else None
             problem = missing(cfg) if launcher.kind != 'slurm' else None  # the data is where the rows train
-            if quick and known is None and len(problems) > 1 and problems[-1] == problems[-2]:
-                problem = problems[-1]
+            problem = problem or (_shared(problems) if quick and timing is None else None)
             if problem is None and timing is None:
                 timing, problem = measure_kept(cfg, folder / Path(config).stem, launcher, preset.mini, features)
-            if problem is not None or timing is None:
                 problems.append(str(problem))
+            if problem is not None or timing is None:
                 say(f'  cannot run: {config}: {problem}')
                 failed += 1
                 continue
@@ -127,6 +129,14 @@ def dry_run(
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
     say(f'in all about {_hours(total / jobs)}{beside}{timed}{without}')
     return int(bool(failed))
+
+
+def _shared(problems: Sequence[str]) -> str | None:
+    """A sentence for the other rows where the last two failed for one reason; not for one of a row's own size."""
+    alike = len(problems) > 1 and problems[-1] == problems[-2]
+    if not alike or 'killed by' in problems[-1] or 'out of memory' in problems[-1]:
+        return None
+    return f'not tried, since two rows failed alike ({problems[-1]})'
 
 
 def measure_kept(
@@ -189,14 +199,14 @@ def _whole(timing: Timing, preset: Plan) -> Timing:
 def _timing_folder(work_dir: Path) -> Iterator[str]:
     """A passing folder in the work dir, or in the nearest folder above it that is there; killed runs' are removed."""
     nearest = next(place for place in (work_dir, *work_dir.parents) if place.exists())
-    for lock in nearest.glob('timing-*/.lock') if nearest.is_dir() else ():
+    for lock in nearest.glob(f'{TIMING}*/{LOCK}') if nearest.is_dir() else ():
         if not is_held(lock):
             shutil.rmtree(lock.parent, ignore_errors=True)
     try:
-        passing = tempfile.TemporaryDirectory(prefix='timing-', dir=nearest)
+        passing = tempfile.TemporaryDirectory(prefix=TIMING, dir=nearest)
     except OSError as error:
         raise not_writable(work_dir, error) from error
-    with passing as folder, Path(folder, '.lock').open('a') as lock_file:
+    with passing as folder, Path(folder, LOCK).open('a') as lock_file:
         fcntl.flock(lock_file, fcntl.LOCK_EX)
         yield folder
 

@@ -49,12 +49,19 @@ def seed_worker(worker_id: int) -> None:
 
 
 class _SeededByName(TorchFunctionMode):
-    """Context in which what is drawn for a parameter depends on the seed and the parameter's name alone."""
+    """Context in which what is drawn for a parameter depends on the seed and the parameter's name alone.
+
+    A layer that a head has renamed counts by its host's name: ``gfl_cls`` is ``atss_cls``.
+    """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         super().__init__()
         self.seed = seed
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        former = {new: old for one in model.modules() for old, new in getattr(one, 'renamed_layers', {}).items()}
+        self.names = {
+            id(parameter): '.'.join(former.get(part, part) for part in name.split('.'))
+            for name, parameter in model.named_parameters()
+        }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

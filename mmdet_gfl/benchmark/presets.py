@@ -177,8 +177,6 @@ def sized(values: dict[str, Any]) -> Mini:
         raise RowError(f'--mini ema={values["ema"]}: give a momentum below 1')
     if values.get('pretrained', 0) not in (0, 1):
         raise RowError(f'--mini pretrained={values["pretrained"]}: give 0 or 1')
-    if values.get('channels', 32) % 32:
-        raise RowError(f"--mini channels={values['channels']}: give a multiple of 32, the groups of the heads' norms")
     mini = replace(Mini(), **values)
     if mini.pretrained:
         from . import frozen  # imports MMDetection's layers, which takes seconds

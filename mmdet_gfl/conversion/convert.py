@@ -208,7 +208,7 @@ def _on_plane(host: Any, given: dict[str, Any], axes: Axes) -> dict[str, Any]:
         head_cfg.get('quality', {}).update(_quality_arguments(given))
     if general:
         head_cfg['box'] = dict(type=f'{PREFIX}GeneralBox')
-        head_cfg['box'] |= {name: given[name] for name in ('reg_max', 'loss_dfl') if name in given}
+        head_cfg['box'] |= {name: given[name] for name in ('reg_max', 'delta', 'loss_dfl') if name in given}
     return head_cfg
 
 

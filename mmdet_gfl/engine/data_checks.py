@@ -234,7 +234,7 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
     if isinstance(error, KeyError) and any(f'data_prefix[{error}]' in line for line in lines):
         what = f'{record.key}data_prefix={dataset.data_prefix} has no {error}'
         return f'{what}, the folder that {dataset.observed_class.__name__} joins to the name of an image; name it so'
-    if not dataset.ann_file and isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not (dataset.ann_file or error.filename):
         return f'{record.key}ann_file is not set; give the file that lists the images and their objects'
     path, place, entry = str(dataset.ann_file) or "''", '', record.entry
     if isinstance(entry, dict):
@@ -402,23 +402,28 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
 def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
     """True if the data set's own transforms make boxes of an image's that a training can use, however they draw.
 
-    The training's random numbers stay what they are.
+    A draw without boxes, as of a crop, tells nothing. The training's random numbers stay what they are.
     """
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=()):
-            return all(_usable(dataset.pipeline(copy.deepcopy(info))) for _ in range(ASKED))
+            made = [_usable(dataset.pipeline(copy.deepcopy(info))) for _ in range(ASKED)]
+        return True in made and False not in made
     except Exception:
-        return False  # of the fault that is told
+        return False  # of the reported fault
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
 
 
-def _usable(made: dict[str, Any]) -> bool:
-    """True for boxes that a training can use, in what a pipeline gives; see :func:`_repaired`."""
+def _usable(made: dict[str, Any] | None) -> bool | None:
+    """True for boxes that a training can use, in what a pipeline gives; None where it gives none."""
+    if made is None:  # MMEngine takes another image
+        return None
     packed = 'data_samples' in made  # not yet inside of a MultiImageMixDataset
     boxes = get_box_tensor(made['data_samples'].gt_instances.bboxes if packed else made['gt_bboxes'])
+    if not len(boxes):
+        return None
     return bool(boxes.isfinite().all() and (boxes[:, :2] <= boxes[:, 2:]).all() and (boxes[:, 2:] > 1).any())
 
 
@@ -497,7 +502,7 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
     for one in api.dataset['annotations']:
         if one.get('category_id') not in wanted:
             continue  # which the evaluation does not read
-        for name in NEEDED if is_plain(api) else NEEDED.keys() - {'iscrowd'}:
+        for name in NEEDED if is_plain(api) else ('bbox', 'area', 'id'):
             value = one.get(name)
             numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]
             if not all(isinstance(number, Real) for number in numbers):

@@ -62,6 +62,7 @@ def config(head):
         (host_config('RTMDet', *JOINT), 'RTMDetHead', False),
         (host_config('RTMDet', 'NoQuality', 'dirac', loss_cls=FOCAL), 'RTMDetHead', False),
         (gfl_config('mmdet_gfl.GFocalHead'), 'GFLHead', False),
+        (gfl_config(delta=0.5), 'GFLHead', False),
         (gfl_config(loss_cls=part('VarifocalLoss')), 'GFLHead', False),
         (host_config('ATSS', 'DistributionGuidedQuality', 'dfl'), 'GFLHead', False),
         (host_config('FCOS', 'DistributionGuidedQuality', 'dfl'), 'FCOSHead', False),

@@ -98,6 +98,8 @@ def test_arguments_that_a_head_of_this_package_keeps_at_another_point():
     )
     assert head(plan, 'qfl').bbox_coder.target_stds == [0.1, 0.1, 0.2, 0.2]
     assert plan.describe(plan.rows['baseline']) == 'GFLHead as in the config: JointQuality and GeneralBox'
+    plan = read_ablation(str(CONFIG_DIR / 'gfl' / 'gfl_r50_fpn_delta2_1x_coco.py'))
+    assert head(plan, 'dfl').box.delta == head(plan, 'gflv2').delta == 2
 
     box = dict(type='mmdet_gfl.GeneralBox', reg_max=24)
     options = {'model.bbox_head.box': box, 'model.bbox_head.quality': dict(type='mmdet_gfl.IoUBranch')}

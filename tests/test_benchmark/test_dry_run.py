@@ -13,6 +13,7 @@ from mmdet_gfl.benchmark.presets import Preset
 from mmdet_gfl.benchmark.rows import RowError
 
 BASE, GFL, SSD = 'atss/atss_r50_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py', 'ssd/ssd512_coco.py'
+FCOS, RETINA = 'fcos/fcos_r50-caffe_fpn_1x_coco.py', 'retinanet/retinanet_r50_fpn_1x_coco.py'
 #: A row takes 12 epochs x (100 iterations x 0.25 s + 250 images x 0.02 s) = 360 s.
 TIMING = Timing(iteration=0.25, iterations=100, images=200, val_image=0.02, val_images=250)
 
@@ -51,7 +52,13 @@ def test_the_time_of_all_is_that_of_the_rows_that_can_run(said, monkeypatch, tim
 
 def test_a_quick_dry_run_times_two_rows_that_fail_alike(monkeypatch, tmp_path):
     measured, lines = [], []
-    reasons = {BASE: 'no torch', GFL: 'no torch', SSD: 'no data'}
+    reasons = {
+        BASE: 'no torch',
+        GFL: 'no torch',
+        SSD: 'no data',
+        FCOS: 'killed by SIGKILL',
+        RETINA: 'killed by SIGKILL',
+    }
     monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
 
     def measure(cfg, folder, *_):
@@ -59,22 +66,24 @@ def test_a_quick_dry_run_times_two_rows_that_fail_alike(monkeypatch, tmp_path):
         return None, next(reason for name, reason in reasons.items() if Path(name).stem == folder.name)
 
     monkeypatch.setattr(dry_run, 'measure', measure)
-    for configs, timed in (([BASE, GFL, SSD], 2), ([BASE, SSD, GFL], 3)):
+    for configs, timed in (([BASE, GFL, SSD], 2), ([BASE, SSD, GFL], 3), ([FCOS, RETINA, SSD], 3)):
         measured.clear()
         preset = Preset('paper', 1)
         assert dry_run.dry_run(configs, [0], tmp_path, preset, Launcher('none', 1), 1, True, lines.append) == 1
         assert len(measured) == timed
-    assert lines.count(f'  cannot run: {SSD}: no torch') == lines.count(f'  cannot run: {SSD}: no data') == 1
+    assert lines.count(f'  cannot run: {SSD}: not tried, since two rows failed alike (no torch)') == 1
+    assert lines.count(f'  cannot run: {SSD}: no data') == 2
 
 
 def test_folders_of_killed_dry_runs_are_removed(said, monkeypatch, tmp_path):
     monkeypatch.setattr(dry_run, 'missing', lambda cfg: None)
-    for name in ('timing-killed', 'timing-running'):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / '.lock').touch()
-    with locks.acquire(tmp_path / 'timing-running' / '.lock'):
+    killed, running = (tmp_path / f'{dry_run.TIMING}{name}' for name in ('killed', 'running'))
+    for folder in (killed, running):
+        folder.mkdir()
+        (folder / dry_run.LOCK).touch()
+    with locks.acquire(running / dry_run.LOCK):
         said([GFL], [GFL])
-        assert [path.name for path in tmp_path.glob('timing-*')] == ['timing-running']
+        assert [*tmp_path.glob(f'{dry_run.TIMING}*')] == [running]
 
 
 def test_a_run_keeps_a_checkpoint_and_writes_the_next_beside_it(said, monkeypatch):

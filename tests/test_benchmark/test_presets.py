@@ -104,7 +104,6 @@ def test_choosing():
         (('mini', None, None, dict(size=0), None, 0), '--mini size=0: give a number above 0, an integer'),
         (('mini', None, None, dict(size=1.5), None, 0), '--mini size=1.5: give a number above 0, an integer'),
         (('mini', None, None, dict(lr=float('nan')), None, 0), '--mini lr=nan: give a number above 0, finite'),
-        (('mini', None, None, dict(channels=16), None, 0), '--mini channels=16: give a multiple of 32'),
         (('mini', None, None, dict(ema=1.0), None, 0), '--mini ema=1.0: give a momentum below 1'),
         (('mini', None, None, dict(ema=-0.1), None, 0), '--mini ema=-0.1: give 0 or a number above 0, finite'),
         (('mini', None, None, dict(rare=3), None, 0), 'give some of the classes'),

@@ -16,7 +16,7 @@ from mmdet_gfl.registry import HOOKS
 
 @HOOKS.register_module()
 class NumClassCheckHook(StockNumClassCheckHook):
-    """MMDetection's hook, which refuses an RPN of one class for all objects; this one names the keys and both numbers."""
+    """MMDetection's hook, which refuses an RPN of one class for all; this one takes it, and names keys and numbers."""
 
     def _check_head(self, runner: Runner, mode: str) -> None:
         loader = runner.train_dataloader if mode == 'train' else runner.val_dataloader

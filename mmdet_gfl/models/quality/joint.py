@@ -15,8 +15,14 @@ from mmdet_gfl.registry import MODELS
 
 from .base import BoxWeight, Quality, QualityHead
 
-#: Types of the loss that every stock config of these hosts names.
-FOCAL_LOSS = ('FocalLoss', 'mmdet.FocalLoss', FocalLoss)
+#: γ, α and weight of the focal loss in MMDetection's configs: the second of FoveaBox.
+STOCK_FOCAL_LOSSES = ((2.0, 0.25, 1.0), (1.5, 0.4, 1.0))
+
+
+def _is_stock(loss_cls: dict[str, Any]) -> bool:
+    """True for the focal loss that every stock config of these hosts names."""
+    arguments = (loss_cls.get(name, start) for name, start in (('gamma', 2.0), ('alpha', 0.25), ('loss_weight', 1.0)))
+    return loss_cls['type'] in ('FocalLoss', 'mmdet.FocalLoss', FocalLoss) and tuple(arguments) in STOCK_FOCAL_LOSSES
 
 
 @MODELS.register_module()
@@ -26,7 +32,7 @@ class JointQuality(Quality):
     Args:
         loss_cls: The class loss; takes logits (R, C) and ``(labels, qualities)``. Default: the head's own ``loss_cls``
             where it is such a loss, else Quality Focal Loss with β = 2 and weight 1. A head's ``loss_cls`` for one-hot
-            labels is superseded, with one log line where it is not focal loss, of which QFL is the generalization.
+            labels is superseded, with one log line where it is not the focal loss of MMDetection's configs.
         box_weight: See :class:`Quality`; ``'auto'`` is the class score.
 
     Raises:
@@ -51,7 +57,7 @@ class JointQuality(Quality):
         chosen = self.loss_cls or dict(type='mmdet_gfl.QualityFocalLoss', beta=2.0, loss_weight=1.0)
         if head_loss_cls is not None and self.loss_cls is None and takes_quality(head_loss_cls):
             chosen = head_loss_cls
-        elif head_loss_cls is not None and head_loss_cls['type'] not in FOCAL_LOSS:
+        elif head_loss_cls is not None and not _is_stock(head_loss_cls):
             print_log(
                 f'bbox_head.loss_cls={head_loss_cls["type"]} is superseded by {chosen["type"]} of the joint '
                 f'quality; remove it from the config, or choose a quality with one-hot labels',

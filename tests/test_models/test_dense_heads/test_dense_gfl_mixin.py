@@ -335,17 +335,20 @@ def test_atss_is_full_gfl_by_default(delta):
         assert value == expected[key], key
 
 
-def test_a_one_hot_loss_is_superseded_with_one_line(caplog):
+def test_a_one_hot_loss_is_superseded_with_one_line_unless_it_is_the_stock_one(caplog):
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_instance('superseded-test')
     logger.addHandler(caplog.handler)
-    for kind in ('FocalLoss', 'CrossEntropyLoss'):  # the first is in every stock config
-        head = MODELS.build(atss_config(loss_cls=dict(type=kind, use_sigmoid=True)))
+    stock = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
+    for loss in (dict(type='CrossEntropyLoss', use_sigmoid=True), stock, dict(stock, gamma=1.5, alpha=0.4)):
+        head = MODELS.build(atss_config(loss_cls=loss))
         assert type(head.loss_cls).__name__ == 'QualityFocalLoss'
+    MODELS.build(atss_config(loss_cls=dict(stock, gamma=4.0)))
     logger.removeHandler(caplog.handler)
     messages = [r.getMessage() for r in caplog.records if 'superseded' in r.getMessage()]
-    assert len(messages) == 1 and 'bbox_head.loss_cls=CrossEntropyLoss is superseded' in messages[0]
+    assert len(messages) == 2 and 'bbox_head.loss_cls=CrossEntropyLoss is superseded' in messages[0]
+    assert 'bbox_head.loss_cls=FocalLoss is superseded' in messages[1]
 
 
 @pytest.mark.parametrize('weight', ['quality', 'score', 'uniform'])
