@@ -54,7 +54,7 @@ def find(name: str, root: Path | None = None, hint: str = '`python -m mmdet_gfl 
 
 
 def listing() -> str:
-    """One line a config: its name and what its first comment or docstring says.
+    """One line per config: its name and what its first comment or docstring says.
 
     Raises:
         ConfigNotFoundError: The package came without its configs.

@@ -230,7 +230,7 @@ def test_the_error_names_the_way_out(checkout: Checkout, output: str, way_out: s
     assert way_out in last
 
 
-def test_the_other_mmcv_goes_before_one_comes(checkout: Checkout) -> None:
+def test_the_other_mmcv_is_removed_first(checkout: Checkout) -> None:
     checkout.leave('mmcv-2.1.0')
     checkout.set_up(MMCV='lite')
     calls = checkout.pip_calls()

@@ -3,7 +3,7 @@
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [ARGUMENTS OF tools/test.py]
 #
-# It heeds NNODES, NODE_RANK, MASTER_ADDR, PORT and PYTHON, see tools/dist_train.sh.
+# It reads NNODES, NODE_RANK, MASTER_ADDR, PORT and PYTHON, see tools/dist_train.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/_launchers.sh"
 
 need 3 "$@"

@@ -3,7 +3,7 @@
 #
 #   bash tools/dist_train.sh CONFIG GPUS [ARGUMENTS OF tools/train.py]
 #
-# On several machines it is started on each with the same arguments. What it heeds in the environment:
+# On several machines it is started on each with the same arguments. Environment variables that it reads:
 #
 #   NNODES=1  NODE_RANK=0     how many machines there are, and the number of this one
 #   MASTER_ADDR=127.0.0.1     address of the machine with NODE_RANK=0

@@ -1,4 +1,4 @@
-"""Exports a trained detector to ONNX and runs it beside torch, see docs/export.md."""
+"""Export a trained detector to ONNX and compare it with torch, see docs/export.md."""
 
 import argparse
 from pathlib import Path

@@ -9,13 +9,13 @@
 # paper's, and draws what GFL detects: each edge with its uncertainty, and the four distributions.
 # A smoke run: it shows that everything works, and reproduces no numbers; for that see docs/reproduce.md.
 # Run again, it reuses what is there; stopped, it resumes where it was. Other sizes want another WORK_DIR. What it
-# heeds in the environment:
+# reads of the environment:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart
 #   EPOCHS=N          of each row; default 3, from scratch 12
 #   MINI='KEY=N ...'  sizes of the mini preset: size (px), train, val (images), batch_size, channels, stacked_convs,
 #                     pretrained (0: from scratch)
-#   MMDET_GFL_CACHE=DIR    for the features, 140 kB an image; default WORK_DIR/cache
+#   MMDET_GFL_CACHE=DIR    for the features, 140 kB per image; default WORK_DIR/cache
 set -euo pipefail
 unset CDPATH
 
@@ -23,7 +23,7 @@ case ${1:-} in
   '') ;;
   -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p;}' "${BASH_SOURCE[0]}" && exit ;;
   *)
-    echo "error: quickstart.sh takes no arguments (got: $*); --help says what it heeds in the environment" >&2
+    echo "error: quickstart.sh takes no arguments (got: $*); --help lists the environment variables" >&2
     exit 2
     ;;
 esac

@@ -3,8 +3,8 @@
 #
 #   PY=$(bash tools/setup_env.sh)
 #
-# Progress and errors go to standard error. A run that was stopped goes on where it was; one with nothing to do takes
-# less than a second. What it heeds in the environment:
+# Progress and errors go to standard error. A run that was stopped resumes; one with nothing to do takes
+# less than a second. Environment variables that it reads:
 #
 #   VENV=DIR          the environment, relative to the project; default .venv. An environment that exists is used as it
 #                     is, with the torch it holds.
@@ -317,7 +317,7 @@ main() {
   case ${1:-} in
     '') ;;
     -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p;}' "$SCRIPT" && exit ;;
-    *) fail "setup_env.sh takes no arguments (got: $*); --help says what it heeds in the environment" ;;
+    *) fail "setup_env.sh takes no arguments (got: $*); --help lists the environment variables" ;;
   esac
   [[ ${MMCV:-lite} =~ ^(lite|full)$ ]] || fail "MMCV=$MMCV: it can be lite or full"
   check_checkout

@@ -3,7 +3,7 @@
 #
 #   bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [ARGUMENTS OF tools/test.py]
 #
-# It heeds GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS, MASTER_PORT and PYTHON, see tools/slurm_train.sh.
+# It reads GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS, MASTER_PORT and PYTHON, see tools/slurm_train.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/_launchers.sh"
 
 need 4 "$@"

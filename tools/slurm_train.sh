@@ -3,7 +3,7 @@
 #
 #   bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [ARGUMENTS OF tools/train.py]
 #
-# What it heeds in the environment:
+# Environment variables that it reads:
 #
 #   GPUS=8                    how many in all
 #   GPUS_PER_NODE=            how many on a machine; default: all of them, 8 at most

@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from the checkpoint given, or without one from the latest in the work dir',
+        help='resume from the given checkpoint; without a value, from the latest in the work dir',
     )
     launch.add_common_arguments(parser)
     return parser.parse_args()

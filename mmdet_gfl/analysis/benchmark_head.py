@@ -165,7 +165,7 @@ def distance_units(head: DenseGFLMixin) -> list[float] | None:
     """Pixels per unit of each level's box outputs, where these are distances to the sides; None for another coding.
 
     The unit may depend on the head's mode, as on FCOS, whose distances are in strides in training and in pixels after.
-    Distances are told from the other codings by boxes that negative outputs turn inside out.
+    Distances are distinguished from the other codings by boxes that negative outputs turn inside out.
     """
     if not head.box.uses_host_coder:
         return None

@@ -101,8 +101,8 @@ def head_config(model: ConfigDict) -> ConfigDict:
     if isinstance(kind, type) and issubclass(kind, DenseGFLMixin):
         return cfg
     raise UserError(
-        f'model.bbox_head.type={given["type"]!r} is no GFL head, and none stands for it; accepted: {accepted}, or a '
-        f'head of your own that derives from DenseGFLMixin'
+        f'model.bbox_head.type={given["type"]!r} is not a GFL head, and none replaces it; accepted: {accepted}, or '
+        f'a head of your own that derives from DenseGFLMixin'
     )
 
 

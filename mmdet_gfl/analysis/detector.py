@@ -289,7 +289,10 @@ class _QualityKept(BaseDenseHead):
 def keep_quality(head: Any) -> None:
     """Derive the class of a dense head, MMDetection's too, from :class:`_QualityKept`; leave other heads alone."""
     if isinstance(head, BaseDenseHead):
-        head.__class__ = type(type(head).__name__, (_QualityKept, type(head)), {})
+        kind = type(head)
+        head.__class__ = type(
+            kind.__name__, (_QualityKept, kind), dict(__module__=kind.__module__, __doc__=kind.__doc__)
+        )
 
 
 def _read_detections(path: str) -> dict[Any, Detections]:

@@ -69,7 +69,7 @@ class FakeGPUTensor(Tensor):
     # Methods that torch implements in C++, where a tensor on ``meta`` has no values:
 
     def tolist(self) -> Any:
-        """By way of the CPU."""
+        """Convert through the CPU."""
         return self.cpu().tolist()
 
     def new_tensor(self, data: Any, dtype: torch.dtype | None = None) -> Tensor:  # type: ignore[override]

@@ -30,7 +30,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
-        """Of at least one sample; quartiles between two samples are interpolated."""
+        """The spread of at least one sample; quartiles between two samples are interpolated."""
         low, median, high = np.percentile(samples, [25, 50, 75])
         return cls(float(median), float(low), float(high))
 

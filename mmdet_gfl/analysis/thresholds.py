@@ -110,7 +110,7 @@ def _cells(point: OperatingPoint | None) -> list[str]:
 
 def _why(answer: ClassThreshold, precision: float) -> str:
     if answer.objects == 0:
-        return 'has no objects in this data set: no threshold can be told'
+        return 'has no objects in this data set: no threshold can be selected'
     if answer.best is None:
         return 'is never detected: train longer, or lower model.test_cfg.score_thr'
     best = answer.best

@@ -109,7 +109,7 @@ class Effect:
         if self.difference is None:
             return 'no seed in common with the baseline'
         if self.difference.differs is None:
-            return 'one seed tells nothing'
+            return 'one seed, no interval'
         if not self.difference.differs:
             return 'not told apart'
         if self.agrees is None:

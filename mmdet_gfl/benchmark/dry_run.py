@@ -53,7 +53,7 @@ class Timing:
     memory: int = 0
 
     def seconds(self, epochs: int, evaluations: int, gpus: int) -> float:
-        """Of a whole training with its evaluations, for which the images are shared out to the GPUs."""
+        """Seconds of a whole training with its evaluations, for which the images are shared out to the GPUs."""
         return epochs * self.iterations * self.iteration + evaluations * self.val_images * self.val_image / gpus
 
 

@@ -1,4 +1,4 @@
-"""A picture a table: what was measured with error bars, and its effects beside the paper's."""
+"""One picture per table: what was measured with error bars, and its effects beside the paper's."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Preset(Plan):
         else:
             cfg = as_in_paper(row, name, self.batch_size)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # its notes come once a row, and again in the row's log
+            with contextlib.redirect_stdout(io.StringIO()):  # its notes come once per row, and again in the row's log
                 launch.merge_options(cfg, copy.deepcopy(self.options))
         except launch.UserError as error:
             raise RowError(str(error)) from error
@@ -104,8 +104,8 @@ def choose(
         configs: Rows whose COCO data is asked for where GPUs are missing, to name both at once.
 
     Raises:
-        RowError: The machine has not as many GPUs, a size is none, or an option belongs to the other preset, or is no
-            finite number.
+        RowError: The machine has not as many GPUs, a size is invalid, or an option belongs to the other preset, or is
+            not a finite number.
     """
     default = PAPER_GPUS if name == 'paper' else 1
     count = default if gpus is None else gpus

@@ -70,7 +70,7 @@ def reason_of(log: str, code: int) -> str:
     errors = [(kind, text) for kind, text in _ERROR.findall(log) if not kind.endswith(_WRAPPERS)]
     if code < 0 and not errors:
         name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f'signal {-code}'
-        return f'killed by {name}' + ('; most often for want of memory' if -code == signal.SIGKILL else '')
+        return f'killed by {name}' + ('; most often because memory ran out' if -code == signal.SIGKILL else '')
     if errors:
         kind, text = errors[-1]
         text = text.strip().rstrip('.') or 'see the log'
@@ -183,7 +183,7 @@ def state_of(run_dir: Path) -> tuple[str, str]:
 
 
 def unfinished(config: str, work_dir: Path) -> dict[int, str]:
-    """Of each seed of a config without a result: whether it fails, trains, or has begun, in words."""
+    """State in words of each seed of a config without a result: that it fails, trains, or has begun."""
     states = {}
     for seed in found_seeds(config, work_dir):
         kind, more = state_of(run_dir_of(config, seed, work_dir))

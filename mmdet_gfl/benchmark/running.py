@@ -62,7 +62,7 @@ class RunProcess:
 
     @property
     def seconds(self) -> float:
-        """Of all attempts."""
+        """Seconds of all attempts."""
         return self.before + time.monotonic() - self.started
 
 
@@ -199,7 +199,7 @@ class Queue:
                 return
         except OSError as error:
             problem = sentence(error, process.run_dir)
-        except ValueError as error:  # a number that JSON has no word for, or a file of scores that is none
+        except ValueError as error:  # a number that JSON cannot represent, or an invalid file of scores
             problem = f'what was measured cannot be read or kept: {error}'
         self.running.remove(process)
         if scores is None:
@@ -246,7 +246,7 @@ def run_all(
 ) -> int:
     """Train every config with every seed that has no result yet; a run that fails does not stop the others.
 
-    Run again after a kill, it keeps what is finished, and an unfinished run goes on from its last checkpoint, which is
+    Run again after a kill, it keeps what is finished, and an unfinished run resumes from its last checkpoint, which is
     an epoch old at most.
 
     Args:
@@ -290,7 +290,7 @@ def run_all(
 
 
 def last_checkpoint(process: RunProcess) -> str | None:
-    """The checkpoint that a run would go on from."""
+    """The checkpoint that a run would resume from."""
     cfg = Config(dict(resume=True, load_from=None, work_dir=str(process.run_dir)))
     return launch.find_checkpoint(cfg)
 

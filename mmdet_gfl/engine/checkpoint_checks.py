@@ -105,7 +105,7 @@ def check_checkpoint(path: str) -> None:
 
 
 def find_checkpoint(cfg: Config) -> str | None:
-    """The checkpoint that a training starts from, or goes on from; None where it starts from scratch.
+    """The checkpoint that a training starts from, or resumes from; None where it starts from scratch.
 
     To resume without a name, ``last_checkpoint`` of the work dir names the file. Where the work dir was moved or copied
     since, its own file of this name counts, though the named one may still be there; where there is none, or it is cut

@@ -402,7 +402,7 @@ def _check_objects(record: Record, dataset: BaseDataset, instances: list[dict[st
 def _repaired(dataset: BaseDataset, info: dict[str, Any]) -> bool:
     """True if the data set's own transforms make boxes of an image's that a training can use, however they draw.
 
-    A draw without boxes, as of a crop, tells nothing. The training's random numbers stay what they are.
+    A draw without boxes, as of a crop, says nothing. The training's random numbers stay what they are.
     """
     states = random.getstate(), np.random.get_state()
     try:
@@ -535,7 +535,7 @@ def check_lvis(file: str, api: Any) -> None:
                 raise UserError(f"{what}; add it, or evaluate as COCO does, with type='CocoMetric'")
     gone = not hasattr(np, 'float')  # from numpy 1.24 on
     if gone and 'np.float)' in inspect.getsource(sys.modules['lvis'].LVISEval):  # 0.5.3, PyPI's
-        what = 'the installed package lvis uses np.float, which numpy has no longer, so its evaluation would fail'
+        what = 'the installed package lvis uses np.float, which numpy removed in 1.24, so its evaluation would fail'
         raise UserError(f'{what}; pip install git+https://github.com/lvis-dataset/lvis-api.git has it fixed')
 
 

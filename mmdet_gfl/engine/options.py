@@ -26,7 +26,7 @@ def check_options(flag: str, texts: Sequence[str]) -> None:
 
 
 def read_options(flag: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The options by key, with numbers, lists and tuples told from text.
+    """The options by key, with numbers, lists and tuples distinguished from text.
 
     Raises:
         UserError: One has no ``=``, or its brackets are not in pairs; names the flag and the text.

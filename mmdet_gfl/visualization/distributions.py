@@ -85,7 +85,7 @@ def draw(
 
 
 def color(rank: int) -> str:
-    """Of the detection with this rank by score."""
+    """Colour of the detection with this rank by score."""
     return COLORS[rank % len(COLORS)]
 
 
@@ -157,7 +157,8 @@ def bands(sides: Sequence[Side]) -> list[tuple[float, float, float, float]]:
 def _draw_row(panels: Sequence[Axes], sides: Sequence[Side], truth: np.ndarray | None, name: str, colour: str) -> None:
     """The four panels of a detection, of the same scales."""
     reach = max(1.1 * max(side.reach() for side in sides), 1.0)
-    tallest = 1.1 * max(float(side.density(np.array(side.mean))) for side in sides)
+    peaks = (float(side.density(np.array(side.mean))) for side in sides if side.places is None)
+    tallest = 1.1 * max(peaks, default=1.0)  # of densities; probabilities are shares of 1
     for index, (axes, side) in enumerate(zip(panels, sides)):
         _draw_panel(axes, side, reach, tallest, colour)
         if truth is not None:

@@ -61,7 +61,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'--ann-file {path} is no COCO annotation file ({type(error).__name__}: {error}); it needs images and '
+            f'--ann-file {path} is not a COCO annotation file ({type(error).__name__}: {error}); it needs images and '
             f'annotations with bbox as x, y, width, height'
         ) from error
 
@@ -83,7 +83,7 @@ def read_image(path: Path) -> np.ndarray:
         image: np.ndarray = mmcv.imread(path, channel_order='rgb')
         return image
     except cv2.error as error:
-        raise UserError(f'image {path} cannot be read: it is empty, damaged or no image') from error
+        raise UserError(f'image {path} cannot be read: it is empty, damaged or not an image') from error
 
 
 def detect(detector: Detector, image: Path, score_thr: float) -> InstanceData:
@@ -102,6 +102,8 @@ def picture_files(files: Sequence[Path], out_dir: Path) -> list[Path]:
     """
     stems = Counter(file.stem for file in files)
     outs = [out_dir / f'{file.stem if stems[file.stem] == 1 else file.name}.png' for file in files]
+    if len({*outs}) < len(outs):  # a.jpg beside a.jpg.bmp
+        outs = [out_dir / f'{file.name}.png' for file in files]
     images = {file.resolve() for file in files}
     for out in outs:
         if out.resolve() in images:

@@ -55,7 +55,9 @@ def _draw_tails(report: Report, share: float, axes: Axes) -> None:
     axes.axhline(share, color='0.5', linestyle='--', linewidth=1)
     axes.annotate(f'{share:.2%}', (0.01, share), xycoords=('axes fraction', 'data'), va='bottom', color='0.4')
     _mark_reach(report, axes)
-    axes.set(yscale='log', ylim=(1e-5, 1), ylabel='share of the targets beyond', title='What a reach would clip')
+    axes.set(
+        yscale='log', ylim=(1e-5, 1), ylabel='share of the targets beyond', title='Share clipped by a largest distance'
+    )
     axes.legend(frameon=False, loc='lower left')
 
 

@@ -22,7 +22,7 @@ def draw_uncertainty(names: Sequence[str], models: Sequence[Sides]) -> Figure:
     """
     figure = Figure(figsize=(3.8 * len(models) + 0.2, 6.6), dpi=110, layout='constrained')
     grid = figure.subplots(2, len(models), squeeze=False, sharey='row')
-    largest = max(float(np.percentile(np.concatenate([one.true, one.predicted]), 99.5)) for one in models)
+    largest = max(float(np.percentile(np.concatenate([one.true, one.predicted]), 99.5)) for one in models) or 1.0
     for column, (name, sides) in enumerate(zip(names, models)):
         _draw_deviations(grid[0, column], name, sides, largest)
         _draw_kinds(grid[1, column], sides)

@@ -26,7 +26,7 @@ def test_no_rank_correlation(values):
 
 def test_each_detection_beside_its_best_object():
     truth = Objects(
-        np.array([[0.0, 0, 10, 10], [20, 0, 40, 10], [0, 0, 10, 8]]),
+        np.array([[0.0, 0, 10, 10], [0, 0, 40, 10], [0, 0, 10, 8]]),
         np.array([0, 0, 1]),
         np.array([False, True, False]),
     )
@@ -35,7 +35,8 @@ def test_each_detection_beside_its_best_object():
         boxes, np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([0, 1, 0, 1, 0]), np.array([0.9, 1.0, 0.8, 0.5, 0.0])
     )
     scored = score_and_iou([(found, truth), (Detections(*(part[:0] for part in found)), truth)])
-    # The third lies in the crowd of its class and is left out; the fourth is of another class.
+    # The first lies in the crowd of its class, but on an object; the third, on none, is left out; the fourth is of
+    # another class.
     np.testing.assert_allclose(scored.scores, [0.9, 0.8, 0.6, 0.5])
     np.testing.assert_allclose(scored.ious, [0.5, 0.8, 0, 0])
     np.testing.assert_allclose(scored.quality, [0.9, 1, 0.5, 0])

@@ -287,8 +287,8 @@ def test_a_foveabox_with_deformable_convolution_is_measured():
     [
         (dict(type='FasterRCNN', rpn_head=dict()), r"model\.type='FasterRCNN'.*accepted: ATSSHead"),
         (dict(bbox_head=[dict(type='ATSSHead')]), 'is not one head'),
-        (dict(bbox_head=dict(type='YOLOV3Head')), "type='YOLOV3Head' is no GFL head.* or mmdet_gfl.SSDGFLHead"),
-        (dict(bbox_head=dict(type='Nonsense')), "type='Nonsense' is no GFL head"),
+        (dict(bbox_head=dict(type='YOLOV3Head')), "type='YOLOV3Head' is not a GFL head.* or mmdet_gfl.SSDGFLHead"),
+        (dict(bbox_head=dict(type='Nonsense')), "type='Nonsense' is not a GFL head"),
         (dict(bbox_head=dict(type='mmdet_gfl.GFLHead')), 'cannot be built from model.bbox_head: .*num_classes'),
     ],
 )
@@ -526,6 +526,9 @@ def test_the_picture(report):
     for line, found in zip(curves(left).values(), ({0.25: 1, 2.25: 1002, 20.25: 1}, {0.25: 2, 7.75: 2})):
         filled = line[line[:, 1] > 0]
         assert dict(filled.tolist()) == pytest.approx({x: 2 * n / sum(found.values()) for x, n in found.items()})
+
+    (share,) = (text for text in right.texts if '%' in text.get_text())
+    assert share.get_text() == '0.20%' and share.xy[1] == 0.002
 
     # The share beyond x strides.
     assert list(curves(right)) == ['all levels', 'stride 8', 'stride 64']

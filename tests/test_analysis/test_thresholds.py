@@ -52,6 +52,14 @@ def test_the_lowest_threshold_wins():
     )
 
 
+def test_of_equally_precise_points_the_best_has_the_largest_recall():
+    truth = Objects(BOXES[:2], np.array([0, 0]), np.array([False, False]))
+    found = Detections(BOXES[[0, 4, 1, 5]], np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4, int))
+    found = Detections(found.boxes[[1, 0, 3, 2]], found.scores, found.labels)  # wrong, right, wrong, right
+    answer = select_thresholds([(found, truth)], ('cat',), 0.9, 0.5)[0]
+    assert answer.point is None and answer.best == OperatingPoint(0.6, 1 / 2, 1.0, 4)
+
+
 def test_detections_in_a_crowd_do_not_count():
     truth = Objects(BOXES[:2], np.array([0, 0]), np.array([False, True]))
     found = Detections(BOXES[[1, 0, 2]], np.array([0.9, 0.8, 0.7]), np.array([0, 0, 0]))

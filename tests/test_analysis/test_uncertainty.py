@@ -140,7 +140,8 @@ def test_table_and_picture_hold_every_model(tmp_path):
     assert quartiles == [[15, 25], [25, 35]]
     (true,) = (line for line in below.lines if line.get_label() == 'true (median)')
     np.testing.assert_allclose(true.get_xydata(), [[1, 0], [2, 30]])
-    assert below.get_ylim() == figure.axes[3].get_ylim()
+    assert below.get_ylim() == figure.axes[3].get_ylim() and below.get_ylim()[0] == 0
+    assert draw_uncertainty(['one'], [sides([0, 0], [0, 0])]).axes[0].get_xlim() == (0, 1)
 
 
 def test_the_true_deviation_is_across_and_the_predicted_one_up():

@@ -204,7 +204,7 @@ def test_a_stock_head_with_another_loss_is_not_a_point_of_the_host():
         (None, ['my/row:box=DiracBox'], 'write NAME:'),
     ],
 )
-def test_rows_that_are_none(names, own, words):
+def test_unknown_rows(names, own, words):
     with pytest.raises(RowError, match=words):
         ablation.choose_rows(names, own)
 
@@ -377,7 +377,7 @@ def save(work_dir, row, seed, **scores):
     run_dir = run_dir_of(f'my/{row}', seed, work_dir)
     run_dir.mkdir(parents=True)
     result = dict(config=f'my/{row}', seed=seed, scores=scores, seconds=60, parameters=1_500_000, gpus=1)
-    result['image_seconds'] = 0.01 * (seed + 1)
+    result['image_seconds'] = 0.01 * (seed + 1) ** 2
     (run_dir / 'result.json').write_text(json.dumps(result))
 
 
@@ -401,7 +401,7 @@ def test_report_of_three_seeds(work_dir):
     ) in text
     assert '**gfl** is better than the baseline: +5.0 mAP, 95% interval +4.9 to +5.2 over 3 seeds.' in text
     assert '**v2** is `gfl` on this host' in text
-    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M | 20 |' in text
+    assert '| baseline | head of baseline | 3 | 20.0 ± 10.0 | - | 1.50 M | 40 |' in text
     assert '| qfl | +2.0 ± 2.5 | - |' in text and '| baseline | +' not in text
     assert 'Epochs: 3, 50% of the training images; images per step: 8' in text and 'select_thresholds' in text
     assert (work_dir / 'report.png').is_file()

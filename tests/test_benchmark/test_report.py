@@ -91,7 +91,7 @@ def test_effects():
         (0.7, (30.04, 32.04, 33.04), 'confirmed', True),  # it rounds to 0.0, but its sign is known
         (0.7, (30.0, 32.0), 'not told apart', False),  # 0 has no sign
         (0.0, (33.0, 35.1, 36.0), 'differs, the paper has no effect', None),
-        (0.7, (33.0,), 'one seed tells nothing', True),
+        (0.7, (33.0,), 'one seed, no interval', True),
         (0.7, (), 'no seed in common with the baseline', None),
     ],
 )
@@ -111,7 +111,7 @@ def test_report_by_hand(work_dir):
     assert '| ATSS, none | 2 | 38.0 / 31.0 ± 1.4 | - / 10.0 ± 0.0 |' in text
     assert '| ATSS, joint | 1 | 39.9 / 33.5 | - / 10.0 |' in text
     assert '| FCOS, none | 2, 1 without AP | 37.8 / 20.0 |' in text
-    assert '| ATSS, joint | +1.9 / +3.5 | - / +0.0 |' in text and '| one seed tells nothing |' in text
+    assert '| ATSS, joint | +1.9 / +3.5 | - / +0.0 |' in text and '| one seed, no interval |' in text
     assert '| beta = 2.5 | +2.1 / +2.1 ± 1.3 |' in text and '| confirmed |' in text
     assert "Effects on AP with the paper's sign: 1 of 1; none with several seeds." in text
     assert "the paper's sign: 1 of 1; with several seeds: 1 confirmed, 0 reversed, 0 not told apart." in text
@@ -161,7 +161,7 @@ def test_numbers_as_json(work_dir):
     assert joint['baseline'] == 'atss/b.py' and joint['seeds'] == [0] and joint['state'] == 'partly done'
     assert joint['measured']['AP'] == dict(mean=33.5, std=None, values=[33.5]) and joint['measured']['APL'] is None
     difference = dict(seeds=[0], mean=3.5, std=None, half_width=None)
-    verdict = 'one seed tells nothing'
+    verdict = 'one seed, no interval'
     assert joint['effects']['AP'] == dict(paper=1.9, difference=difference, agrees=True, verdict=verdict)
     assert joint['not_measured'] == [dict(seed=1, state='not run')]
     base, branch = kept['tables'][0]['rows'][1:3]
@@ -258,6 +258,11 @@ def test_bars_are_for_named_rows(work_dir):
     values, errors = bars(right, measured)
     assert_close(values, {3.68: 3.5})
     assert errors == {}
+    labels = [
+        {(one.get_text(), *np.round(one.xy, 2)) for one in axes.texts if hasattr(one, 'xy')} for axes in (left, right)
+    ]
+    assert {('37.8', 37.8, -0.18), ('20.0', 20.0, 0.18), ('31.0', 32.41, 1.68), ('33.5', 33.5, 3.68)} <= labels[0]
+    assert labels[1] == {('+1.2', 1.2, 2.32), ('+1.9', 1.9, 3.32), ('+3.5', 3.5, 3.68)}  # at the end of the error bar
     said = {round(text.get_position()[1], 2): text.get_text() for text in right.texts if text.get_text()[0] == ' '}
     assert said == {0.0: ' baseline', 1.5: ' baseline', 2.68: ' not measured'}
 

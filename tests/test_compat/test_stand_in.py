@@ -117,7 +117,7 @@ def test_workers_do_not_warn(fake_mmcv, tmp_path):
     assert said.count(LINE) == 1
 
 
-def test_flavours_of_nothing(monkeypatch):
+def test_flavour_without_mmcv(monkeypatch):
     monkeypatch.setattr(sys, 'meta_path', [f for f in sys.meta_path if not isinstance(f, compat._StandInFinder)])
     assert compat.mmcv_flavour() in ('compiled', 'missing')
     monkeypatch.setattr(compat, 'find_spec', lambda name: None)

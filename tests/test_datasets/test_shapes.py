@@ -248,7 +248,7 @@ def test_any_size(size):
 
 @pytest.mark.parametrize('box', [(60, 60, 140, 140), (-20, 60, 60, 140), (130, 140, 210, 220)])
 def test_a_shadow_is_soft_all_around_also_where_the_image_cuts_it(box):
-    """Its slope is at most that of a blur of 2.1 px: 0.6 x 100 / (2.1 x sqrt(2 pi)) = 11 a pixel."""
+    """Its slope is at most that of a blur of 2.1 px: 0.6 x 100 / (2.1 x sqrt(2 pi)) = 11 per pixel."""
     item = item_of(box, size=(200, 200))
     for seed in range(20):
         scene = Scene((200, 200), np.random.default_rng(seed))

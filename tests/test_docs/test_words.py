@@ -16,7 +16,9 @@ WRONG = re.compile(
 OPENINGS = ('What', 'Whether', 'Where', 'How', 'Which', 'Refuses', 'Mends')
 FOLDERS = ('mmdet_gfl', 'tools', 'configs', 'docs', 'tests')
 #: Names of tests that are questions or idioms.
-TEST_NAMES = re.compile(r'^test_(what|whether|where|how|which)_|(?<!there)_(is|are)_no_|_ones_own|_says?_so|_(go|goes|gone|went)_on(_|$)')
+TEST_NAMES = re.compile(
+    r'^test_(what|whether|where|how|which)_|(?<!there)_(is|are)_no_|_ones_own|_says?_so|_(go|goes|gone|went)_on(_|$)'
+)
 
 
 def files(*suffixes):

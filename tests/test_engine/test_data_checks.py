@@ -420,7 +420,7 @@ def test_a_list_of_files_that_a_class_finds_itself(cfg):
     assert len(start(cfg).train_dataloader.dataset) == 5
 
 
-def test_an_evaluator_that_takes_no_file_for_none_is_left_to_it(cfg):
+def test_an_evaluator_without_a_file_is_not_checked(cfg):
     cfg.val_evaluator = dict(type='CocoPanopticMetric', ann_file='')
     check_data(cfg, 'val')
 

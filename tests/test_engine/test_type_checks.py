@@ -100,7 +100,7 @@ def test_faults_of_late_parts_are_named_before_the_first_step(read, tmp_path, mo
         launch.run(runner.train, cfg)
 
 
-def test_a_name_that_is_near_to_none(read):
+def test_a_name_without_a_close_match(read):
     cfg = read()
     cfg.model.backbone.type = 'Qwertyuiop'
     own = 'a class of your own must be registered, and its module be in custom_imports'
@@ -171,7 +171,7 @@ def test_a_stock_head_that_supplies_the_target_keeps_its_loss(read):
     type_checks.check_losses(detector(stock_config('RTMDet')))
 
 
-def test_a_detector_is_looked_at_when_it_is_built(read, tmp_path):
+def test_a_detector_is_validated_when_built(read, tmp_path):
     cfg = read()
     cfg.work_dir, cfg.model.backbone.init_cfg, cfg.experiment_name = str(tmp_path), None, 'losses'
     cfg.model.bbox_head = stock_config('ATSS', loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True))

@@ -278,13 +278,13 @@ def test_slurm_train_asks_for_eight_gpus_on_one_node(root, place):
     ],
     ids=str,
 )
-def test_slurm_test_heeds(root, place, variables, words):
+def test_slurm_test_reads_the_environment(root, place, variables, words):
     options, command = asked_of_srun(root, place, 'slurm_test.sh', 'part', 'job', 'a.py', 'a.pth', '--tta', **variables)
     assert set(words) <= set(options)
     assert command[2:] == [str(root / 'tools' / 'test.py'), 'a.py', 'a.pth', '--launcher=slurm', '--tta']
 
 
-def test_dist_scripts_heed(root, place, tmp_path):
+def test_dist_scripts_read_the_environment(root, place, tmp_path):
     (tmp_path / 'python').write_text('#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$@"\n')
     (tmp_path / 'python').chmod(0o755)
     variables = dict(NNODES='3', NODE_RANK='2', PORT='1', MASTER_ADDR='node0', PYTHONPATH='/mine')

@@ -41,9 +41,15 @@ def test_the_picture_shows_curves(tool, resumed):
         ('loss', [[1, 3.0], [2, 1.5]]),
         ('loss_cls', [[1, 1.0], [2, 0.4]]),
         ('mAP', [[1, 0.25]]),
-        ('mAP_50', []),
-        ('mAP_75', []),
     ]
+
+
+def test_other_data_sets_have_their_ap(tool):
+    lines = [{'pascal_voc/mAP': 0.4, 'pascal_voc/AP50': 0.4, 'coco/bbox_mAP_s': 0.1, 'step': 1}]
+    lines += [{'pascal_voc/mAP': 0.5, 'step': 2}]
+    _, right = tool.draw(lines).axes
+    found = {line.get_label(): line.get_xydata().tolist() for line in right.lines}
+    assert found == {'mAP': [[1, 0.4], [2, 0.5]], 'AP50': [[1, 0.4]]}
 
 
 def test_the_picture_is_written(tool, resumed, tmp_path, monkeypatch, capsys):

@@ -25,7 +25,7 @@ STOCK_CONFIGS = (
     'ssd/ssd512_coco.py',
     'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
 )
-#: Ours, one a host, and with another delta; and MMDetection's.
+#: Ours, one per host, and with another delta; and MMDetection's.
 CONFIGS = [
     'configs/gfl/gfl_r50_fpn_delta0.5_1x_coco.py',
     'configs/atss/atss_r50_fpn_gaussian_1x_coco.py',
@@ -135,7 +135,7 @@ def test_missing_data_is_named(tool, root, tmp_path):
         )
 
 
-def test_a_place_is_looked_at_before_the_work(tool, on_shapes, tmp_path, monkeypatch):
+def test_an_output_is_validated_first(tool, on_shapes, tmp_path, monkeypatch):
     cfg = on_shapes('configs/gfl/gfl_r50_fpn_1x_coco.py')
     cfg.model.bbox_head.num_classes = 10
     cfg.dump(tmp_path / 'mine.py')

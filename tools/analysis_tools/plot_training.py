@@ -1,7 +1,11 @@
-"""Draw the losses and the AP of a training from what MMEngine wrote into its work dir."""
+"""Draw the losses and the AP of a training from what MMEngine wrote into its work dir.
+
+Unlike MMDetection's analyze_logs.py it draws a training that was resumed as one, and losses beside any data set's AP.
+"""
 
 import argparse
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +14,8 @@ from matplotlib.figure import Figure
 from mmdet_gfl.engine.files import PICTURE_SUFFIXES, make_folder_of
 
 Scalars = list[dict[str, float]]
+#: Average precision of COCO, LVIS, Pascal VOC, CrowdHuman, ..., but not of sizes or masks.
+AP = re.compile(r'/(bbox_)?(m?AP)(_?50|_?75)?$')
 
 
 def read_scalars(work_dir: Path) -> Scalars:
@@ -43,8 +49,9 @@ def draw(scalars: Scalars) -> Figure:
         left.plot(*curve([line for line in scalars if 'loss' in line], key), label=key)
     left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
     left.legend()
-    for key in ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75'):
-        right.plot(*curve(scalars, key), marker='o', label=key.removeprefix('coco/bbox_'))
+    scores = dict.fromkeys(key for line in scalars for key in line if AP.search(key))
+    for key in scores:
+        right.plot(*curve(scalars, key), marker='o', label=key.rpartition('/')[2].removeprefix('bbox_'))
     right.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
     right.legend()
     return figure

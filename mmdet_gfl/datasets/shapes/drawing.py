@@ -16,7 +16,7 @@ from .coco_format import annotation, categories
 from .parameters import SPLITS, Parameters
 from .scene import random_scene
 
-#: Memory of a process for the images that it drew last, 3 bytes a pixel: 1,747 of 320 x 320 px.
+#: Memory of a process for the images that it drew last, 3 bytes per pixel: 1,747 of 320 x 320 px.
 CACHED_BYTES = 2**29
 
 Annotations = list[dict[str, Any]]

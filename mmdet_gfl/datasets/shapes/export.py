@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=f'classes to draw of {", ".join(CLASSES)}')
     parser.add_argument('--rare', nargs='+', metavar='NAME', help='those of them that are rare and always small')
     options = vars(parser.parse_args(argv))
-    root, parameters = options.pop('root'), parse(options.pop('address'))[0]
+    root, address = options.pop('root'), options.pop('address')
+    parameters, path = parse(address)
+    if path:
+        raise UserError(f'{address} names the file {path!r} of a data set; give shapes://, or shapes://NAME=VALUE,...')
     if 'size' in options:
         options['width'], options['height'] = options.pop('size')
     options |= {key: tuple(options[key]) for key in ('classes', 'rare') if key in options}

@@ -80,7 +80,7 @@ class Scene:
         self.items.append(item)
 
     def _paint_shadow(self, item: Item, length: int) -> None:
-        """A soft shadow beside the object: an edge that is no object's, and nothing is uncertain about."""
+        """A soft shadow beside the object: an edge that belongs to no object and has no uncertainty."""
         dx, dy = self.rng.uniform(-0.12, 0.12, 2) * length
         blur = 0.5 + 0.02 * length
         # Room for the shadow to end in; at the image's border the object goes on, and so does its shadow.

@@ -1,4 +1,4 @@
-"""Looking at the objects of a batch while they are still on the CPU."""
+"""Validation of a batch's objects while they are on the CPU."""
 
 from __future__ import annotations
 
