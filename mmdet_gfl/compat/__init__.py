@@ -16,6 +16,8 @@ __all__ = ['activate', 'mmcv_flavour']
 
 EXTENSION = 'mmcv._ext'
 CHECKPOINT = 'mmengine.runner.checkpoint'
+#: Where the class is that a training checkpoint holds beside tensors: who has it may call ``torch.load`` itself.
+HISTORY = 'mmengine.logging'
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')
 
@@ -29,9 +31,10 @@ def activate() -> None:
     """
     if not any(isinstance(finder, _StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(_StandInFinder())
-    if CHECKPOINT in sys.modules:
-        _install_checkpoint_support()
-    elif not any(isinstance(finder, _CheckpointFinder) for finder in sys.meta_path):
+    for name in (HISTORY, CHECKPOINT):
+        if name in sys.modules:
+            _install_checkpoint_support(name)
+    if CHECKPOINT not in sys.modules and not any(isinstance(finder, _CheckpointFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _CheckpointFinder())
 
 
@@ -61,26 +64,29 @@ class _StandInFinder(MetaPathFinder):
 
 
 class _CheckpointFinder(MetaPathFinder):
-    """Finder of MMEngine's module for checkpoints, which is then loaded by :class:`_CheckpointLoader`."""
+    """Finder of MMEngine's modules for checkpoints, which are then loaded by :class:`_CheckpointLoader`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path) if fullname == CHECKPOINT else None
+        spec = PathFinder.find_spec(fullname, path) if fullname in (HISTORY, CHECKPOINT) else None
         if spec is None or spec.origin is None:
             return None
-        return spec_from_file_location(fullname, spec.origin, loader=_CheckpointLoader(fullname, spec.origin))
+        folders, loader = spec.submodule_search_locations, _CheckpointLoader(fullname, spec.origin)
+        return spec_from_file_location(fullname, spec.origin, loader=loader, submodule_search_locations=folders)
 
 
 class _CheckpointLoader(SourceFileLoader):
-    """Run MMEngine's module for checkpoints, then make it load them safely."""
+    """Run a module of MMEngine's for checkpoints, then make it load them safely."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        _install_checkpoint_support()
+        _install_checkpoint_support(module.__name__)
 
 
-def _install_checkpoint_support() -> None:
-    from mmdet_gfl.compat.checkpoint import install_checkpoint_support
+def _install_checkpoint_support(name: str) -> None:
+    if name == HISTORY and ('torch' not in sys.modules or f'{__name__}.checkpoint' in sys.modules):
+        return  # MMEngine's loader will import it; or this is an import by that module
+    from mmdet_gfl.compat import checkpoint
 
-    install_checkpoint_support()
+    (checkpoint.install_checkpoint_support if name == CHECKPOINT else checkpoint.add_safe_globals)()

@@ -70,6 +70,11 @@ def install_checkpoint_support() -> None:
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     addresses = ('modelzoo://', 'torchvision://')
     CheckpointLoader.register_scheme(prefixes=addresses, loader=load_from_torchvision_address, force=True)
+    add_safe_globals()
+
+
+def add_safe_globals() -> None:
+    """Let ``torch.load`` read MMEngine's training checkpoints in the safe mode, where there is one."""
     if HAS_SAFE_MODE:
         torch.serialization.add_safe_globals(_safe_globals())
 

@@ -48,7 +48,7 @@ def check_fit(model: Any, path: str, loaded: Any = None, in_part: bool = False) 
             problem = f'no layer of the model is in the file, which has {has or "nothing"}'
         elif missing and not in_part:
             problem = f'{missing[0]} of the model is not in the file'
-        elif unexpected and not in_part:
+        elif unexpected and not in_part and (unexpected := [key for key in unexpected if _is_part(key, model)]):
             problem = f'the file has {min(unexpected)}, and the model no such layer'
     except RuntimeError as error:
         problem = '' if in_part else str(error).partition('\n\t')[2].partition('\n')[0].strip('.')
@@ -59,6 +59,12 @@ def check_fit(model: Any, path: str, loaded: Any = None, in_part: bool = False) 
             f'checkpoint {path} does not fit the config: {problem}; use its own config (weights of '
             f"a backbone alone are for model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
         )
+
+
+def _is_part(key: str, model: Any) -> bool:
+    """True for a weight below a part that the model has too: of a deeper backbone, not of a part for training alone."""
+    first, _, rest = key.partition('.')
+    return not rest or first in dict(model.named_children())
 
 
 class CheckCheckpointHook(Hook):

@@ -242,10 +242,12 @@ def _reading_error(record: Record, dataset: _Observed, error: Exception) -> str 
         path = entry.get('xml_path') or f'{path}, image {entry.get("ID", entry.get("img_id"))}'
         line = linecache.getline(frame.f_code.co_filename, line_number).strip()
         place = f' in `{line}`'
-        for name, key in re.findall(r"([a-z]\w*)(?:\['(\w+)'\])?", line.rpartition(' = ')[2]):
+        for name, key in re.findall(r"(?<![.\w])([a-z]\w*)(?:\['(\w+)'\])?", line.rpartition(' = ')[2]):
             value = frame.f_locals.get(name)
-            value = value.get(key) if key and isinstance(value, dict) else value
-            place += f', {key or name}={value!r:.80}' if key or isinstance(value, (str, Real)) else ''
+            if key and isinstance(value, dict) and key in value:
+                place += f', {key}={value[key]!r:.80}'
+            elif not key and name in frame.f_locals and isinstance(value, (str, Real, type(None))):
+                place += f', {name}={value!r:.80}'
     what = f'cannot be read by {dataset.observed_class.__name__}: {type(error).__name__}: {error}{place}'
     return f'{record.key}ann_file: {path} {what}; {PAGE} shows the formats'
 
@@ -300,6 +302,9 @@ def check_classes(file: str, classes: list[str], api: Any) -> None:
     if not is_plain(api) and set(categories) != set(classes):
         return
     in_file = [name for name in categories if name in classes]
+    if len({*in_file}) < len(in_file):
+        twice = Counter(in_file).most_common(1)[0][0]
+        raise UserError(f'{file} has two categories called {twice!r}; give each a name of its own')
     if in_file != classes:
         missing = [repr(name) for name in classes if name not in categories]
         fault = f'{missing[0]} is not a category of it' if missing else f'the file lists them as {some(in_file)}'
@@ -325,7 +330,9 @@ def examine(record: Record, dataset: BaseDataset) -> None:
         example = f' where an image has id={next(iter(api.imgs), None)!r}'
         record.left_out['of images that the file does not list'] += [f'image_id={one!r}{example}' for one in strays]
         labels = getattr(dataset, 'cat2label', None)
-        if record.read and labels and [api.cats[number]['name'] for number in labels] != record.classes:
+        found = [api.cats[number]['name'] for number in labels or ()]
+        lacks_the_last = len(found) == len(api.cats) and found == record.classes[: len(found)]
+        if record.read and found and found != record.classes and not lacks_the_last:
             check_classes(f'{key}ann_file: {dataset.ann_file}', record.classes, api)
     instances = list(chain.from_iterable(image.get('instances', ()) for image in image_entries(infos)))
     record.delivered = len(instances)
@@ -498,21 +505,28 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
         raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
     if not is_plain(api):
         check_lvis(file, api)
-    wanted = {category['id'] for category in api.dataset['categories'] if category['name'] in judged[0].classes}
+    _check_values(file, api, judged[0].classes)
+    if 0 in api.anns or '0' in api.anns:
+        note(f'{file}: an annotation has the id 0, which pycocotools takes for "no match": it counts as missed')
+    if len(images) < len(api.imgs):
+        unseen = f'{len(api.imgs)} images, and the data set {len(images)} of them'
+        note(f'{file} has {unseen}; the objects of the others count as missed')
+
+
+def _check_values(file: str, api: Any, classes: list[str]) -> None:
+    """Raise for an object of the classes without the values that the evaluation reads."""
+    wanted = {category['id'] for category in api.dataset['categories'] if category['name'] in classes}
     for one in api.dataset['annotations']:
         if one.get('category_id') not in wanted:
             continue  # which the evaluation does not read
         for name in NEEDED if is_plain(api) else ('bbox', 'area', 'id'):
             value = one.get(name)
             numbers = value if name == 'bbox' and isinstance(value, list) and len(value) == 4 else [value]
+            if name == 'id' and str(value).isdecimal():
+                continue  # a text, of which pycocotools makes a number
             if not all(isinstance(number, Real) for number in numbers):
                 what = f'{name}={value!r}' if name in one else f'no {name!r}'
                 raise UserError(f'{file}: the annotation with id {one.get("id")!r} has {what}; give it {NEEDED[name]}')
-    if 0 in api.anns:
-        note(f'{file}: an annotation has the id 0, which pycocotools takes for "no match": it counts as missed')
-    if len(images) < len(api.imgs):
-        unseen = f'{len(api.imgs)} images, and the data set {len(images)} of them'
-        note(f'{file} has {unseen}; the objects of the others count as missed')
 
 
 def check_images(file: str, images: dict[Any, str], api: Any) -> None:

@@ -169,6 +169,15 @@ def test_bare_state_dicts(tmp_path, options, monkeypatch):
     assert load_from_local(path, 'meta')['bias'].is_meta
 
 
+@needs_safe_mode
+def test_torch_itself_loads_behind_an_import_of_mmengine(tmp_path):
+    """As MMDetection's ``publish_model.py`` does; in whatever order, but torch imports no part of MMEngine."""
+    path = save(tmp_path / 'a.pth', dict(history=HistoryBuffer([1.0], [1])))
+    for imports in ('mmdet_gfl, torch, mmengine.logging', 'torch, mmengine.logging, mmdet_gfl'):
+        code = f'import {imports}; torch.load({path!r})'
+        subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
+
+
 def test_mmengine_uses_the_loader():
     assert CheckpointLoader._get_checkpoint_loader('work_dirs/epoch_1.pth') is load_from_local
     assert CheckpointLoader._get_checkpoint_loader('https://x.org/a.pth') is not load_from_local

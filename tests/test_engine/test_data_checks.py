@@ -561,6 +561,23 @@ def test_boxes_that_are_not_finite(cfg, data, box):
         build_dataset(cfg, 'train')
 
 
+def test_a_file_that_lacks_the_last_classes(cfg, data):
+    def first_alone(other):
+        other['categories'] = other['categories'][:1]
+        other['annotations'] = [one for one in other['annotations'] if one['category_id'] == 1]
+
+    rewrite(data, 'train', first_alone)  # labels are those of the classes
+    build_dataset(cfg, 'train')
+    rewrite(data, 'val', first_alone)  # the evaluator numbers categories by label
+    start_says(cfg, "val_evaluator.ann_file has the categories cat, .* 'dog' is not a category of it")
+
+
+def test_ids_as_texts_are_evaluated(cfg, data, capsys):
+    rewrite(data, 'val', lambda other: [one.update(id=str(one['id'] - 1)) for one in other['annotations']])
+    start(cfg)
+    assert 'val_evaluator.ann_file: an annotation has the id 0' in capsys.readouterr().out
+
+
 def test_a_folder_by_another_name(cfg):
     cfg.train_dataloader.dataset.data_prefix = dict(image='train/')
     says(cfg, r"dataset\.data_prefix=\{'image': .*\} has no 'img', the folder that CocoDataset joins .*; name it so")
@@ -722,7 +739,7 @@ def test_classes_in_another_order_than_the_file(cfg, capsys):
 
 def test_a_category_that_is_there_twice(cfg, data):
     write(data, 'train', coco(['train0.jpg', 'train1.jpg'], (*CLASSES, 'cat')))
-    says(cfg, 'lists them as cat, dog, bird, cat')
+    says(cfg, "train\\.json has two categories called 'cat'; give each a name of its own")
 
 
 def test_a_class_without_objects_is_noted(cfg, data, capsys):
