@@ -503,6 +503,11 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
         return  # it writes the detections down, and needs no objects
     if 'annotations' not in api.dataset:
         raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
+    total = sum(record.sentence()[1] for record in judged)
+    if total and not any(record.delivered for record in judged):
+        reasons = '; '.join(record.sentence()[2] for record in judged)
+        what = f'{file} has nothing to judge by: all {total} objects are left out: {reasons}'
+        raise UserError(f'{what}; {PAGE} shows what boxes, areas and classes must be')
     if not is_plain(api):
         check_lvis(file, api)
     _check_values(file, api, judged[0].classes)

@@ -815,6 +815,20 @@ def test_values_that_end_the_evaluation(cfg, data, change, words):
     start_says(cfg, rf'val_evaluator\.ann_file: .*{words}')
 
 
+def test_validation_boxes_as_shares_of_the_image(cfg, data):
+    def in_shares(other):
+        for one in other['annotations']:
+            one.update(bbox=[0.1, 0.2, 0.5, 0.6], area=0.3)
+
+    rewrite(data, 'val', in_shares)
+    start_says(cfg, r'val_evaluator\.ann_file has nothing to judge by: all 2 objects are left out: 2 narrower .*bbox=')
+    cfg.val_evaluator.update(format_only=True, outfile_prefix=str(data / 'found'))
+    start(cfg)
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=cfg.val_evaluator.ann_file)
+    rewrite(data, 'val', lambda other: other['annotations'].clear())  # none at all: MMDetection's AP is -1
+    start(cfg)
+
+
 def test_fields_that_only_the_evaluation_needs(cfg, data):
     for split in ('train', 'val'):
         rewrite(data, split, lambda bare: [entry.pop('iscrowd') for entry in bare['annotations']])
