@@ -232,7 +232,7 @@ def draw(axis_name: str, values: Sequence[float], results: Sequence[Result], tit
 
     Args:
         axis_name: What grows.
-        values: By how much, one a result.
+        values: Values of the quantity, one per result.
         results: The measurements.
         title: Above all.
     """

@@ -16,7 +16,8 @@ __all__ = ['activate', 'mmcv_flavour']
 
 EXTENSION = 'mmcv._ext'
 CHECKPOINT = 'mmengine.runner.checkpoint'
-#: Where the class is that a training checkpoint holds beside tensors: who has it may call ``torch.load`` itself.
+#: Module of the class that a training checkpoint holds beside tensors: after it, where torch was imported before it,
+#: ``torch.load`` itself reads such a file.
 HISTORY = 'mmengine.logging'
 
 _STAND_IN = Path(__file__).with_name('mmcv_ext.py')

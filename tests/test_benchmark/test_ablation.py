@@ -464,10 +464,11 @@ def test_a_miss_rate_is_better_where_it_is_lower(work_dir):
 
 def test_the_direction_of_a_user_defined_metric_can_be_given(work_dir):
     for seed in range(2):
-        save(work_dir, 'baseline', seed, **{'mine/misses': 5.0 + seed})
-        save(work_dir, 'qfl', seed, **{'mine/misses': 4.0 + seed})
+        save(work_dir, 'baseline', seed, **{'mine/misses': 5.0 + seed, 'mine/hits': 2.0})
+        save(work_dir, 'qfl', seed, **{'mine/misses': 4.0 + seed, 'mine/hits': 3.0})
     assert '**qfl** is worse' in ablation_report.write_report(work_dir)
-    assert '**qfl** is better' in ablation_report.write_report(work_dir, lower=True)
+    text = ablation_report.write_report(work_dir, lower=True)
+    assert '**qfl** is better' in text and '| misses (lower is better) | hits |' in text  # the first column alone
 
 
 def test_report_without_results(work_dir, tmp_path_factory):

@@ -171,7 +171,7 @@ def test_bare_state_dicts(tmp_path, options, monkeypatch):
 
 @needs_safe_mode
 def test_torch_itself_loads_behind_an_import_of_mmengine(tmp_path):
-    """As MMDetection's ``publish_model.py`` does; in whatever order, but torch imports no part of MMEngine."""
+    """As MMDetection's ``publish_model.py`` does, which imports torch first."""
     path = save(tmp_path / 'a.pth', dict(history=HistoryBuffer([1.0], [1])))
     for imports in ('mmdet_gfl, torch, mmengine.logging', 'torch, mmengine.logging, mmdet_gfl'):
         code = f'import {imports}; torch.load({path!r})'

@@ -265,15 +265,15 @@ def test_the_numbers_in_the_sentences_are_of_a_report():
 
 
 def test_the_papers_effects_in_the_sentences():
-    """In parentheses, as (+0.3), or without the sign."""
-    tables = {c.table.name: c for folder in REPORTS for c in comparisons_of(folder)[2]}
-    known = {f'{abs(r.effects["AP"].paper):.1f}' for c in tables.values() for r in c.rows if 'AP' in r.effects
-             and r.effects['AP'].paper is not None}  # fmt: skip
-    known |= {line.split('|')[5].strip(' +-') for line in between_lines()}
+    """In parentheses behind the measured one that they belong to, as +1.6 ± 0.3 (+1.9)."""
+    known = {
+        (e.difference.show(1), f'{e.paper:+.1f}') for folder in REPORTS for _, _, e in effects_of(folder) if e.paper
+    }
     page = (PAGE / 'README.md').read_text()
-    sentences = page[page.index('Effect by effect') : page.index('<summary>Between rows')]
-    quoted = re.findall(r'\((?:the paper.s )?[+-]?(\d\.\d)\b', sentences)
-    assert len(quoted) > 12 and set(quoted) <= known
+    sentences = ' '.join(page[page.index('Effect by effect') : page.index('<summary>Between rows')].split())
+    quoted = re.findall(r"([+-]\d+\.\d+ ± \d+\.\d+)(?: AP| over six seeds)? \((?:the paper's )?([+-]\d\.\d)", sentences)
+    between = {tuple(line.split(' | ')[3:5]) for line in between_lines()}
+    assert len(quoted) > 10 and set(quoted) <= known | between, set(quoted) - known - between
 
 
 def test_the_tables_that_were_not_run():
