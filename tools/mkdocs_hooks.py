@@ -23,7 +23,7 @@ ROLE = re.compile(r':(?:attr|class|data|func|meth|mod):<code>~?(?:[\w.]*\.)?(\w+
 def on_files(files, config):
     """Add the pages from outside ``docs``; their links are as if they stood in it."""
     for source, page in PAGES.items():
-        text = re.sub(r'\]\(docs/', '](', (ROOT / source).read_text(encoding='utf-8'))
+        text = re.sub(r'(\]\(|src=")docs/', r'\1', (ROOT / source).read_text(encoding='utf-8'))
         files.append(File.generated(config, page, content=text))
     return files
 

@@ -26,8 +26,8 @@ _SHADOW = [withStroke(linewidth=2.4, foreground='black')]
 _SAME = 0.3
 #: Two detections are of the same thing from this IoU on.
 _COINCIDE = 0.7
-_ROW = 1.55  # inches
-_LEAST_ROWS = 3  # of the lay-out, so that a single detection's panels are not as tall as the image
+_PANEL = 1.55  # inches
+_LEAST_ROWS = 3  # of panels, in which the height of an image is measured
 
 
 def draw(
@@ -107,15 +107,24 @@ def _name(rank: int, results: InstanceData, classes: Sequence[str]) -> str:
 
 
 def _lay_out(shape: float, rows: int) -> tuple[Figure, Axes, list[list[Axes]]]:
-    """A figure with a place for an image of the aspect ratio ``shape``, and ``rows`` rows of four panels."""
-    height = max(rows, _LEAST_ROWS)
-    high = height * _ROW
+    """A figure with a place for an image of the aspect ratio ``shape``, and for ``rows`` detections four panels each.
+
+    The panels of a detection are a row beside the image; those of a single one two by two, as tall as the image.
+    """
+    lines = max(rows, _LEAST_ROWS)
+    high = lines * _PANEL
     wide = min(max(high * shape, 3.0), 9.0)
-    figure = Figure(figsize=(wide + (4 * _ROW if rows else 0), high), dpi=110, layout='constrained')
     if not rows:
+        figure = Figure(figsize=(wide, high), dpi=110, layout='constrained')
         return figure, figure.add_subplot(), []
-    grid = figure.add_gridspec(height, 5, width_ratios=[wide, *[_ROW] * 4])
-    panels = [[figure.add_subplot(grid[row, 1 + side]) for side in range(4)] for row in range(rows)]
+    if rows == 1:
+        lines, columns, panel = 2, 2, high / 2
+    else:
+        columns, panel = 4, _PANEL
+    figure = Figure(figsize=(wide + columns * panel, high), dpi=110, layout='constrained')
+    grid = figure.add_gridspec(lines, 1 + columns, width_ratios=[wide, *[panel] * columns])
+    places = [grid[line, 1 + column] for line in range(lines) for column in range(columns)]
+    panels = [[figure.add_subplot(place) for place in places[4 * row : 4 * row + 4]] for row in range(rows)]
     return figure, figure.add_subplot(grid[:, 0]), panels
 
 

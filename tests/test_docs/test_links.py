@@ -21,10 +21,11 @@ def prose(page):
 
 
 def links(page):
-    """Targets of inline links, images and reference definitions."""
+    """Targets of inline links, images, reference definitions and HTML."""
     text = prose(page)
     inline = re.findall(r'\]\(\s*<?([^)\s>]+)>?(?:\s+"[^"]*")?\s*\)', text)
-    return inline + re.findall(r'^ {0,3}\[[^\]]+\]:\s*(\S+)', text, flags=re.MULTILINE)
+    html = re.findall(r'\b(?:src|href)="([^"]+)"', text)
+    return inline + re.findall(r'^ {0,3}\[[^\]]+\]:\s*(\S+)', text, flags=re.MULTILINE) + html
 
 
 def anchors(page):
@@ -42,9 +43,10 @@ def test_there_are_pages():
 def test_links_are_seen(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(
-        '[a](b.md "t") [`c`](d#e) ![f](g.png)\n```\n[no](no)\n```\n`[no](no)`\n[h]: i.md\n', encoding='utf-8'
+        '[a](b.md "t") [`c`](d#e) ![f](g.png)\n```\n[no](no)\n```\n`[no](no)`\n[h]: i.md\n<img src="j.png" alt="k">\n',
+        encoding='utf-8',
     )
-    assert links(page) == ['b.md', 'd#e', 'g.png', 'i.md']
+    assert links(page) == ['b.md', 'd#e', 'g.png', 'i.md', 'j.png']
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))

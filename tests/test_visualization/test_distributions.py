@@ -146,6 +146,16 @@ def test_the_number_that_is_drawn():
     ]
 
 
+def test_the_panels_of_one_detection_are_two_by_two_and_as_tall_as_the_image_together():
+    figure = draw(image(), results())
+    FigureCanvasAgg(figure).draw()
+    left, top, right, bottom = (axes.get_position() for axes in panels_of(figure))
+    assert left.x0 == pytest.approx(right.x0) and left.y0 == pytest.approx(top.y0)
+    assert left.x1 < top.x0 and right.y1 < left.y0 and bottom.y0 == pytest.approx(right.y0)
+    assert bottom.x0 == pytest.approx(top.x0)
+    assert 0.8 < (top.y1 - bottom.y0) / picture_of(figure).get_position().height < 1.2
+
+
 def test_an_image_without_detections():
     figure = draw(image(), results()[:0], ground_truth=np.array([BOX]))
     assert len(figure.axes) == 1 and figure.axes[0].get_title() == 'no detections' and len(figure.axes[0].patches) == 1
