@@ -21,7 +21,7 @@ from mmdet_gfl.versions import REQUIREMENTS, find_problems, fixing_command, inst
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A line of the table: a part, its version, and what else there is to say."""
 
     part: str
@@ -73,20 +73,20 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def table() -> Iterator[Row]:
+def table() -> Iterator[Entry]:
     """The rows of the report."""
-    yield Row('mmdet_gfl', __version__)
-    yield Row('Python', platform.python_version(), sys.executable)
+    yield Entry('mmdet_gfl', __version__)
+    yield Entry('Python', platform.python_version(), sys.executable)
     for requirement in REQUIREMENTS:
         dists = installed(requirement)
         versions = ' and '.join(f'{dist.metadata["Name"]} {dist.version}' for dist in dists)
-        yield Row(requirement.package, versions.removeprefix(f'{requirement.package} '), _note(requirement.package))
+        yield Entry(requirement.package, versions.removeprefix(f'{requirement.package} '), _note(requirement.package))
     for dist in _OTHERS:
-        yield Row(dist, _version(dist), _note(dist))
-    yield Row('device', *_device())
+        yield Entry(dist, _version(dist), _note(dist))
+    yield Entry('device', *_device())
 
 
-def format_table(rows: list[Row]) -> str:
+def format_table(rows: list[Entry]) -> str:
     """The rows in aligned columns, '-' where there is no version."""
     parts = max(len(row.part) for row in rows)
     versions = max(len(row.version) for row in rows)

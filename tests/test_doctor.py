@@ -125,7 +125,7 @@ def test_the_fork_of_mmengine_does_without_pkg_resources(monkeypatch) -> None:
 
 
 def test_table_is_aligned() -> None:
-    rows = [doctor.Row('a', '1.10'), doctor.Row('long', '', 'note'), doctor.Row('b', '2', 'other')]
+    rows = [doctor.Entry('a', '1.10'), doctor.Entry('long', '', 'note'), doctor.Entry('b', '2', 'other')]
     assert doctor.format_table(rows) == 'a     1.10\nlong  -     note\nb     2     other'
 
 

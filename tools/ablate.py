@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
             add_run_arguments(command)
         if name == 'report':
             command.add_argument(
-                '--lower-is-better', action='store_true', help="for a metric of one's own that falls; mMR is known"
+                '--lower-is-better', action='store_true', help='the metric is better when lower; not needed for mMR'
             )
     args = parser.parse_args()
     if args.config is None and args.work_dir is None:
@@ -54,7 +54,11 @@ def add_ablation_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
     command.add_argument('--rows', nargs='+', metavar='ROW', help='of baseline qfl dfl gfl gflv2; default: all')
     command.add_argument(
-        '--row', action='append', default=[], metavar='NAME:quality=Q,box=B,box_weight=W', help='any other row'
+        '--row',
+        action='append',
+        default=[],
+        metavar='NAME:quality=Q,box=B,box_weight=W',
+        help='a row of your own; may be repeated',
     )
     command.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
     command.add_argument('--epochs', type=int, help='number of epochs, for a quick look; the schedule is scaled to it')
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace, work_dir: Path) -> int:
     configs = [plan.path_of(row.name) for row in rows if row.name not in repeated]
     settings = (configs, args.seeds, work_dir, plan, launcher, args.jobs)
     if args.estimate:
-        return dry_run.dry_run(*settings, quick=False, say=lambda line: print(line, flush=True))
+        return dry_run.dry_run(*settings, quick=False, log=lambda line: print(line, flush=True))
     folder.prepare(work_dir, plan, print)
     ablation.write_rows(plan, work_dir)
     return running.run_all(*settings)

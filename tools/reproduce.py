@@ -30,14 +30,23 @@ def parse_args() -> argparse.Namespace:
         ('report', 'Markdown, JSON and pictures of what was measured'),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('--tables', nargs='+', metavar='TABLE', help='of these tables only')
-        command.add_argument('--rows', nargs='+', metavar='GLOB', help='configs of these names only, as atss/*')
+        command.add_argument('--tables', nargs='+', metavar='TABLE', help='tables to include; default: all')
+        command.add_argument('--rows', nargs='+', metavar='GLOB', help='patterns of config names to include, as atss/*')
         if name != 'list':
-            command.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'))
+            command.add_argument(
+                '--work-dir',
+                type=Path,
+                default=Path('work_dirs/reproduce'),
+                help='folder of the runs; default: %(default)s',
+            )
         if name in ('run', 'status'):
             seeds = [0] if name == 'run' else None
             command.add_argument(
-                '--seeds', type=int, nargs='+', default=seeds, help='0 by default; status: all there are'
+                '--seeds',
+                type=int,
+                nargs='+',
+                default=seeds,
+                help='random seeds, one run each; default: 0; status: all that have a run',
             )
         if name == 'run':
             add_training_arguments(command)
@@ -47,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 def add_training_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` alone."""
-    command.add_argument('--configs', nargs='+', default=[], help='these configs too, in a table or not')
+    command.add_argument('--configs', nargs='+', default=[], help='configs to train beside those of the tables')
     command.add_argument(
         '--preset',
         choices=['mini', 'small', 'paper'],
@@ -59,11 +68,13 @@ def add_training_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--mini', nargs='+', action='extend', metavar='SIZE=N', help='other sizes of the mini preset, as size=320'
     )
-    command.add_argument('--gpus', type=int, help='of a row; paper 8 (others scale the lr), else 1')
+    command.add_argument(
+        '--gpus', type=int, help='GPUs per row; default: 8 in preset paper (other numbers scale the lr), else 1'
+    )
     command.add_argument(
         '--batch-size',
         type=int,
-        help='images per GPU; paper: 2, SSD 8, RTMDet 32, small: 16 shared out (others scale the lr)',
+        help='images per GPU; default: paper: 2 (SSD 8, RTMDet 32), small: 16 over all GPUs; others scale the lr',
     )
     command.add_argument('--dry-run', action='store_true', help='say what would be trained, and for how long')
     command.add_argument('--quick', action='store_true', help='for --dry-run: time one row, not each')

@@ -54,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_comparison_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """The arguments of a tool that draws one model or several side by side; ``out`` is the picture's default."""
-    parser.add_argument('--names', nargs='+', help='of the models; default: the names of their configs')
-    parser.add_argument('--split', choices=['val', 'test'], default='val', help='data loader, default: %(default)s')
+    parser.add_argument('--names', nargs='+', help='a name for each model; default: the name of its config')
+    parser.add_argument(
+        '--split', choices=['val', 'test'], default='val', help='data set of the config to use; default: %(default)s'
+    )
     parser.add_argument('--out', type=Path, default=Path(out), help='picture to write, default: %(default)s')
     add_arguments(parser)
 
@@ -287,7 +289,11 @@ class _QualityKept(BaseDenseHead):
 
 
 def keep_quality(head: Any) -> None:
-    """Derive the class of a dense head, MMDetection's too, from :class:`_QualityKept`; leave other heads alone."""
+    """Derive the class of a dense head, MMDetection's too, from :class:`_QualityKept`; leave other heads alone.
+
+    The model is built by ``init_detector``, which takes no other class; its class is replaced, not a method of it, so
+    that the head's own overrides stay.
+    """
     if isinstance(head, BaseDenseHead):
         kind = type(head)
         head.__class__ = type(
@@ -316,11 +322,11 @@ def _check_detections(
     if missing:
         raise launch.UserError(
             f'{weights} has no entry for {len(missing)} of the {len(infos)} images of the data set, such as img_id '
-            f'{missing[0]}: it was made with another one'
+            f'{missing[0]}: it was made from another data set'
         )
     largest = max(int(one.labels.max(initial=-1)) for one in found.values())
     if largest >= len(classes):
         raise launch.UserError(
             f'{weights} detects the class of index {largest}, but the data set has {len(classes)} classes: it was '
-            f'made for another one'
+            f'made for another data set'
         )

@@ -62,12 +62,12 @@ def _verdict(report: Report, share: float) -> str:
     now = f'reg_max={box.reg_max}, delta={box.delta:g}'
     origin = "the head has no reg_max; with GeneralBox's default" if report.assumed else 'now'
     low, high = (box.max_distance * report.strides[level] for level in (0, -1))
-    reach = f'{box.max_distance:g} strides, {low:g} to {high:g} px'
+    largest = f'{box.max_distance:g} strides, {low:g} to {high:g} px'
     where = ''
     if report.ideal_predictions:
         where = ' at the coarsest level; objects that a finer level does not reach are matched on a coarser one'
     return (
-        f'{origin} {now} reaches {reach}: {total.clipped_share:.3%} of the targets are clipped\n'
+        f'{origin} {now} reaches {largest}: {total.clipped_share:.3%} of the targets are clipped\n'
         f'smallest safe reg_max with delta={box.delta:g}: {safe}, which cuts at most {share:.2%} of the targets short'
         f'{where}'
     )

@@ -116,9 +116,13 @@ def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
 
 def add_run_arguments(command: argparse.ArgumentParser) -> None:
     """The options of ``run`` that both programs have."""
-    command.add_argument('--jobs', type=int, default=1, help='rows side by side, on one GPU or on many')
     command.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], help='by default torchrun for several GPUs'
+        '--jobs', type=int, default=1, help='number of rows that train at the same time; default: %(default)s'
+    )
+    command.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm'],
+        help='job launcher; default: torchrun (pytorch) where a row has several GPUs',
     )
     command.add_argument('--srun-args', help='for --launcher slurm, as "-p gpu -t 24:00:00"; default: $SRUN_ARGS')
     command.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)

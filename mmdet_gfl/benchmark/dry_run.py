@@ -65,12 +65,12 @@ def dry_run(
     launcher: Launcher,
     jobs: int,
     quick: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> int:
     """Say what :func:`.running.run_all` would train, with images, hours, disk and memory; train nothing.
 
     With ``quick`` only the first config that can run is timed, and the others are taken to be as fast; two that fail
-    for the same reason stand for all. ``say`` takes a line. The other arguments are those of ``run_all``.
+    for the same reason stand for all. ``log`` takes a line. The other arguments are those of ``run_all``.
 
     Returns:
         Exit status: 1 if a row could not run, else 0.
@@ -81,10 +81,10 @@ def dry_run(
     work_dir = work_dir.absolute()
     check_settings(work_dir, preset)
     waiting, done = open_runs(configs, seeds, work_dir)
-    say(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
+    log(f'{len(waiting) + done} runs, {done} of them done: {work_dir}')
     left = list(dict.fromkeys(run.config for run in waiting))
     for note in lr_notes([preset.config(config, seeds[0]) for config in left], preset.gpus):
-        say(note)
+        log(note)
     known: Timing | None = None
     problems: list[str] = []
     total, failed, sizes, memory, features = 0.0, 0, list[int](), 0, dict[str, float]()
@@ -101,7 +101,7 @@ def dry_run(
                 timing, problem = measure_kept(cfg, folder / Path(config).stem, launcher, preset.mini, features)
                 problems.append(str(problem))
             if problem is not None or timing is None:
-                say(f'  cannot run: {config}: {problem}')
+                log(f'  cannot run: {config}: {problem}')
                 failed += 1
                 continue
             known = timing
@@ -111,23 +111,23 @@ def dry_run(
             total += count * seconds
             sizes += count * [timing.checkpoint]
             memory = max(memory, timing.memory)
-            say(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
+            log(f'  {config}, {count} x: {timing.images} images x {epochs} epochs, {_hours(seconds)} each')
     if left and failed == len(left):
-        say('in all unknown: no row could be timed')
+        log('in all unknown: no row could be timed')
         return 1
     if any(sizes):
         at_once = sum(sizes) + min(jobs, len(sizes)) * max(sizes)  # a run keeps one, and writes the next beside it
-        say(f'disk: about {_size(at_once)} for the checkpoints of {len(sizes)} run{"s" * (len(sizes) > 1)}')
+        log(f'disk: about {_size(at_once)} for the checkpoints of {len(sizes)} run{"s" * (len(sizes) > 1)}')
     if memory:
-        say(f'memory: up to {_size(memory)} on a GPU for a run')
+        log(f'memory: up to {_size(memory)} on a GPU for a run')
     if features and preset.mini:
         extra = sum(features.values()) * (2 * preset.mini.train + preset.mini.val)  # images are mirrored at random
         total += jobs * extra
-        say(f'features of the frozen backbone: {_hours(extra)} of the total, once; none if they are kept from before')
+        log(f'features of the frozen backbone: {_hours(extra)} of the total, once; none if they are kept from before')
     beside = f', {jobs} side by side if that slows none' if jobs > 1 else ''
     timed = ' (one row was timed, the others are taken to be as fast)' if quick and len(left) > 1 else ''
     without = f', without the {f"{failed} rows" if failed > 1 else "row"} that cannot run' if failed else ''
-    say(f'in all about {_hours(total / jobs)}{beside}{timed}{without}')
+    log(f'in all about {_hours(total / jobs)}{beside}{timed}{without}')
     return int(bool(failed))
 
 

@@ -38,7 +38,7 @@ def notes(found: HeadConfig, name: str, head: Any, cfg: Config) -> Iterator[str]
             'tools/analysis_tools/select_thresholds.py; score_thr of test_cfg can stay'
         )
     if math.isfinite(head.box.max_distance):
-        yield _reach(head, cfg)
+        yield _largest_distance(head, cfg)
     yield _loadable(found, head)
 
 
@@ -68,7 +68,7 @@ def _loss_notes(found: HeadConfig, head: Any) -> Iterator[str]:
         yield f'loss_dfl={type(head.loss_dfl).__name__} is new, weight {weight_of(head.loss_dfl):g}'
 
 
-def _reach(head: Any, cfg: Config) -> str:
+def _largest_distance(head: Any, cfg: Config) -> str:
     """Compare the largest distance of a box side with the largest image of the training."""
     strides, n = head.level_strides, head.box.max_distance
     text = (

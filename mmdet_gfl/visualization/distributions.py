@@ -165,11 +165,11 @@ def bands(sides: Sequence[Side]) -> list[tuple[float, float, float, float]]:
 
 def _draw_row(panels: Sequence[Axes], sides: Sequence[Side], truth: np.ndarray | None, name: str, colour: str) -> None:
     """The four panels of a detection, of the same scales."""
-    reach = max(1.1 * max(side.reach() for side in sides), 1.0)
+    half_width = max(1.1 * max(side.half_width() for side in sides), 1.0)
     peaks = (float(side.density(np.array(side.mean))) for side in sides if side.places is None)
     tallest = 1.1 * max(peaks, default=1.0)  # of densities; probabilities are shares of 1
     for index, (axes, side) in enumerate(zip(panels, sides)):
-        _draw_panel(axes, side, reach, tallest, colour)
+        _draw_panel(axes, side, half_width, tallest, colour)
         if truth is not None:
             axes.axvline(truth[index], color='black', linestyle=(0, (4, 3)), linewidth=1.0)
         axes.set_title(f'{SIDES[index]} {side.mean:.1f} ± {side.std:.1f}', fontsize=8)
@@ -177,17 +177,17 @@ def _draw_row(panels: Sequence[Axes], sides: Sequence[Side], truth: np.ndarray |
     panels[0].set_ylabel(name, fontsize=8)
 
 
-def _draw_panel(axes: Axes, side: Side, reach: float, tallest: float, colour: str) -> None:
-    """Probabilities as bars, or the normal density up to ``tallest``, within ``reach`` pixels of the mean."""
+def _draw_panel(axes: Axes, side: Side, half_width: float, tallest: float, colour: str) -> None:
+    """Probabilities as bars, or the normal density up to ``tallest``, within ``half_width`` pixels of the mean."""
     if side.places is None or side.probabilities is None:
-        x = np.linspace(side.mean - reach, side.mean + reach, 200)
+        x = np.linspace(side.mean - half_width, side.mean + half_width, 200)
         axes.fill_between(x, side.density(x), color=colour, linewidth=0)
         axes.set_ylim(0, tallest)
     else:
         axes.bar(side.places, side.probabilities, width=0.9 * side.spacing, color=colour)
         axes.set_ylim(0, 1)
     axes.axvline(side.mean, color='black', linewidth=1.0)
-    axes.set_xlim(side.mean - reach, side.mean + reach)
+    axes.set_xlim(side.mean - half_width, side.mean + half_width)
     axes.tick_params(labelsize=6, length=2, pad=1)
     axes.locator_params(axis='x', nbins=4)
     axes.set_yticks([])

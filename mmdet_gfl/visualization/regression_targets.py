@@ -37,7 +37,7 @@ def _draw_densities(report: Report, axes: Axes) -> None:
     for label, level in _filled(report):
         edges, heights = density(level, 2 * width)
         axes.plot(edges + width, heights, linewidth=1.3, label=label)
-    _mark_reach(report, axes)
+    _mark_largest_distance(report, axes)
     axes.set(ylabel='density of the targets, per stride', title='Histogram')
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[-1:] + handles[:-1], labels[-1:] + labels[:-1], frameon=False)
@@ -54,14 +54,14 @@ def _draw_tails(report: Report, share: float, axes: Axes) -> None:
         axes.plot(np.arange(len(beyond)) / RESOLUTION, np.maximum(beyond, 1e-9), label=label, **style)
     axes.axhline(share, color='0.5', linestyle='--', linewidth=1)
     axes.annotate(f'{share:.2%}', (0.01, share), xycoords=('axes fraction', 'data'), va='bottom', color='0.4')
-    _mark_reach(report, axes)
+    _mark_largest_distance(report, axes)
     axes.set(
         yscale='log', ylim=(1e-5, 1), ylabel='share of the targets beyond', title='Share clipped by a largest distance'
     )
     axes.legend(frameon=False, loc='lower left')
 
 
-def _mark_reach(report: Report, axes: Axes) -> None:
+def _mark_largest_distance(report: Report, axes: Axes) -> None:
     box = report.box
     axes.axvline(box.max_distance, color='black', linestyle=':', linewidth=1)
     name = f'reg_max={box.reg_max}' + (f', delta={box.delta:g}' if box.delta != 1 else '')

@@ -40,7 +40,7 @@ class Side(NamedTuple):
         """The normal density of mean and standard deviation at ``x``, per pixel."""
         return np.exp(-0.5 * ((x - self.mean) / self.std) ** 2) / (self.std * np.sqrt(2 * np.pi))
 
-    def reach(self) -> float:
+    def half_width(self) -> float:
         """Half-width of the visible distribution: entries of 2% and more, or three standard deviations."""
         if self.places is None or self.probabilities is None:
             return 3 * self.std
@@ -57,10 +57,10 @@ def sides_of(results: InstanceData) -> list[list[Side]]:
     """
     mean, std, locations = (as_array(results[f'bbox_{name}']) for name in ('mean', 'std', 'location'))
     signs = np.array([-1, -1, 1, 1])
-    starts = np.tile(locations, 2)  # (N, 4)
-    sides = [(starts + signs * mean).tolist(), std.tolist()]
+    origins = np.tile(locations, 2)  # (N, 4)
+    sides = [(origins + signs * mean).tolist(), std.tolist()]
     if 'bbox_distribution' in results:
         probabilities, step = as_array(results.bbox_distribution), as_array(results.bbox_step)
-        places = starts[..., None] + (signs * step)[..., None] * np.arange(probabilities.shape[-1])
+        places = origins[..., None] + (signs * step)[..., None] * np.arange(probabilities.shape[-1])
         sides += [places, probabilities]
     return [[Side(*side) for side in zip(*detection)] for detection in zip(*sides)]

@@ -102,14 +102,14 @@ def test_coverage_of_a_rectangle_is_right_to_a_quarter_of_a_pixel():
 @pytest.mark.parametrize('side', SMEARED, ids=str)
 def test_kernel_and_labels_have_the_recorded_standard_deviation(side):
     weights = side.kernel()
-    at = np.arange(-side.reach, side.reach + 1)
+    at = np.arange(-side.radius, side.radius + 1)
     assert weights.sum() == pytest.approx(1) and weights @ at == pytest.approx(0, abs=1e-9)
     assert math.sqrt(weights @ at**2) == pytest.approx(side.std, rel=0.03)
     rng = np.random.default_rng(0)
     errors = np.array([side.label_error(rng) for _ in range(20000)])
     assert errors.mean() == pytest.approx(0, abs=0.03 * side.std)
     assert errors.std() == pytest.approx(side.std, rel=0.02)
-    assert abs(errors).max() <= side.reach
+    assert abs(errors).max() <= side.radius
 
 
 @pytest.mark.parametrize('where', range(4))

@@ -143,7 +143,7 @@ def steps(head, feats):
         found = head.eval().predict_by_feat(*head(feats), batch_img_metas=metas(SIZE, 2))
     assert all(len(result) > 0 and torch.isfinite(result.bboxes).all() for result in found)
     assert all((result.bboxes[:, 2:] >= result.bboxes[:, :2]).all() for result in found)
-    assert sums[-1] < sums[0]
+    assert sums[-1] < 0.99 * sums[0]  # the least is 1.06%
     return losses, found
 
 

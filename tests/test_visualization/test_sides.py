@@ -21,13 +21,13 @@ def test_places_of_a_distribution():
     assert left.places.tolist() == [30, 22, 14, 6] and right.places.tolist() == [30, 38, 46, 54]
     assert top.places.tolist() == [25, 9, -7, -23] and bottom.places.tolist() == [25, 41, 57, 73]
     assert top.probabilities.tolist() == [0, 1, 0, 0] and bottom.spacing == 16
-    assert right.reach() == (60 - 46) + 8  # its one entry, at 46, and half a bar and more
+    assert right.half_width() == (60 - 46) + 8  # its one entry, at 46, and half a bar and more
 
 
 def test_the_visible_part_has_entries_of_2_percent_and_more():
     places, probabilities = np.array([0.0, 10, 20, 30]), np.array([0.94, 0.019, 0.02, 0.021])
-    assert Side(1.0, 4.0, places, probabilities).reach() == 29 + 10
-    assert Side(1.0, 4.0, places, probabilities[[0, 1, 3, 1]]).reach() == 19 + 10
+    assert Side(1.0, 4.0, places, probabilities).half_width() == 29 + 10
+    assert Side(1.0, 4.0, places, probabilities[[0, 1, 3, 1]]).half_width() == 19 + 10
 
 
 def test_a_gaussian_side():
@@ -35,4 +35,4 @@ def test_a_gaussian_side():
     x = np.linspace(-15, 25, 4001)
     assert abs(side.density(x).sum() * 0.01 - 1) < 1e-6
     np.testing.assert_allclose(side.density(np.array([7.0, 5.0])), [0.120985, 0.199471], rtol=1e-5)
-    assert side.reach() == 6 and side.spacing == 0
+    assert side.half_width() == 6 and side.spacing == 0

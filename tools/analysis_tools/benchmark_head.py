@@ -48,11 +48,17 @@ def parse_args() -> argparse.Namespace:
         metavar=('H', 'W'),
         help='height and width of the images in pixels, default: 800 1344',
     )
-    parser.add_argument('--batch', type=int, default=2, help='images; default 2')
-    parser.add_argument('--boxes', nargs='+', type=int, default=[4, 40, 500], help='objects per image; 4 40 500')
-    parser.add_argument('--classes', type=int, help="instead of the config's")
-    parser.add_argument('--repeats', type=int, default=15, help='samples of each time; default 15')
-    parser.add_argument('--threads', type=int, help="of the CPU; torch's default")
+    parser.add_argument('--batch', type=int, default=2, help='images per batch; default: %(default)s')
+    parser.add_argument(
+        '--boxes',
+        nargs='+',
+        type=int,
+        default=[4, 40, 500],
+        help='objects per image, one table row each; default: 4 40 500',
+    )
+    parser.add_argument('--classes', type=int, help="number of classes; default: the config's")
+    parser.add_argument('--repeats', type=int, default=15, help='timed repetitions; default: %(default)s')
+    parser.add_argument('--threads', type=int, help="number of CPU threads; default: torch's")
     parser.add_argument('--device', help='cpu, cuda or cuda:1; default cuda where there is one')
     parser.add_argument('--amp', action='store_true', help='logits in half precision, losses under autocast')
     parser.add_argument('--compile', action='store_true', help='losses and decoding through torch.compile')
@@ -62,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         help='measure along one quantity, from small to large; objects per image are 40 but for boxes',
     )
     parser.add_argument('--points', nargs='+', type=int, help='values of the quantity at which the sweep measures')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers there too')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='JSON file for the numbers')
     parser.add_argument(
         '--png', type=Path, metavar='FILE', help='picture of the curves of a sweep, default: benchmark_SWEEP.png'
     )

@@ -53,9 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one or more models')
     parser.add_argument('--names', nargs='+', help='a name for each model; default: its config')
-    parser.add_argument('--threads', type=int, help="of the CPU, in both; default: torch's")
-    parser.add_argument('--repeats', type=int, default=10, help='turns that are timed, default: %(default)s')
-    parser.add_argument('--timed-images', type=int, default=8, help='images of a turn, default: %(default)s')
+    parser.add_argument('--threads', type=int, help="number of CPU threads of both; default: torch's")
+    parser.add_argument('--repeats', type=int, default=10, help='timed repetitions; default: %(default)s')
+    parser.add_argument('--timed-images', type=int, default=8, help='images per repetition; default: %(default)s')
     launch.add_config_arguments(parser)
     return parser.parse_args()
 

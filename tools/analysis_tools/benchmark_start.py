@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--images', type=int, default=118287, help='default: %(default)s, as COCO train2017')
     parser.add_argument('--objects', type=int, default=860001, help='default: %(default)s, as COCO train2017')
-    parser.add_argument('--repeats', type=int, default=3, help='builds of each, in turn, default: %(default)s')
+    parser.add_argument('--repeats', type=int, default=3, help='timed repetitions; default: %(default)s')
     args = parser.parse_args()
     if min(args.images, args.objects, args.repeats) < 1:
         parser.error('--images, --objects and --repeats must be at least 1')

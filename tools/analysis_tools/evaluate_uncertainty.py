@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='one model or several side by side')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score, default: %(default)s')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a detection; default: %(default)s')
     detector.add_comparison_arguments(parser, 'outputs/uncertainty.png')
     return parser.parse_args()
 

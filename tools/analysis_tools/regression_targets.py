@@ -19,12 +19,22 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help="config file, of this project or MMDetection's own")
     parser.add_argument(
-        '--split', choices=['train', 'val', 'test'], default='train', help='data loader, default: %(default)s'
+        '--split',
+        choices=['train', 'val', 'test'],
+        default='train',
+        help='data set of the config to read; default: %(default)s',
     )
     parser.add_argument('--images', type=int, default=2000, help='images to read, drawn at random; 0: all')
-    parser.add_argument('--share', type=float, default=0.001, help='share of the targets that may be cut short')
+    parser.add_argument(
+        '--share', type=float, default=0.001, help='share of the targets that may be clipped; default: %(default)s'
+    )
     parser.add_argument('--workers', type=int, default=2, help='processes that read the images')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw and of the augmentation')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='random seed of the chosen images and their augmentation; default: %(default)s',
+    )
     parser.add_argument('--out-dir', type=Path, help='folder for the picture and the JSON; default work_dirs/CONFIG')
     parser.add_argument('--cfg-options', nargs='+', action=launch.OptionsAction, help=launch.CFG_OPTIONS_HELP)
     args = parser.parse_args()

@@ -17,11 +17,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or the .pkl of tools/test.py --out')
-    parser.add_argument('--precision', type=float, default=0.9, help='wanted of each class, default: %(default)s')
+    parser.add_argument(
+        '--precision', type=float, default=0.9, help='precision that each class should have; default: %(default)s'
+    )
     parser.add_argument(
         '--iou', type=float, default=0.5, help='least IoU with an object of a correct detection, default: %(default)s'
     )
-    parser.add_argument('--split', choices=['val', 'test'], default='val', help='data loader, default: %(default)s')
+    parser.add_argument(
+        '--split', choices=['val', 'test'], default='val', help='data set of the config to use; default: %(default)s'
+    )
     parser.add_argument(
         '--out', type=Path, default=Path('outputs/thresholds.json'), help='file to write, default: %(default)s'
     )

@@ -304,7 +304,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help="write the detections to this file, in COCO's result format")
     parser.add_argument('--ann-file', type=Path, help='COCO annotations of the one folder named: print the AP')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score that is drawn, default: %(default)s')
-    parser.add_argument('--provider', default='CPUExecutionProvider', help='of onnxruntime, default: %(default)s')
+    parser.add_argument(
+        '--provider', default='CPUExecutionProvider', help='execution provider of onnxruntime; default: %(default)s'
+    )
     return parser.parse_args(argv)
 
 

@@ -23,10 +23,10 @@ Mask = NDArray[np.float32]
 SUPERSAMPLING = 4
 SHIFT = 4
 #: A normal kernel ends this many standard deviations from its middle.
-REACH = 3.0
-#: Labels and kernel end at REACH, which makes their standard deviation smaller than the normal's by this factor.
+CUT_OFF = 3.0
+#: Labels and kernel end at CUT_OFF, which makes their standard deviation smaller than the normal's by this factor.
 _TRUNCATED_STD = math.sqrt(
-    1 - 2 * REACH * math.exp(-(REACH**2) / 2) / math.sqrt(2 * math.pi) / math.erf(REACH / math.sqrt(2))
+    1 - 2 * CUT_OFF * math.exp(-(CUT_OFF**2) / 2) / math.sqrt(2 * math.pi) / math.erf(CUT_OFF / math.sqrt(2))
 )
 
 #: How a side can look. ``sharp``: the label is the edge. ``blur``: normal. ``fade``: opacity falls linearly, labels are
@@ -48,22 +48,22 @@ class Side:
 
     def kernel(self) -> NDArray[np.float64]:
         """Weights (K,), K odd, sum 1, mean 0, whose standard deviation is ``std`` pixels."""
-        at = np.arange(-self.reach, self.reach + 1)
+        at = np.arange(-self.radius, self.radius + 1)
         if self.kind == 'blur':
             weights = np.exp(-0.5 * (at / (self.std / _TRUNCATED_STD)) ** 2)
         elif self.kind == 'fade':
             weights = np.clip(self._half_fade + 0.5 - abs(at), 0, 1)
         elif self.kind == 'ghost':
-            weights = (abs(at) == self.reach).astype(float)
+            weights = (abs(at) == self.radius).astype(float)
         else:
             weights = (at == 0).astype(float)
         return weights / weights.sum()
 
     @property
-    def reach(self) -> int:
+    def radius(self) -> int:
         """Pixels on each side of the edge that the kernel covers."""
         if self.kind == 'blur':
-            return math.ceil(REACH * self.std / _TRUNCATED_STD)
+            return math.ceil(CUT_OFF * self.std / _TRUNCATED_STD)
         if self.kind == 'fade':
             return math.ceil(self._half_fade)
         return round(self.std)
@@ -75,8 +75,8 @@ class Side:
     def label_error(self, rng: np.random.Generator) -> float:
         """Offset of a label from the true edge, in pixels: a draw from the kernel's distribution."""
         if self.kind == 'blur':
-            normal = rng.standard_normal(16)  # the odds that all 16 lie beyond REACH are 1 in 10^41
-            return float(normal[abs(normal) < REACH][0] * self.std / _TRUNCATED_STD)
+            normal = rng.standard_normal(16)  # the odds that all 16 lie beyond CUT_OFF are 1 in 10^41
+            return float(normal[abs(normal) < CUT_OFF][0] * self.std / _TRUNCATED_STD)
         if self.kind == 'fade':
             return float(rng.uniform(-self._half_fade, self._half_fade))
         return float(rng.choice([-1, 1]) * self.std) if self.kind == 'ghost' else 0.0
@@ -111,7 +111,7 @@ def smeared(mask: Mask, box: NDArray[np.float64], sides: tuple[Side, ...]) -> Ma
     """Opacity (h, w) of an object with its sides smeared.
 
     Args:
-        mask: Coverage (h, w) of the sharp object, with room for the kernels' reach around it.
+        mask: Coverage (h, w) of the sharp object, with room for the kernels around it.
         box: The object's box (4,), xyxy in pixels of the mask.
         sides: Left, top, right, bottom.
     """
@@ -130,6 +130,6 @@ def _smeared_along(mask: Mask, ends: NDArray[np.float64], low: Side, high: Side)
 
 
 def _convolved(mask: Mask, side: Side) -> Mask:
-    if side.reach == 0:
+    if side.radius == 0:
         return mask
     return cv2.sepFilter2D(np.ascontiguousarray(mask), cv2.CV_32F, side.kernel(), np.ones(1)).astype(np.float32)

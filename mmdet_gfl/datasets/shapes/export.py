@@ -59,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('address', nargs='?', default=PREFIX, help="a config's data_root, which the options change")
     parser.add_argument('--train', type=int, metavar='N', help='number of training images; default: 1000')
     parser.add_argument('--val', type=int, metavar='N', help='number of validation images; default: 200')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('W', 'H'), help='of the images, px; default: 320 320')
-    parser.add_argument('--seed', type=int, help='another seed gives another set; default: 0')
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('W', 'H'), help='size of the images in pixels; default: 320 320'
+    )
+    parser.add_argument('--seed', type=int, help='random seed of the drawing; default: 0')
     parser.add_argument('--clutter', type=float, help='textures and distractors, from 0 to 1; default: 1')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=f'classes to draw of {", ".join(CLASSES)}')
-    parser.add_argument('--rare', nargs='+', metavar='NAME', help='those of them that are rare and always small')
+    parser.add_argument('--rare', nargs='+', metavar='NAME', help='classes of --classes that are rare and always small')
     options = vars(parser.parse_args(argv))
     root, address = options.pop('root'), options.pop('address')
     parameters, path = parse(address)

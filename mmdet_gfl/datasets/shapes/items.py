@@ -61,7 +61,7 @@ class Item:
 def rendered(outline: Outline, sides: tuple[Side, ...], size: tuple[int, int]) -> tuple[tuple[int, int], Mask, Mask]:
     """Corner, coverage (h, w) and opacity (h, w) of an object, cropped to the image of width and height ``size``."""
     box = bounding_box(outline)
-    left, top, right, bottom = (side.reach + 2 for side in sides)
+    left, top, right, bottom = (side.radius + 2 for side in sides)
     x1, y1 = math.floor(box[0]) - left, math.floor(box[1]) - top
     x2, y2 = math.ceil(box[2]) + right, math.ceil(box[3]) + bottom
     sharp = coverage(outline, (x1, y1), (y2 - y1, x2 - x1))

@@ -196,9 +196,9 @@ def _add_crowd(scene: Scene, labels: Sequence[int]) -> None:
     centre = rng.uniform(1.5 * radius, np.array([scene.width, scene.height]) - 1.5 * radius)
     offsets = rng.uniform(-radius, radius, (rng.integers(14, 26), 2))
     outlines = [moved(random_outline(CLASSES[label], rng), member, *(centre + offset)) for offset in offsets]
-    reach = 2 * member
-    x1, y1 = np.maximum(centre - radius - reach, 0).astype(int)
-    x2, y2 = np.minimum(centre + radius + reach, (scene.width, scene.height)).astype(int)
+    margin = 2 * member
+    x1, y1 = np.maximum(centre - radius - margin, 0).astype(int)
+    x2, y2 = np.minimum(centre + radius + margin, (scene.width, scene.height)).astype(int)
     corner = int(x1), int(y1)
     masks = [coverage(outline, corner, (int(y2 - y1), int(x2 - x1))) for outline in outlines]
     colour = scene.colour_for(corner, masks[0])
