@@ -370,7 +370,11 @@ def test_three_digits(value, text):
 
 
 def test_curves_grow_with_what_is_swept():
-    samples = [{name: [k * scale] for k, name in enumerate((THEIRS, OURS, FLOOR), 1)} for scale in (10.0, 30.0)]
+    quartiles = (0.5, 1, 3)  # of three samples: 0.75 and 2
+    samples = [
+        {name: [k * scale * part for part in quartiles] for k, name in enumerate((THEIRS, OURS, FLOOR), 1)}
+        for scale in (10.0, 30.0)
+    ]
     results = [result(step=times, assignment=times) for times in samples]
     axes = benchmark_report.draw('objects', [4, 40], results, 'title').axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes[0].lines}
@@ -379,6 +383,8 @@ def test_curves_grow_with_what_is_swept():
         OURS: [[4, 20], [40, 60]],
         'one read and one write of the predictions': [[4, 30], [40, 90]],
     }
+    bands = [area.get_paths()[0].get_extents().get_points().tolist() for area in axes[0].collections]
+    assert bands == [[[4, 7.5 * k], [40, 60 * k]] for k in (1, 2, 3)]
     kept = {line.get_label(): line.get_ydata().tolist() for line in axes[2].lines}
     assert kept[THEIRS] == [5000 / 2**20] * 2 and kept[OURS] == [1000 / 2**20] * 2
 

@@ -58,6 +58,7 @@ def test_of_equally_precise_points_the_best_has_the_largest_recall():
     found = Detections(found.boxes[[1, 0, 3, 2]], found.scores, found.labels)  # wrong, right, wrong, right
     answer = select_thresholds([(found, truth)], ('cat',), 0.9, 0.5)[0]
     assert answer.point is None and answer.best == OperatingPoint(0.6, 1 / 2, 1.0, 4)
+    assert table([answer], 0.9).endswith('the best is 0.500, at threshold 0.6000 (recall 1.000, 4 detections)')
 
 
 def test_detections_in_a_crowd_do_not_count():

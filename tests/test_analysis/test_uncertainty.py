@@ -125,7 +125,10 @@ def test_crowds_are_left_out(tmp_path):
 
 def test_table_and_picture_hold_every_model(tmp_path):
     models = [sides([1, 2, 3, 4], [0, 2, 0, 4]), sides([1, 2], [0, 0])]
-    text = uncertainty.table(['one', 'other'], [uncertainty.evaluate(one) for one in models])
+    evaluations = [uncertainty.evaluate(one) for one in models]
+    shares = evaluations[0]._replace(within_one=0.25, within_two=0.75)
+    assert '| nan | 0.75 | 25% | 75% |' in uncertainty.table(['one'], [shares])
+    text = uncertainty.table(['one', 'other'], evaluations)
     assert '| one | 4 | 0.63 | 1.00 | nan | 0.75 |' in text and '| other | 2 | nan | nan | nan | nan |' in text
     assert '| sharp | other | 2 | 0.0 | 1.6 | 0.0 |' in text and '| blur | other' not in text
     figure = draw_uncertainty(['one', 'other'], models)
@@ -148,6 +151,8 @@ def test_the_true_deviation_is_across_and_the_predicted_one_up():
     axes = draw_uncertainty(['one'], [sides([3, 1], [2, 4])]).axes[0]
     assert [group.get_offsets().tolist() for group in axes.collections] == [[[2, 3], [4, 1]], [], []]
     assert axes.get_xlabel() == 'true standard deviation, px' and axes.get_ylabel() == 'predicted, px'
+    (diagonal,) = axes.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [axes.get_xlim()[1]] * 2]
 
 
 def test_models_of_a_command_line():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 
 from mmdet_gfl.benchmark import pictures, report, results
 from mmdet_gfl.benchmark.compare import Measured, compare, effect, measure
@@ -265,6 +266,13 @@ def test_bars_are_for_named_rows(work_dir):
     assert labels[1] == {('+1.2', 1.2, 2.32), ('+1.9', 1.9, 3.32), ('+3.5', 3.5, 3.68)}  # at the end of the error bar
     said = {round(text.get_position()[1], 2): text.get_text() for text in right.texts if text.get_text()[0] == ' '}
     assert said == {0.0: ' baseline', 1.5: ' baseline', 2.68: ' not measured'}
+
+
+def test_a_bar_below_zero_has_its_number_on_the_left():
+    axes = Figure().subplots()
+    pictures._bar(axes, 1.0, -2.5, 0.5, pictures.MEASURED, '+.1f')
+    (text,) = axes.texts
+    assert text.get_text() == '-2.5' and text.xy == (-3.0, 1.0) and text.get_ha() == 'right'
 
 
 def test_curves_are_over_a_parameter(work_dir):

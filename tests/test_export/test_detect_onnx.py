@@ -146,6 +146,16 @@ def test_std_is_in_pixels_of_the_file(tool, images, model_file, detectors):
     np.testing.assert_allclose(ours.std, theirs.bbox_std.numpy(), rtol=1e-3, atol=1e-2)
 
 
+def test_each_side_has_a_band_of_two_standard_deviations(tool):
+    box, std = np.array([20, 10, 80, 60]), np.array([2, 3, 4, 5])
+    drawn = tool._with_bands(np.zeros((100, 100, 3), np.uint8), box, std, (200, 100, 50))
+    painted = drawn.any(axis=2)
+    # Pixels of a band include both its ends: x - std to x + std. Middle row and column, then outside of the box.
+    assert np.flatnonzero(painted[35]).tolist() == [*range(18, 23), *range(76, 85)]
+    assert np.flatnonzero(painted[:, 50]).tolist() == [*range(7, 14), *range(55, 66)]
+    assert drawn[35, 20].tolist() == [70, 35, 18] and not painted[:7].any() and not painted[66:].any()
+
+
 def test_json_pictures_and_average_precision(tool, images, model_file, tmp_path, capsys):
     model = model_file('gfl', with_std=True)
     tool.main(

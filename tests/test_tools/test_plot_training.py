@@ -23,7 +23,8 @@ def write(folder, lines):
 @pytest.fixture
 def resumed(tmp_path):
     write(tmp_path / '20240101_000000', [dict(loss=3.0, loss_cls=1.0, step=1), dict(loss=2.0, loss_cls=0.5, step=2)])
-    write(tmp_path / '20240102_000000', [dict(loss=1.5, loss_cls=0.4, step=2), {'coco/bbox_mAP': 0.25, 'step': 1}])
+    evaluated = {'coco/bbox_mAP': 0.25, 'loss_cls': 9.0, 'step': 1}  # with a loss on validation images
+    write(tmp_path / '20240102_000000', [dict(loss=1.5, loss_cls=0.4, step=2), evaluated])
     return tmp_path
 
 
@@ -62,6 +63,13 @@ def test_a_line_that_a_kill_has_cut_short_is_left_out(tool, resumed):
     file = resumed / '20240102_000000' / 'vis_data' / 'scalars.json'
     file.write_text(file.read_text() + '\n{"loss": 1.2, "loss_c')
     assert tool.curve(tool.read_scalars(resumed), 'loss') == ([1, 2], [3.0, 1.5])
+
+
+def test_a_training_that_was_not_evaluated_yet(tool, tmp_path, recwarn):
+    write(tmp_path / '20240101_000000', [dict(loss=3.0, step=1), 5])  # 5: what a kill can leave of a line
+    left, right = tool.draw(tool.read_scalars(tmp_path)).axes
+    assert [line.get_xydata().tolist() for line in left.lines] == [[[1, 3.0]]] and not right.lines
+    assert right.get_legend() is None and not recwarn.list
 
 
 def test_a_folder_without_a_training_is_named(tool, tmp_path):

@@ -99,6 +99,7 @@ def test_the_panels_show_the_probabilities_where_the_sides_are():
     titles = [axes.get_title() for axes in panels]
     assert titles == ['left 20.0 ± 2.0', 'top 10.0 ± 3.0', 'right 60.0 ± 4.0', 'bottom 50.0 ± 5.0']
     assert panels[0].get_ylabel() == '1 cat 0.80'
+    assert [axes.get_xlabel() for axes in panels] == ['x, px', 'y, px'] * 2
     centres = [[bar.get_x() + bar.get_width() / 2 for bar in axes.patches] for axes in panels]
     np.testing.assert_allclose(centres, [[40, 30, 20, 10], [30, 20, 10, 0], [40, 50, 60, 70], [30, 40, 50, 60]])
     heights = [[bar.get_height() for bar in axes.patches] for axes in panels]
@@ -139,6 +140,8 @@ def test_the_number_that_is_drawn():
     figure = draw(image(), results(boxes=boxes, scores=[0.3, 0.9, 0.5, 0.7]), max_boxes=3, max_rows=2)
     assert len(panels_of(figure)) == 8
     assert [axes.get_ylabel() for axes in panels_of(figure)[::4]] == ['1 class 1 0.90', '2 class 3 0.70']
+    bars = [{bar.get_facecolor() for bar in axes.patches} for axes in panels_of(figure)]
+    assert bars == [{to_rgba(COLORS[0])}] * 4 + [{to_rgba(COLORS[1])}] * 4
     assert sorted(text.get_text() for text in picture_of(figure).texts) == [
         '1 class 1 0.90',
         '2 class 3 0.70',

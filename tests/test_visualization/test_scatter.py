@@ -9,7 +9,7 @@ from mmdet_gfl.visualization.scatter import sample
 
 SCORES, IOUS = np.array([0.2, 0.4, 0.8]), np.array([0.1, 0.7, 0.6])
 JOINT = Scored(SCORES, IOUS, None)
-BRANCH = Scored(SCORES, IOUS, np.array([0.5, 0.8, 1.0]))
+BRANCH = Scored(SCORES, IOUS, np.array([0.25, 0.8, 1.0]))  # class scores 0.8, 0.5, 0.8
 
 
 def points(axes):
@@ -30,9 +30,12 @@ def test_a_joint_model_has_one_picture():
 def test_a_branch_beside_a_joint_model():
     figure = draw_scatter(['ATSS', 'GFL'], [BRANCH, JOINT])
     _, _, pairs, diagonal = figure.axes
-    np.testing.assert_allclose(points(pairs), [[[0.4, 0.5], [0.5, 0.8], [0.8, 1.0]]])
-    assert pairs.get_title() == 'separate: rank correlation 1.00'
+    np.testing.assert_allclose(points(pairs), [[[0.8, 0.25], [0.5, 0.8], [0.8, 1.0]]])
+    assert pairs.get_title() == 'separate: rank correlation 0.00'
     assert points(diagonal) == [] and diagonal.get_title() == 'joint: one number is both'
+    assert [line.get_linestyle() for line in diagonal.lines] == [':', '-']  # of the frame, and the joint scores
+    assert [line.get_xydata().tolist() for line in diagonal.lines] == [[[0, 0], [1, 1]]] * 2
+    assert (pairs.get_xlabel(), pairs.get_ylabel()) == ('class score', 'quality')
 
 
 def test_of_many_points_the_same_ones_are_drawn():

@@ -29,9 +29,9 @@ def read_scalars(work_dir: Path) -> Scalars:
         raise SystemExit(f'{work_dir} has no */vis_data/scalars.json; name the --work-dir of a training')
     scalars = []
     for line in (line for file in files for line in file.read_text().splitlines()):
-        with suppress(json.JSONDecodeError):  # of a line that a kill has cut short
+        with suppress(json.JSONDecodeError):  # of a line that a kill has cut short, which may leave a number
             scalars.append(json.loads(line))
-    return scalars
+    return [line for line in scalars if isinstance(line, dict)]
 
 
 def curve(scalars: Scalars, key: str) -> tuple[list[float], list[float]]:
@@ -48,12 +48,14 @@ def draw(scalars: Scalars) -> Figure:
     for key in losses:
         left.plot(*curve([line for line in scalars if 'loss' in line], key), label=key)
     left.set(xlabel='iteration', ylabel='training loss', ylim=(0, None))
-    left.legend()
+    if losses:
+        left.legend()
     scores = dict.fromkeys(key for line in scalars for key in line if AP.search(key))
     for key in scores:
         right.plot(*curve(scalars, key), marker='o', label=key.rpartition('/')[2].removeprefix('bbox_'))
     right.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
-    right.legend()
+    if scores:
+        right.legend()
     return figure
 
 
