@@ -26,7 +26,7 @@ def _is_doctor() -> bool:
     return module == __name__ or (module.startswith('-') and module.endswith(f'm{__name__}'))
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Check the versions, then put the stand-in for ``mmcv._ext`` in place where it is needed."""
     try:
         check_versions()
@@ -40,4 +40,4 @@ def _prepare() -> None:
 
 
 if not _is_doctor():
-    _prepare()
+    prepare()

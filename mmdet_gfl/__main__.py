@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from mmdet_gfl import __version__, doctor, shipped_configs
+from mmdet_gfl import __version__, doctor, prepare, shipped_configs
 from mmdet_gfl.compat import startup
 
 
@@ -93,6 +93,7 @@ def _configs(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    prepare()  # python -m mmdet_gfl does not
     from mmdet_gfl import conversion
 
     if args.gflv2 and args.quality:

@@ -1,5 +1,6 @@
 """The stand-in is in place when Python starts, silently, and only where it was asked for."""
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,16 @@ def folder(tmp_path, monkeypatch):
     """A package folder of a Python of our own making."""
     monkeypatch.setattr(startup.sysconfig, 'get_path', lambda name: str(tmp_path))
     return tmp_path
+
+
+def test_a_conversion_needs_no_stand_in_at_the_start(root, tmp_path):
+    """In an environment of one's own, where nothing was put in place."""
+    packages = [path for path in sys.path if path.endswith('-packages')]
+    command = [sys.executable, '-S', '-m', 'mmdet_gfl', 'convert', 'retinanet_r50_fpn_1x_coco']
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(root), *packages]))  # of which -S reads no .pth file
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'mmdet_gfl.RetinaGFLHead' in (tmp_path / 'retinanet_r50_fpn_1x_coco_gfl.py').read_text()
 
 
 def started(folder, code):
