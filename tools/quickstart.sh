@@ -4,11 +4,11 @@
 #   bash tools/quickstart.sh
 #
 # It sets up the environment (see tools/setup_env.sh), trains the four rows of table 3 (the baseline, with QFL, with DFL,
-# with both: GFL) on the built-in shapes for a few epochs, on kept features of a small network from ImageNet (where its
+# with both: GFL) on the built-in shapes for a few epochs, on cached features of a small network from ImageNet (where its
 # package cannot be imported, on a ResNet-18 of quarter width from scratch, which takes longer), sets their AP beside the
 # paper's, and draws what GFL detects: each edge with its uncertainty, and the four distributions.
 # A smoke run: it shows that everything works, and reproduces no numbers; for that see docs/reproduce.md.
-# Run again, it reuses what is there; stopped, it resumes where it was. Other sizes want another WORK_DIR. What it
+# Run again, it reuses what is there; stopped, it resumes where it was. Other sizes need another WORK_DIR. What it
 # reads of the environment:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     for name, text in (
-        ('list', 'tables, rows, configs and the paper’s AP'),
+        ('list', "tables, rows, configs and the paper's AP"),
         ('run', 'train the rows that have no result yet'),
         ('status', 'what is done, in training, failed, or not begun'),
         ('report', 'Markdown, JSON and pictures of what was measured'),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the environment (see tools/setup_env.sh, also for the variables it heeds) and runs the tests in it:
+# Sets up the environment (see tools/setup_env.sh, also for the variables it reads) and runs the tests in it:
 #
 #   bash tools/run_tests.sh [ARGUMENTS OF PYTEST]      paths are relative to the project
 #

@@ -143,7 +143,7 @@ def memory_table(rows: str, results: dict[str, Result]) -> str:
             lambda r: {} if r.kept_in_forward is None else {OURS: r.kept_in_forward},
         ),
         ('kept for backward, over the class logits', True, lambda r: r.kept),
-        ('the same by what the allocator has not got back', True, lambda r: _field(r.losses, 'alive')),
+        ('the same, as bytes still allocated', True, lambda r: _field(r.losses, 'alive')),
         ('peak of losses, over the class logits', True, lambda r: _field(r.losses, 'peak')),
         ('peak of assignment', False, lambda r: _field(r.assignment, 'peak')),
     ):

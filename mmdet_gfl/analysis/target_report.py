@@ -43,7 +43,7 @@ def _what_was_read(report: Report) -> str:
     lines.append(f"of the objects {sizes} (COCO's areas, in the network's input)")
     alone = sum(report.unassigned)
     if alone:
-        lines.append(f'{alone} objects, {report.unassigned[0]} of them small, are learned by no location')
+        lines.append(f'{alone} objects, {report.unassigned[0]} of them small, are matched to no location')
     outside = report.all.outside
     if outside:
         lines.append(f'{outside / report.all.targets:.2%} of the targets are below 0 and count as 0')
@@ -58,7 +58,7 @@ def _verdict(report: Report, share: float) -> str:
     box, total = report.box, report.all
     safe = report.decisive.smallest_reg_max(share)
     if safe is None:
-        return 'no location learns an object: check the classes, the boxes and the image size'
+        return 'no object is matched to a location: check the classes, the boxes and the image size'
     now = f'reg_max={box.reg_max}, delta={box.delta:g}'
     origin = "the head has no reg_max; with GeneralBox's default" if report.assumed else 'now'
     low, high = (box.max_distance * report.strides[level] for level in (0, -1))

@@ -26,7 +26,7 @@ from mmdet_gfl.registry import hosts_of_stock_heads
 
 from . import locks
 from .plan import Plan
-from .presets import check_finite, watched
+from .presets import check_finite, instrument
 from .results import Scores, read
 from .rows import RowError
 from .shorten import shorten
@@ -134,7 +134,7 @@ class Ablation(Plan):
         return dict(
             preset=self.name,
             config=self.stem,
-            images_a_step=batch,
+            images_per_step=batch,
             epochs=self.epochs or self.cfg.train_cfg.max_epochs,
             fraction=self.fraction or 1.0,
             resolved=resolved,
@@ -155,7 +155,7 @@ class Ablation(Plan):
         cfg.default_hooks['checkpoint'] = dict(type='mmdet_gfl.SafeCheckpointHook', interval=1, max_keep_ckpts=1)
         cfg.load_from, cfg.resume = cfg.get('load_from'), False
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmdet_gfl.StockSSDHook')]
-        return watched(cfg, seed)
+        return instrument(cfg, seed)
 
     def scores_of(self, entry: dict[str, Any]) -> Scores:
         """The evaluator's numbers as it gives them, by their full names.
@@ -318,7 +318,7 @@ def read_ablation(
 
 
 def check_config(cfg: Config, config: str) -> None:
-    """Refuse a config whose training cannot be watched and compared.
+    """Refuse a config whose training cannot be instrument and compared.
 
     Raises:
         RowError: It has no epochs, no validation set, or no evaluator that gives numbers.
@@ -366,7 +366,8 @@ def read_rows(work_dir: Path) -> dict[str, dict[str, Any]]:
     """
     rows = read(work_dir / 'rows.json')
     if not rows:
-        raise RowError(f'{work_dir} is not the work dir of an ablation; name the one of an `ablate.py run`')
+        reason = 'is not the work dir of an ablation' if work_dir.is_dir() else 'does not exist'
+        raise RowError(f'--work-dir {work_dir} {reason}; name the one of an `ablate.py run`')
     return rows
 
 

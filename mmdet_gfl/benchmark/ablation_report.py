@@ -20,7 +20,6 @@ from .pictures import GREY, MEASURED, tidy
 from .progress import unfinished
 from .report import circumstances, without_configs
 from .results import Result, read, read_results
-from .rows import RowError
 
 #: Columns of the tables; an evaluator may give one per class.
 SHOWN = 6
@@ -94,8 +93,6 @@ def write_report(work_dir: Path, lower: bool = False) -> str:
     Raises:
         RowError: It is not the work dir of an ablation.
     """
-    if not work_dir.is_dir():
-        raise RowError(f'--work-dir {work_dir} does not exist; name the one of an `ablate.py run`')
     known = read_rows(work_dir)
     states = {name: unfinished(row['path'], work_dir) for name, row in known.items()}  # before the results
     results = read_results(work_dir)
@@ -172,7 +169,7 @@ def page(
     picture: str | None,
 ) -> str:
     """The whole report in Markdown."""
-    parts = [f'# Does GFL pay on {title}?', _settings(settings, [run for runs in results.values() for run in runs])]
+    parts = [f'# Does GFL help on {title}?', _settings(settings, [run for runs in results.values() for run in runs])]
     if scales:
         metric, scale = next(iter(scales.items()))
         parts += [f'![rows beside the baseline]({picture})'] if picture else []
@@ -198,7 +195,7 @@ def _settings(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
     options = results[0].get('options')
     changed = f', {" ".join(f"{key}={value}" for key, value in options.items())}' if options else ''
     return (
-        f'Epochs: {settings.get("epochs")}{share}; images per step: {settings.get("images_a_step")}{changed}. '
+        f'Epochs: {settings.get("epochs")}{share}; images per step: {settings.get("images_per_step")}{changed}. '
         f'{circumstances(results)}'
     )
 
@@ -213,7 +210,7 @@ def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
         return f'**{report.name}**: no seed in common with the baseline.'
     amount = f'{signed(found.mean, scale.digits)} {scale.label}'
     if found.half_width is None:
-        return f'**{report.name}**: {amount} with one seed, which claims nothing; at least three show a spread.'
+        return f'**{report.name}**: {amount} with one seed, which shows no spread; run at least three.'
     interval = f'{amount}, 95% interval {found.show_interval(scale.digits)} over {len(found.seeds)} seeds'
     if found.differs:
         verdict = 'worse' if (found.mean > 0) == scale.lower else 'better'
@@ -224,7 +221,7 @@ def sentence(report: RowReport, scales: Mapping[str, Scale]) -> str:
 def _more(found: Paired) -> str:
     more = found.more_seeds
     if more is None:
-        return 'no feasible number of seeds would tell a difference this small'
+        return 'the difference is too small for any feasible number of seeds'
     return f'{more} more seed{"s" * (more != 1)} would tell, if difference and spread stay as they are'
 
 

@@ -76,7 +76,7 @@ class Preset(Plan):
                 launch.merge_options(cfg, copy.deepcopy(self.options))
         except launch.UserError as error:
             raise RowError(str(error)) from error
-        return watched(cfg, seed)
+        return instrument(cfg, seed)
 
     def scores_of(self, entry: dict[str, Any]) -> Scores:
         """The paper's columns from the values that an evaluation has logged."""
@@ -116,7 +116,7 @@ def choose(
             '--batch-size belongs to --preset paper and small; here it is --mini batch_size=..., for all GPUs together'
         )
     check_finite(options or {})
-    preset = Preset(name, count, sized(mini) if name == 'mini' else None, options or {}, batch_size)
+    preset = Preset(name, count, resized(mini) if name == 'mini' else None, options or {}, batch_size)
     if 0 <= devices < count and (devices or gpus is None) and (name == 'paper' or count > 1):
         raise RowError(
             f'a row of --preset {name} takes {count} GPUs{" by default" if gpus is None else ""}, and this machine has '
@@ -127,7 +127,7 @@ def choose(
 
 
 def check_finite(options: dict[str, Any]) -> None:
-    """Refuse ``--cfg-options`` that the config file of a row cannot hold.
+    """Reject ``--cfg-options`` that the config file of a row cannot hold.
 
     Raises:
         RowError: A number in one of them is infinite or not a number.
@@ -158,7 +158,7 @@ def missing(cfg: Config) -> str | None:
     return None
 
 
-def sized(values: dict[str, Any]) -> Mini:
+def resized(values: dict[str, Any]) -> Mini:
     """The mini preset with other sizes.
 
     Raises:
@@ -213,8 +213,8 @@ def as_in_paper(cfg: Config, name: str, batch_size: int | None = None) -> Config
     return cfg
 
 
-def watched(cfg: Config, seed: int) -> Config:
-    """Change a config so that its training is seeded, watched, and tested as it is validated; return it."""
+def instrument(cfg: Config, seed: int) -> Config:
+    """Change a config so that its training is seeded, recorded, and tested as it is validated; return it."""
     cfg.randomness = dict(seed=seed)
     loader = cfg.train_dataloader
     loader.worker_init_fn = dict(type='mmdet_gfl_seed_worker')

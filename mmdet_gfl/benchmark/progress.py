@@ -166,7 +166,7 @@ def status(configs: Sequence[str], seeds: Sequence[int] | None, work_dir: Path) 
 
 
 def state_of(run_dir: Path) -> tuple[str, str]:
-    """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and what there is to say beside."""
+    """``'done'``, ``'running'``, ``'failed'``, ``'begun'`` or ``'not begun'``, and details."""
     result = read_result(run_dir / 'result.json')
     if result is not None:
         return 'done', headline(result['scores'])

@@ -153,7 +153,7 @@ def _unusual(mini: Mapping[str, Any]) -> str:
 def circumstances(runs: Sequence[Result]) -> str:
     """Runs, seeds, hours, machines and versions in a sentence."""
 
-    def said(key: str) -> str:
+    def values_of(key: str) -> str:
         return ', '.join(dict.fromkeys(str(run.get(key)) for run in runs if run.get(key) is not None)) or 'unknown'
 
     versions = dict.fromkeys(f'torch {v["torch"]}' for run in runs if 'torch' in (v := run.get('versions', {})))
@@ -164,7 +164,7 @@ def circumstances(runs: Sequence[Result]) -> str:
     seeds = ', '.join(map(str, sorted({run.get('seed', 0) for run in runs})))
     of = f'{len(runs)} runs, seeds {seeds}' if len(runs) > 1 else f'One run, seed {seeds}'
     what = '; '.join([', '.join(versions) or 'torch unknown', *([f'commit {commits}'] if commits else [])])
-    return f'{of}; {time} of training on {said("device")}{"".join(gpus)} ({what}).'
+    return f'{of}; {time} of training on {values_of("device")}{"".join(gpus)} ({what}).'
 
 
 def _table(comparison: Comparison, picture: str | None) -> str:

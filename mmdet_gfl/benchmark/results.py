@@ -100,7 +100,7 @@ def last_test(run_dir: Path) -> dict[str, Any] | None:
 def result_of(
     config: str, seed: int, evaluation: dict[str, Any], seconds: float, preset: Plan, cfg: Config, run_dir: Path
 ) -> Result:
-    """All that is to be known about a finished run; paths inside its work dir are given from there.
+    """All that is known about a finished run; paths inside its work dir are given from there.
 
     Raises:
         ValueError: The evaluation holds no scores.
@@ -123,7 +123,7 @@ def result_of(
         base_channels=cfg.model.backbone.get('base_channels', 64) if preset.mini else None,
         options=preset.options,
         gpus=preset.gpus,
-        images_a_step=preset.gpus * cfg.train_dataloader.get('batch_size', 1),
+        images_per_step=preset.gpus * cfg.train_dataloader.get('batch_size', 1),
         epochs=cfg.train_cfg.max_epochs,
         versions={**where.get('versions', {}), 'mmdet_gfl': __version__},
         device=where.get('device', 'unknown'),

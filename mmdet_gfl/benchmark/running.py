@@ -89,7 +89,7 @@ class Queue:
                 while self.waiting and len(self.running) < self.jobs:
                     self.begin(self.waiting.popleft())
                 for process in list(self.running):
-                    self.look(process)
+                    self.update(process)
                 screen.show(self.line())
                 time.sleep(0.2 if self.running else 0)
         finally:
@@ -164,7 +164,7 @@ class Queue:
                 preexec_fn=partial(end_with_parent, os.getpid()),
             )
 
-    def look(self, process: RunProcess) -> None:
+    def update(self, process: RunProcess) -> None:
         """Record the progress of a run; finish it if its process has ended."""
         assert process.popen is not None
         code = process.popen.poll()

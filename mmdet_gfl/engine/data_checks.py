@@ -1,4 +1,4 @@
-"""One look at the data, as the training will see it.
+"""Validation of the data as the training will see it.
 
 MMEngine's Runner builds the data sets of a config; each is looked at while it does. For the time of its construction a
 data set's class is a subclass that keeps the index of its file, counts what an image's entry loses, and looks at the
@@ -441,7 +441,7 @@ def check_length(key: str, dataset: Any) -> None:
         length = len(dataset)
     if length == 0:
         what = f'{type(dataset).__name__} gives no image'
-        raise UserError(f'{key}: {what}; look at its arguments, and at what its files hold')
+        raise UserError(f'{key}: {what}; check its arguments and its files')
 
 
 def check_split(split: str, records: list[Record]) -> None:
@@ -502,11 +502,11 @@ def check_ground_truth(file: str, metric: Any, api: Any, judged: list[Record]) -
     if metric.format_only:
         return  # it writes the detections down, and needs no objects
     if 'annotations' not in api.dataset:
-        raise UserError(f"{file} has no list 'annotations' to judge by; {PAGE} shows what such a file holds")
+        raise UserError(f"{file} has no list 'annotations' to evaluate with; {PAGE} shows what such a file holds")
     total = sum(record.sentence()[1] for record in judged)
     if total and not any(record.delivered for record in judged):
         reasons = '; '.join(record.sentence()[2] for record in judged)
-        what = f'{file} has nothing to judge by: all {total} objects are left out: {reasons}'
+        what = f'{file} has nothing to evaluate: all {total} objects are left out: {reasons}'
         raise UserError(f'{what}; {PAGE} shows what boxes, areas and classes must be')
     if not is_plain(api):
         check_lvis(file, api)

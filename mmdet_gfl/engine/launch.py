@@ -154,7 +154,7 @@ def use_backend_of_device(cfg: Config) -> None:
             distributed.init_process_group('gloo')
 
 
-def images_a_step(cfg: Config) -> tuple[int, int]:
+def images_per_step(cfg: Config) -> tuple[int, int]:
     """Images that all processes read for a forward pass, and forward passes for a step of the optimizer.
 
     Raises:
@@ -164,7 +164,7 @@ def images_a_step(cfg: Config) -> tuple[int, int]:
 
 
 def scaled_lr(cfg: Config) -> tuple[float, str]:
-    """The learning rate as the Runner will set it, and how it comes about.
+    """The learning rate as the Runner will set it, and how it is computed.
 
     Raises:
         AttributeError: The config keeps its learning rate elsewhere.
@@ -172,7 +172,7 @@ def scaled_lr(cfg: Config) -> tuple[float, str]:
     lr, scale = cfg.optim_wrapper.optimizer.lr, cfg.get('auto_scale_lr') or {}
     if not scale.get('enable'):
         return lr, 'not scaled'
-    (batch, _), base = images_a_step(cfg), scale['base_batch_size']
+    (batch, _), base = images_per_step(cfg), scale['base_batch_size']
     return lr * batch / base, f'{lr:g} for a batch of {base}, scaled to {batch}'
 
 
@@ -193,7 +193,7 @@ def log_run_summary(cfg: Config, task: str, checkpoint: str | None = None) -> No
         return
     start = f'{"resuming" if cfg.get("resume") else "starting"} from {checkpoint or "the config alone"}'
     try:
-        (batch, steps), (lr, how) = images_a_step(cfg), scaled_lr(cfg)
+        (batch, steps), (lr, how) = images_per_step(cfg), scaled_lr(cfg)
     except (AttributeError, KeyError, TypeError):  # a batch sampler of its own, several optimizers, ...
         print(f'{start}; effective batch size and lr as the config says', flush=True)
         return

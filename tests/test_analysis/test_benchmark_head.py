@@ -398,7 +398,7 @@ def test_paste_replaces_its_place_alone(tmp_path):
         benchmark_report.paste(page, 'z', 'new')
 
 
-TABLES = (ROOT / 'docs' / 'benchmarks_tables.txt').read_text(encoding='utf-8')
+TABLES = (ROOT / 'docs' / 'benchmarks_tables.md').read_text(encoding='utf-8')
 MEASURED = dict(
     GFL='gfl', ATSS='atss', FCOS='fcos', RetinaNet='retinanet', FoveaBox='foveabox', SSD='ssd', RTMDet='rtmdet'
 )
@@ -444,7 +444,7 @@ def test_the_summary_is_computed_from_the_tables(host):
 
 @pytest.mark.parametrize('host', [*MEASURED, 'GFLv2'])
 def test_the_summary_of_the_gpu_is_computed_from_its_tables(host):
-    tables = (ROOT / 'docs' / 'benchmarks_gpu_tables.txt').read_text(encoding='utf-8')
+    tables = (ROOT / 'docs' / 'benchmarks_gpu_tables.md').read_text(encoding='utf-8')
     place = f'{MEASURED.get(host, "gflv2")}-cuda'
     amp = f'{place}--amp'
     half = summary_cells(tables, amp, ('40',))[:3] if f'<!-- {amp} -->' in tables else ['-'] * 3

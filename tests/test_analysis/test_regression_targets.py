@@ -308,7 +308,7 @@ def test_objects_that_no_location_learns():
     add_image(report, head, (256, 256), gts, metas((256, 256), 1)[0], crowd)
     assert report.unassigned == [1, 0, 0] and report.objects == [1, 0, 1] and report.ignored == 1
     text = as_text(report, 0.001)
-    assert '1 objects, 1 of them small, are learned by no location' in text
+    assert '1 objects, 1 of them small, are matched to no location' in text
     assert '2 objects, 1 ignored regions' in text
 
 

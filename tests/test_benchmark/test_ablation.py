@@ -386,7 +386,7 @@ def work_dir(tmp_path):
     rows = {name: dict(path=f'my/{name}', head=f'head of {name}', same_as=None) for name in ('qfl', 'baseline', 'gfl')}
     rows['v2'] = dict(path='my/v2', head='another', same_as='gfl')
     write(tmp_path / 'rows.json', json.dumps(rows))
-    write(tmp_path / 'settings.json', json.dumps(dict(epochs=3, images_a_step=8, fraction=0.5)))
+    write(tmp_path / 'settings.json', json.dumps(dict(epochs=3, images_per_step=8, fraction=0.5)))
     return tmp_path
 
 
@@ -435,7 +435,7 @@ def test_report_of_one_seed_claims_nothing(work_dir):
     save(work_dir, 'qfl', 0, **{'my/score': 15.0})
     save(work_dir, 'gfl', 1, **{'my/score': 3.0})
     text = ablation_report.write_report(work_dir)
-    assert '**qfl**: +2.5 score with one seed, which claims nothing' in text
+    assert '**qfl**: +2.5 score with one seed, which shows no spread' in text
     assert '**gfl**: no seed in common with the baseline' in text
     assert 'better' not in text.partition('## Scores')[0] and '15.0 |' in text  # no fraction: as it is given
     assert 'Not measured: qfl seed 1 (not run); baseline seed 1 (not run); gfl seed 0 (not run).' in text
@@ -448,7 +448,10 @@ def test_report_of_a_worse_row_and_of_equal_ones(work_dir):
         save(work_dir, 'gfl', seed, **{'x/mAP': 0.5 + 0.1 * seed})
     text = ablation_report.write_report(work_dir)
     assert '**qfl** is worse than the baseline: -10.0 mAP' in text
-    assert '**gfl** is not told apart from the baseline: +0.0 mAP' in text and 'no feasible number of seeds' in text
+    assert (
+        '**gfl** is not told apart from the baseline: +0.0 mAP' in text
+        and 'too small for any feasible number of seeds' in text
+    )
 
 
 def test_a_miss_rate_is_better_where_it_is_lower(work_dir):

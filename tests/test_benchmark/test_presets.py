@@ -57,7 +57,7 @@ def test_a_config_that_is_never_tested_is_tested_as_it_is_validated():
     cfg = Config.fromfile(CONFIG_DIR / GFL)
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         cfg.pop(key)
-    watched = presets.watched(cfg, 0)
+    watched = presets.instrument(cfg, 0)
     assert watched.test_cfg.type == 'TestLoop' and watched.test_evaluator == watched.val_evaluator
 
 
@@ -110,7 +110,7 @@ def test_choosing():
         (('mini', None, None, dict(lr=float('inf')), None, 0), '--mini lr=inf: give a number above 0, finite'),
         (('mini', None, None, {}, {'a.max_norm': float('inf')}, 0), r'--cfg-options a\.max_norm=inf: .* 1e9 where'),
         (('paper', 8, None, {}, {'a': [1, ({'b': float('nan')},)]}, 8), r"--cfg-options a=\[1, \(\{'b': nan\},\)\]: "),
-        (('mini', None, None, dict(size=16), None, 0), '--mini: width=16 is not possible; give an integer from 32'),
+        (('mini', None, None, dict(size=16), None, 0), '--mini: width=16 is invalid; give an integer from 32'),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

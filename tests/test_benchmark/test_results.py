@@ -89,7 +89,7 @@ def test_a_result_holds_all_that_is_to_be_known(tmp_path):
     assert 'mmdet_gfl.GFLHead' in kept['resolved'] and 'seed=3' in kept['resolved']
     assert 'shapes://' in kept['resolved'] and str(tmp_path) not in kept['resolved']
     assert kept['classes'] == cfg.model.bbox_head.num_classes
-    assert kept['images_a_step'] == Mini.batch_size and kept['epochs'] == Mini.epochs
+    assert kept['images_per_step'] == Mini.batch_size and kept['epochs'] == Mini.epochs
 
 
 def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):

@@ -317,8 +317,8 @@ def test_an_address_says_what_determines_a_set(parameters, address):
     'address, words',
     [
         ('shapes://wide=3', "there is no 'wide'; there are train, val, width"),
-        ('shapes://train=many', 'train=many is not possible; give a number, such as train=1000'),
-        ('shapes://clutter=2', 'clutter=2.0 is not possible; give a number from 0 to 1'),
+        ('shapes://train=many', 'train=many is invalid; give a number, such as train=1000'),
+        ('shapes://clutter=2', 'clutter=2.0 is invalid; give a number from 0 to 1'),
         ('shapes://classes=star+square', "there is no 'square'; there are ellipse, rectangle"),
     ],
 )
@@ -459,7 +459,7 @@ def test_the_config_reads_it(exported, root, monkeypatch):
             assert tuple(sample['inputs'].shape) == (3, 240, 320)
         assert len(sample['data_samples'].gt_instances) > 0
     monkeypatch.setenv('SHAPES_ROOT', 'shapes://seed=one')
-    with pytest.raises(UserError, match='seed=one is not possible'):
+    with pytest.raises(UserError, match='seed=one is invalid'):
         check_data(Config.fromfile(path), 'train')
 
 
@@ -619,13 +619,13 @@ def test_a_folder_is_whole_or_absent(error, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (['--train', '0'], 'train=0 is not possible; give an integer from 1'),
-        (['--size', '320', '8'], 'height=8 is not possible; give an integer from 32'),
-        (['--seed', '-1'], 'seed=-1 is not possible'),
-        (['--clutter', '1.5'], 'clutter=1.5 is not possible; give a number from 0 to 1'),
+        (['--train', '0'], 'train=0 is invalid; give an integer from 1'),
+        (['--size', '320', '8'], 'height=8 is invalid; give an integer from 32'),
+        (['--seed', '-1'], 'seed=-1 is invalid'),
+        (['--clutter', '1.5'], 'clutter=1.5 is invalid; give a number from 0 to 1'),
         (['--classes', 'star', 'square'], "there is no 'square'; there are ellipse, rectangle"),
         (['--classes', 'star', 'star'], 'give each once'),
-        (['--classes', 'star', '--rare', 'star'], "rare=('star',) is not possible; give some of the classes ('star',)"),
+        (['--classes', 'star', '--rare', 'star'], "rare=('star',) is invalid; give some of the classes ('star',)"),
     ],
 )
 def test_command_line_errors_are_named(arguments, words, tmp_path):

@@ -27,7 +27,7 @@ def test_effective_batches_and_learning_rates(page, root, monkeypatch):
         if '--cfg-options' in words:
             key, value = words[-1].split('=')
             launch.merge_options(cfg, {key: int(value)})
-        assert launch.images_a_step(cfg) == (int(row['batch']), 1)
+        assert launch.images_per_step(cfg) == (int(row['batch']), 1)
         assert launch.scaled_lr(cfg)[0] == pytest.approx(float(row['lr']))
 
 

@@ -821,7 +821,7 @@ def test_validation_boxes_as_shares_of_the_image(cfg, data):
             one.update(bbox=[0.1, 0.2, 0.5, 0.6], area=0.3)
 
     rewrite(data, 'val', in_shares)
-    start_says(cfg, r'val_evaluator\.ann_file has nothing to judge by: all 2 objects are left out: 2 narrower .*bbox=')
+    start_says(cfg, r'val_evaluator\.ann_file has nothing to evaluate: all 2 objects are left out: 2 narrower .*bbox=')
     cfg.val_evaluator.update(format_only=True, outfile_prefix=str(data / 'found'))
     start(cfg)
     cfg.val_evaluator = dict(type='CocoMetric', ann_file=cfg.val_evaluator.ann_file)

@@ -401,7 +401,7 @@ def loading(model, path, use, hook=None):
     runner.call_hook('after_load_checkpoint', checkpoint=torch.load(path, weights_only=False))
 
 
-def test_going_on_from_another_model_or_from_weights_alone(tmp_path):
+def test_resuming_from_another_model_or_from_weights_alone(tmp_path):
     model = torch.nn.Linear(2, 3)
     path = str(tmp_path / 'epoch_1.pth')
     whole = dict(meta={}, message_hub={}, optimizer={}, state_dict=model.state_dict())

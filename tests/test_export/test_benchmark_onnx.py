@@ -84,7 +84,7 @@ def test_ap_of_the_export_is_its_own(tool, loaded, monkeypatch):
 
 
 def test_line_of_the_table(tool):
-    row = tool.Row((38.94, 38.86), 4.52, dict(torch=[30.0, 50, 20], onnxruntime=[10.0, 20, 10]))
+    row = tool.Measurements((38.94, 38.86), 4.52, dict(torch=[30.0, 50, 20], onnxruntime=[10.0, 20, 10]))
     line = tool.markdown('gfl', row)
     assert line == '| gfl | 38.9 | 38.9 | 4.5 | 30.0 | 10.0 | 2.50 |'
     assert {one.count('|') for one in (*tool.HEADER.splitlines(), line)} == {8}

@@ -109,7 +109,7 @@ def test_rows_on_a_users_config(ablate, config, tmp_path):
     status, said, _ = ablate('status', '--work-dir', work)
     assert said.endswith('2 done\n')
     status, said, _ = ablate('report', '--work-dir', work)
-    assert status == 0 and '**gfl**: ' in said and 'with one seed, which claims nothing' in said
+    assert status == 0 and '**gfl**: ' in said and 'with one seed, which shows no spread' in said
     assert (work / 'report.png').is_file() and json.loads((work / 'report.json').read_text())['rows']
     status, _, said = ablate(*arguments, '--cfg-options', 'optim_wrapper.optimizer.lr=0.3')
     assert status == 2 and 'lr is 0.01 there, 0.3 here' in said

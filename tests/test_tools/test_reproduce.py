@@ -143,7 +143,7 @@ def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
     (broken / 'epoch_1.pth').write_bytes(b'no checkpoint')
     assert run(tmp_path, configs=(BASE, GFL), gpus=2, epochs=1) == 1
     result = read(run_dir_of(GFL, 0, tmp_path) / 'result.json')
-    assert result['gpus'] == 2 and result['images_a_step'] == 4
+    assert result['gpus'] == 2 and result['images_per_step'] == 4
     assert read(run_dir_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
     said = capsys.readouterr().out
     assert 'These runs failed' in said and f'see {broken / "train.log"}' in said
@@ -174,7 +174,7 @@ def test_a_row_as_in_the_paper_on_real_images(coco128, reproduce, tmp_path):
     assert 'lr 0.01 is for 16 images per step; with 1 x 2 it is scaled to 0.00125' in said
     run_dir = run_dir_of(GFL, 0, tmp_path)
     result = read(run_dir / 'result.json')
-    assert result['preset'] == 'paper' and result['mini'] is None and result['images_a_step'] == 2
+    assert result['preset'] == 'paper' and result['mini'] is None and result['images_per_step'] == 2
     assert result['scores']['AP'] is not None and (run_dir / 'test.log').is_file()
     assert 'effective batch size 2, lr 0.00125' in (run_dir / 'train.log').read_text()
     assert torch.load(run_dir / 'epoch_1.pth', weights_only=False)['meta']['iter'] == 2

@@ -34,7 +34,7 @@ from mmdet_gfl.export import checking, exporting, writing
 AP = 'coco/bbox_mAP'
 
 
-class Row(NamedTuple):
+class Measurements(NamedTuple):
     """A detector's measurements.
 
     Attributes:
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(loaded: detector.Detector, repeats: int, timed_images: int) -> Row:
+def compare(loaded: detector.Detector, repeats: int, timed_images: int) -> Measurements:
     """Export a detector, and run it and the export on the test data of its config.
 
     Raises:
@@ -75,7 +75,7 @@ def compare(loaded: detector.Detector, repeats: int, timed_images: int) -> Row:
         exporting.export(loaded, exporting.Settings(), file)
         ap = average_precision(model, detect_onnx().ONNXDetector(file), dataset, loaded.cfg)
         session, megabytes = checking.open_session(onnx.load(file)), file.stat().st_size / 1e6
-    return Row(ap, megabytes, time_per_image(model, session, dataset, repeats, timed_images))
+    return Measurements(ap, megabytes, time_per_image(model, session, dataset, repeats, timed_images))
 
 
 def detect_onnx() -> Any:
@@ -139,13 +139,13 @@ HEADER = """| model | AP, torch | AP, onnxruntime | MB | torch, ms | onnxruntime
 |---|---|---|---|---|---|---|"""
 
 
-def markdown(name: str, row: Row) -> str:
+def markdown(name: str, measured: Measurements) -> str:
     """A line of the table; times are medians, and the ratio is the median of the turns' ratios."""
-    ours, theirs = row.times['torch'], row.times['onnxruntime']
+    ours, theirs = measured.times['torch'], measured.times['onnxruntime']
     cells = (
         name,
-        *(f'{ap:.1f}' for ap in row.ap),
-        f'{row.megabytes:.1f}',
+        *(f'{ap:.1f}' for ap in measured.ap),
+        f'{measured.megabytes:.1f}',
         *(f'{Spread.of(times).median:.1f}' for times in (ours, theirs)),
         f'{ratios(ours, theirs).median:.2f}',
     )

@@ -1,4 +1,4 @@
-"""Time the start of a training on a COCO-size annotation file, with our look at the data and by MMDetection alone."""
+"""Time the start of a training on a COCO-size annotation file, with our data checks and by MMDetection alone."""
 
 import argparse
 import contextlib

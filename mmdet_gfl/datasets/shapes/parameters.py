@@ -49,16 +49,16 @@ class Parameters:
         for key, (low, high) in ranges.items():
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f'{key}={value!r} is not possible; give an integer from {low} to {high}')
+                raise ValueError(f'{key}={value!r} is invalid; give an integer from {low} to {high}')
         if isinstance(self.clutter, bool) or not isinstance(self.clutter, (int, float)) or not 0 <= self.clutter <= 1:
-            raise ValueError(f'clutter={self.clutter!r} is not possible; give a number from 0 to 1')
+            raise ValueError(f'clutter={self.clutter!r} is invalid; give a number from 0 to 1')
         for name in self.classes:
             if name not in CLASSES:
                 raise ValueError(f'classes: there is no {name!r}; there are {", ".join(CLASSES)}')
         if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f'classes={self.classes!r} is not possible; give each once, and one at least')
+            raise ValueError(f'classes={self.classes!r} is invalid; give each once, and one at least')
         if not set(self.rare) < set(self.classes):
-            raise ValueError(f'rare={self.rare!r} is not possible; give some of the classes {self.classes!r}, not all')
+            raise ValueError(f'rare={self.rare!r} is invalid; give some of the classes {self.classes!r}, not all')
 
     @property
     def address(self) -> str:
@@ -99,4 +99,4 @@ def _value(key: str, text: str, default: Any) -> Any:
     try:
         return type(default)(text)
     except ValueError:
-        raise ValueError(f'{key}={text} is not possible; give a number, such as {key}={default}') from None
+        raise ValueError(f'{key}={text} is invalid; give a number, such as {key}={default}') from None
