@@ -30,6 +30,7 @@ run --tables 1a --rows '*centerness-guided*' --work-dir work_dirs/guided_uniform
 HOSTS="retinanet/retinanet_r50_fpn_gfl_1x_coco foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco"
 GFL="fcos/fcos_r50-caffe_fpn_gfl_1x_coco $HOSTS"
 run --configs $GFL --work-dir work_dirs/gfl_uniform --cfg-options $UNIFORM
+run --configs ${GFL% *} --work-dir work_dirs/gfl_score # again, on the machine of gfl_uniform
 
 # Causes of the Gaussian row; with a file of docs/examples, which must be in PYTHONPATH
 export PYTHONPATH=docs/examples
@@ -43,6 +44,7 @@ gaussian _weight model.bbox_head.box.loss_bbox.{type=mmdet_gfl.GaussianNLLLoss,l
 # A rare class; long: train=2400
 run rare=1 --tables 1a --rows 'fcos/*fpn_1x*' 'fcos/*fpn_joint_1x*' --seeds 0 1 2 3 4 --work-dir work_dirs/rare
 run rare=1 --tables 1b 3 --rows 'retinanet/*' 'foveabox/*' 'atss/*' 'gfl/*' --configs $GFL --work-dir work_dirs/rare
+run rare=1 epochs=12 --tables 1a --rows 'fcos/*fpn_1x*' 'fcos/*fpn_joint_1x*' --configs ${GFL%% *} --work-dir work_dirs/rare_steps
 run rare=1 train=2400 --tables 1a 1b 3 --rows '????/*fpn_1x*' '????/*fpn_joint_1x*' 'gfl/*' 'retinanet/*' 'foveabox/*' \
   --configs $GFL --work-dir work_dirs/rare_long
 run rare=1 epochs=16 --tables 1b --rows 'ssd/*' --configs ssd/ssd512_gfl_coco --work-dir work_dirs/rare_ssd
@@ -50,6 +52,7 @@ run rare=1 epochs=16 train=2400 --tables 1b --rows 'ssd/*' --configs ssd/ssd512_
 rare() { run rare=1 --tables 1a --rows '????/*fpn_joint_1x*' --configs $HOSTS --work-dir work_dirs/rare_$1 --cfg-options "${@:2}"; }
 rare uniform $UNIFORM
 run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_uniform --cfg-options $UNIFORM
+run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_score # again, likewise
 run rare=1 --tables 3 --rows 'atss/*joint*' --work-dir work_dirs/rare_uniform_gfl --cfg-options $UNIFORM \
   model.bbox_head.box.type=mmdet_gfl.GeneralBox
 run rare=1 train=2400 --configs ${HOSTS%% *} --work-dir work_dirs/rare_long_uniform --cfg-options $UNIFORM
@@ -69,3 +72,5 @@ tried long train=2400
 
 # From scratch
 python tools/reproduce.py run --tables 3 --preset mini --seeds 0 1 2 --work-dir work_dirs/scratch
+python tools/reproduce.py run --tables 3 --preset mini --rows 'atss/*fpn_1x*' 'gfl/*' --seeds 3 4 5 6 7 \
+  --work-dir work_dirs/scratch

@@ -1,11 +1,13 @@
 """docs/mini_benchmark: its tables are what the results in its report.json give."""
 
+import functools
 import json
 import re
 import statistics
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from mmdet_gfl.benchmark import report
 from mmdet_gfl.benchmark.compare import by_seed, compare, effect, paired
@@ -15,6 +17,7 @@ PAGE = Path(__file__).parents[2] / 'docs' / 'mini_benchmark'
 REPORTS = sorted(file.parent for file in PAGE.rglob('report.json'))
 
 
+@functools.cache
 def comparisons_of(folder):
     kept = json.loads((folder / 'report.json').read_text())
     results = {}
@@ -133,9 +136,9 @@ CHANGED = [
     ('ATSS, linear distances, GIoU', 'gaussian_linear', GAUSSIAN, 'gaussian', ATSS[0]),
     ('RetinaNet, GIoU in place of L1', 'retina_giou', RETINANET[0], 'pretrained_hosts', RETINANET[0]),
     ('SSD joint, QFL with weight 4', 'ssd_long_weight4', SSD[1], 'ssd_long', SSD[0]),
-    ('RetinaNet, full GFL: uniform less score', 'gfl_uniform', RETINANET[2], 'pretrained_hosts', RETINANET[2]),
+    ('RetinaNet, full GFL: uniform less score', 'gfl_uniform', RETINANET[2], 'gfl_score', RETINANET[2]),
     ('FoveaBox, full GFL: uniform less score', 'gfl_uniform', FOVEABOX[2], 'pretrained_hosts', FOVEABOX[2]),
-    ('FCOS, full GFL: uniform less score', 'gfl_uniform', FCOS[2], 'pretrained_hosts', FCOS[2]),
+    ('FCOS, full GFL: uniform less score', 'gfl_uniform', FCOS[2], 'gfl_score', FCOS[2]),
 ]
 
 
@@ -184,6 +187,7 @@ RARE = {
     'RetinaNet': ('rare', RETINANET),
     'FoveaBox': ('rare', FOVEABOX),
     'SSD': ('rare_ssd', SSD),
+    'FCOS, three times the steps': ('rare_steps', FCOS),
     'FCOS, long': ('rare_long', FCOS),
     'ATSS, long': ('rare_long', ATSS),
     'RetinaNet, long': ('rare_long', RETINANET),
@@ -218,7 +222,7 @@ WEIGHTS = ('rare_uniform', 'rare_quality', 'rare_floor', 'rare_warm_up')
 WEIGHTED = {
     'FCOS, QFL': ('rare', FCOS[1], None),
     'ATSS, QFL': ('rare', ATSS[1], None),
-    'FCOS, full GFL': ('rare', FCOS[2], None),
+    'FCOS, full GFL': ('rare_score', FCOS[2], ('rare_uniform', FCOS[2])),
     'ATSS, full GFL': ('rare', ATSS[2], ('rare_uniform_gfl', ATSS[1])),
     'RetinaNet, full GFL': ('rare', RETINANET[2], None),
     'FoveaBox, full GFL': ('rare', FOVEABOX[2], None),
@@ -250,6 +254,60 @@ def test_the_tables_of_the_page(lines):
     assert page[first : first + len(expected) + 1] == [*expected, '']
 
 
+#: Machine, and what the rows of a seed share at the start, of the commits in the reports.
+MADE = {
+    'c3ed714': ('A', 'neck and towers'),
+    '0974403': ('A', 'neck and towers'),
+    '2ea8a96': ('B', 'neck and towers'),
+    '6ad6efe': ('B', 'neck and towers'),
+    '7a45747': ('B', 'nothing'),
+    'd692d8b': ('B', 'layers of one name'),
+    'e5c4481': ('B', 'layers of one name, and the class layers of GFLHead and ATSSHead'),
+}
+
+
+def compared_in_reports():
+    """Report and config of a row and its baseline, of all tables of all reports."""
+    for folder in REPORTS:
+        for comparison in comparisons_of(folder)[2]:
+            for row in comparison.rows:
+                if 'AP' in row.effects and row.effects['AP'].difference:
+                    base = comparison.table.baseline(row.table_row)
+                    yield (folder.name, row.table_row.config), (folder.name, base.config)
+
+
+def compared_on_the_page():
+    """Likewise of the two rows of each further line of the page."""
+    rows = {(table.name, row.label): row.config for table in read_tables() for row in table.rows}
+    for folder, name, *labels in BETWEEN:
+        yield tuple((folder, rows[name, label]) for label in labels)
+    for folder, config in HOST_ROWS.values():
+        base, gfl, gflv2 = ((folder, config.format(end)) for end in ('', '_gfl', '_gflv2'))
+        yield from ((gfl, base), (gflv2, gfl))
+    for _, folder, config, base_folder, base in CHANGED:
+        yield (folder, config), (base_folder, base)
+    for folder, configs in RARE.values():
+        yield from (((folder, config), (folder, configs[0])) for config in configs[1:])
+    for folder, config, other in WEIGHTED.values():
+        yield other or (WEIGHTS[0], config), (folder, config)
+        if folder == 'rare':
+            yield from (((one, config), (folder, config)) for one in WEIGHTS[1:])
+
+
+def test_compared_rows_share_their_machine_and_start():
+    results = {folder.name: comparisons_of(folder)[1] for folder in REPORTS}
+    for pair in [*compared_in_reports(), *compared_on_the_page()]:
+        runs = [run for folder, config in pair for run in results[folder].get(config, ())]
+        assert len({MADE[run['commit'][:7]] for run in runs}) == 1, pair
+
+
+def test_runs_that_were_repeated_on_the_second_machine():
+    pairs = [('pretrained_hosts', 'gfl_score', config) for config in (FCOS[2], RETINANET[2])]
+    for first, second, config in [*pairs, ('rare', 'rare_score', FCOS[2])]:
+        one, other = (by_seed(comparisons_of(PAGE / folder)[1][config], 'AP') for folder in (first, second))
+        assert one == other and len(one) == 3
+
+
 #: A difference and its interval, of which a sentence may leave out the sign.
 SHOWN = re.compile(r'\d+\.\d+ ± \d+\.\d+')
 
@@ -262,6 +320,35 @@ def test_the_numbers_in_the_sentences_are_of_a_report():
     sentences = '\n'.join(line for line in page.splitlines() if not line.startswith('|'))
     shown = SHOWN.findall(sentences)
     assert len(shown) > 20 and set(shown) <= set(SHOWN.findall(' '.join(known)))
+
+
+def spread(folder, label):
+    """Standard deviation over seeds of a table-3 row's AP less the baseline's."""
+    return next(e.difference.std for table, row, e in effects_of(PAGE / folder) if table == '3' and row == label)
+
+
+def test_the_spreads_in_the_sentences():
+    """The F test of two spreads of eight seeds each, and what is known of one of them (chi squared)."""
+    page = (PAGE / 'README.md').read_text()
+    section = ' '.join(page[page.index('## What was tried') : page.index('## How it was run')].split())
+    gfl = {folder: spread(folder, 'QFL + DFL (GFL)') for folder in TRIED}
+    seconds = next(line for line in noise_lines() if TRIED['pretrained'] in line).split(' | ')[-1].rstrip(' |')
+    three = [spread(folder, label) for folder in ('pretrained', 'scratch') for label in ('QFL', 'DFL')]
+    assert f'with {gfl["pretrained"]:.2f} in {seconds} s; QFL alone has {three[0]:.1f}, DFL {three[1]:.1f}.' in section
+    assert f'QFL has {three[2]:.1f}, DFL {three[3]:.1f}.' in section
+
+    own = gfl['noise_own_start']
+    changed = sorted(gfl[name] for name in ('noise_val', 'noise_ema', 'noise_lr', 'noise_long'))
+    assert f'{own:.2f}, told from {changed[0]:.2f} to {changed[-1]:.2f} (F test, 95%)' in section
+    bound = stats.f.ppf(0.975, 7, 7)
+    assert own**2 / changed[-1] ** 2 > bound
+    told = own**2 / gfl['pretrained'] ** 2 > bound
+    assert (f"and from the preset's {gfl['pretrained']:.2f}" in section) == told
+    assert (f"though not from the preset's {gfl['pretrained']:.2f}" in section) != told
+    assert f'standard deviation is {gfl["scratch"]:.2f}, told from {gfl["pretrained"]:.2f}.' in section
+    assert gfl['scratch'] ** 2 / gfl['pretrained'] ** 2 > bound
+    factors = [(7 / stats.chi2.ppf(level, 7)) ** 0.5 for level in (0.975, 0.025)]
+    assert f'within a factor of {factors[0]:.2f} to {factors[1]:.1f}' in section
 
 
 def test_the_papers_effects_in_the_sentences():
@@ -298,7 +385,7 @@ def test_the_line_of_the_readme():
 
 
 def test_the_numbers_of_the_uncertainty_are_in_its_tables():
-    page, tables = (PAGE / 'README.md').read_text(), (PAGE / 'uncertainty_tables.txt').read_text()
+    page, tables = (PAGE / 'README.md').read_text(), (PAGE / 'uncertainty_tables.md').read_text()
     section = ' '.join(page[page.index('## Do the predicted') :].split())
     rows = {
         tuple(cells[:2]): cells for cells in ([c.strip() for c in line.split('|')[1:-1]] for line in tables.split('\n'))
