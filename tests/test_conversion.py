@@ -373,6 +373,7 @@ def test_a_head_of_the_users_that_derives_from_one_of_these(tmp_path, capsys):
         (['sparse-rcnn_r50_fpn_1x_coco'], 'has no GFL variant'),
         (['ld_r18-gflv1-r101_fpn_1x_coco'], 'LDHead has no GFL variant; the nearest that can is GFLHead'),
         (['atss_r50_fpn_1x_coco', '--quality', 'JointQualty'], 'did you mean mmdet_gfl.JointQuality?'),
+        (['atss_r50_fpn_1x_coco', '--quality', 'Foo'], 'mmdet_gfl.NoQuality, or baseline'),
         (['atss_r50_fpn_1x_coco', '--box', 'Dirac'], 'did you mean mmdet_gfl.DiracBox?'),
         (['ssd300_coco', '--quality', 'IoUBranch'], 'has no meaning on SSD'),
         (['retinanet_r50_fpn_1x_coco', '--gflv2', '--box', 'DiracBox'], 'needs the distribution of a box side'),

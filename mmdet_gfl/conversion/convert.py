@@ -138,7 +138,8 @@ def _checked(key: str, name: str, kind: type) -> str:
     bare = name.removeprefix(PREFIX)
     cls = MODELS.module_dict.get(bare)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise UserError(f'--{key} {name} is unknown; {accepted(kind, name)}')
+        more = ', or baseline' if kind is Quality else ''
+        raise UserError(f'--{key} {name} is unknown; {accepted(kind, name)}{more}')
     return bare
 
 
