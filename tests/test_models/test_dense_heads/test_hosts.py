@@ -57,8 +57,8 @@ def backward(head, feats, gts):
 
 #: Largest share of the first step's total loss that is left at the fifth.
 LOSS_LEFT = dict(ATSS=0.4, FCOS=0.35, Fovea=0.5, Retina=0.7, RTMDet=0.2, RTMDetSepBN=0.75)
-#: Of SSD, whose last layers take the features themselves, with its learning rate; GIoU alone changes a flat distribution
-#: slowly.
+#: Of SSD, whose last layers take the features themselves, with its learning rate; GIoU alone hardly changes a flat
+#: distribution.
 LOSS_LEFT_OF_SSD = dict(dirac=(0.65, 1e-1), gaussian=(0.5, 1e-1), dfl=(0.8, 1e-1), general=(0.98, 10.0))
 
 
