@@ -113,7 +113,7 @@ class Effect:
         if not self.difference.differs:
             return 'not told apart'
         if self.agrees is None:
-            return 'differs, the paper has no effect'
+            return 'differs, not in the paper' if self.paper is None else 'differs, the paper has no effect'
         return 'confirmed' if self.agrees else 'reversed'
 
 

@@ -147,6 +147,12 @@ class FiniteHook(Hook):
                 raise FloatingPointError(f'{name} is not finite after epoch {runner.epoch + 1}')
 
 
+def _cpu() -> str:
+    """Number of cores, and the instructions that torch uses: with others the last digits of a sum are others."""
+    count = cores()
+    return f'CPU, {count} core{"s" * (count > 1)}, {torch.backends.cpu.get_cpu_capability()}'
+
+
 @HOOKS.register_module()
 class WhereHook(Hook):
     """Hook that writes device, versions, processes, threads and parameters of a training into its work dir."""
@@ -157,7 +163,7 @@ class WhereHook(Hook):
         cuda = torch.cuda.is_available()
         names = ('torch', 'mmdet', 'mmengine', 'numpy')
         where = dict(
-            device=torch.cuda.get_device_name() if cuda else f'CPU, {cores()} core{"s" * (cores() > 1)}',
+            device=torch.cuda.get_device_name() if cuda else _cpu(),
             processes=get_world_size(),
             threads=torch.get_num_threads(),
             parameters=sum(parameter.numel() for parameter in runner.model.parameters()),

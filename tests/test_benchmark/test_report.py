@@ -92,12 +92,14 @@ def test_effects():
         (0.7, (30.04, 32.04, 33.04), 'confirmed', True),  # it rounds to 0.0, but its sign is known
         (0.7, (30.0, 32.0), 'not told apart', False),  # 0 has no sign
         (0.0, (33.0, 35.1, 36.0), 'differs, the paper has no effect', None),
+        (None, (33.0, 35.1, 36.0), 'differs, not in the paper', None),
         (0.7, (33.0,), 'one seed, no interval', True),
         (0.7, (), 'no seed in common with the baseline', None),
     ],
 )
 def test_verdicts(paper, own, verdict, agrees):
-    row, base = TableRow('a', 'row', dict(AP=39.2 + paper)), TableRow('b', 'base', dict(AP=39.2))
+    quoted = {} if paper is None else dict(AP=39.2 + paper)
+    row, base = TableRow('a', 'row', quoted), TableRow('b', 'base', dict(AP=39.2))
     found = effect(row, base, {'a': runs('a', *own), 'b': runs('b', 30.0, 32.0, 33.0)}, 'AP')
     assert (found.verdict, found.agrees) == (verdict, agrees)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import os
 import signal
 import subprocess
@@ -144,7 +145,8 @@ def test_a_row_in_two_processes_and_one_that_fails(tmp_path, capsys):
     assert run(tmp_path, configs=(BASE, GFL), gpus=2, epochs=1) == 1
     result = read(run_dir_of(GFL, 0, tmp_path) / 'result.json')
     assert result['gpus'] == 2 and result['images_per_step'] == 4
-    assert read(run_dir_of(GFL, 0, tmp_path) / 'where.json')['processes'] == 2
+    where = read(run_dir_of(GFL, 0, tmp_path) / 'where.json')
+    assert where['processes'] == 2 and re.fullmatch(r'CPU, \d+ cores?, [A-Z0-9 ]+', where['device'])
     said = capsys.readouterr().out
     assert 'These runs failed' in said and f'see {broken / "train.log"}' in said
     assert 'epoch_1.pth' in said or not HAS_SAFE_MODE  # torch's own error before 2.6
