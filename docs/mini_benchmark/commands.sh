@@ -68,7 +68,8 @@ tried val val=250
 tried ema ema=0.01
 tried lr lr=0.001
 tried long train=2400
-# tried own_start    # at commit 7a45747, before the rows of a seed started alike
+git worktree add work_dirs/7a45747 7a45747    # before the rows of a seed started alike
+(cd work_dirs/7a45747 && tried own_start)
 
 # From scratch
 python tools/reproduce.py run --tables 3 --preset mini --seeds 0 1 2 --work-dir work_dirs/scratch
