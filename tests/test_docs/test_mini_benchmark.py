@@ -217,7 +217,7 @@ def rare_lines():
 
 
 def gaps():
-    """What QFL and full GFL bring the rare class less what they bring the others, seed by seed."""
+    """Gains of the rare class less those of the others, by QFL and by full GFL, seed by seed."""
     found = []
     for folder, configs in RARE.values():
         start, *rows = (scores_of(folder, config)[:2] for config in configs)
