@@ -4,11 +4,9 @@
 set -euo pipefail
 
 FROZEN="--preset mini --mini pretrained=1 epochs=4 val=1000"
-python tools/reproduce.py run --tables 3 $FROZEN --rows atss/atss_r50_fpn_1x_coco.py 'gfl/*' --seeds 5 6 7 \
+python tools/reproduce.py run --tables 1a 2a 3 --rows 'atss/*' 'gfl/*' $FROZEN --seeds 0 1 2 3 4 5 \
   --work-dir work_dirs/pretrained
-python tools/reproduce.py run --tables 3 --rows 'atss/*joint*' $FROZEN --seeds 5 --work-dir work_dirs/pretrained
-python tools/reproduce.py run --tables 1a 2a 3 --rows 'atss/*' 'gfl/*' $FROZEN --seeds 0 1 2 3 4 \
-  --work-dir work_dirs/pretrained
+python tools/reproduce.py run --tables 3 $FROZEN --seeds 6 7 --work-dir work_dirs/pretrained
 python tools/reproduce.py run --tables 1a --rows 'fcos/*' $FROZEN --seeds 0 1 2 --work-dir work_dirs/pretrained
 python tools/reproduce.py run --tables 1b 1c 2b 2c gflv2-hosts rtmdet-l --rows '[!s]*' --configs \
   fcos/fcos_r50-caffe_fpn_general-dfl_1x_coco fcos/fcos_r50-caffe_fpn_general_1x_coco \
@@ -30,7 +28,7 @@ run --tables 1a --rows '*centerness-guided*' --work-dir work_dirs/guided_uniform
 HOSTS="retinanet/retinanet_r50_fpn_gfl_1x_coco foveabox/fovea_r50_fpn_gfl_4xb4-1x_coco"
 GFL="fcos/fcos_r50-caffe_fpn_gfl_1x_coco $HOSTS"
 run --configs $GFL --work-dir work_dirs/gfl_uniform --cfg-options $UNIFORM
-run --configs ${GFL% *} --work-dir work_dirs/gfl_score # again, on the machine of gfl_uniform
+run --configs ${GFL% *} --work-dir work_dirs/gfl_score # again: equal
 
 # Causes of the Gaussian row; with a file of docs/examples, which must be in PYTHONPATH
 export PYTHONPATH=docs/examples
@@ -52,7 +50,7 @@ run rare=1 epochs=16 train=2400 --tables 1b --rows 'ssd/*' --configs ssd/ssd512_
 rare() { run rare=1 --tables 1a --rows '????/*fpn_joint_1x*' --configs $HOSTS --work-dir work_dirs/rare_$1 --cfg-options "${@:2}"; }
 rare uniform $UNIFORM
 run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_uniform --cfg-options $UNIFORM
-run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_score # again, likewise
+run rare=1 --configs ${GFL%% *} --work-dir work_dirs/rare_score # again: equal
 run rare=1 --tables 3 --rows 'atss/*joint*' --work-dir work_dirs/rare_uniform_gfl --cfg-options $UNIFORM \
   model.bbox_head.box.type=mmdet_gfl.GeneralBox
 run rare=1 train=2400 --configs ${HOSTS%% *} --work-dir work_dirs/rare_long_uniform --cfg-options $UNIFORM
