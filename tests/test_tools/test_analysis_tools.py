@@ -411,7 +411,7 @@ def test_a_tool_still_runs_under_its_former_name(old, new, root, monkeypatch, ca
     with pytest.raises(SystemExit, match='0'):
         runpy.run_path(str(root / 'tools' / 'analysis_tools' / f'{old}.py'), run_name='__main__')
     said = capsys.readouterr()
-    assert said.err == f'{old}.py is now called {new}.py; the old name goes with the next release\n'
+    assert said.err == f'{old}.py is now called {new}.py; the next release drops the old name\n'
     assert f'usage: {new}.py' in said.out and 'CHECKPOINT' in said.out.upper()
 
 
