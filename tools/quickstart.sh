@@ -8,8 +8,8 @@
 # package cannot be imported, on a ResNet-18 of quarter width from scratch, which takes longer), sets their AP beside the
 # paper's, and draws what GFL detects: each edge with its uncertainty, and the four distributions.
 # A smoke run: it shows that everything works, and reproduces no numbers; for that see docs/reproduce.md.
-# Run again, it reuses what is there; stopped, it resumes where it was. Other sizes need another WORK_DIR. What it
-# reads of the environment:
+# Run again, it reuses what is there; stopped, it resumes where it was. Other sizes need another WORK_DIR.
+# Environment variables that it reads:
 #
 #   WORK_DIR=DIR      where everything goes; default work_dirs/quickstart
 #   EPOCHS=N          of each row; default 3, from scratch 12

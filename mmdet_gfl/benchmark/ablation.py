@@ -318,7 +318,7 @@ def read_ablation(
 
 
 def check_config(cfg: Config, config: str) -> None:
-    """Refuse a config whose training cannot be instrument and compared.
+    """Refuse a config whose training cannot be recorded and compared.
 
     Raises:
         RowError: It has no epochs, no validation set, or no evaluator that gives numbers.

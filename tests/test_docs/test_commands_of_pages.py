@@ -40,12 +40,16 @@ class ParsedError(Exception):
 
 @pytest.mark.parametrize('words', calls())
 def test_a_tool_takes_the_arguments(words, monkeypatch):
-    parse = argparse.ArgumentParser.parse_args
+    parse, init = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.__init__
 
     def parse_and_end(self, *args, **kwargs):
         parse(self, *args, **kwargs)
         raise ParsedError
 
+    def init_without_abbreviations(self, *args, **kwargs):
+        init(self, *args, **dict(kwargs, allow_abbrev=False))
+
+    monkeypatch.setattr(argparse.ArgumentParser, '__init__', init_without_abbreviations)
     monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_end)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'argv', [words[0], *words[1:]] if words[0] != '-m' else ['mmdet_gfl', *words[2:]])
